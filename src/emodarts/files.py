@@ -1,0 +1,113 @@
+"""Atomic writing and plain reading of the project's files.
+
+A reader of any file written here sees the old content or the new content, never a
+part of either: data goes to a temporary file in the same folder, which then replaces
+the target. Nothing is pickled and nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from emodarts.errors import EmodartsError, WriteError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically; folders are made.
+
+    Raises
+    ------
+    WriteError
+        If the folder or the file cannot be written; the old file, if any, stays.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise WriteError(
+            f"cannot write {path}: {error.strerror or error}; the previous content, if any, is kept"
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically. Raises :class:`WriteError`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON atomically; NaN and infinity are refused, as JSON has neither."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, error: type[EmodartsError]) -> Any:
+    """Read a JSON file, raising ``error`` with the path and line for anything wrong."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"no such file: {path}") from None
+    except (OSError, UnicodeDecodeError) as cause:
+        raise error(f"cannot read {path}: {cause}") from cause
+    except json.JSONDecodeError as cause:
+        raise error(
+            f"{path} is not JSON: line {cause.lineno}, column {cause.colno}: {cause.msg}"
+        ) from cause
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write rows as CSV with a header, atomically; floats keep every digit."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+def read_csv(path: Path, error: type[EmodartsError]) -> list[dict[str, str]]:
+    """Read a CSV file with a header into one dictionary a row."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise error(f"no such file: {path}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as cause:
+        raise error(f"cannot read {path}: {cause}") from cause
+
+
+def digest_of(value: object) -> str:
+    """SHA-256 (hexadecimal) of a JSON-able value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 (hexadecimal) of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

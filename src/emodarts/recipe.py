@@ -1,0 +1,479 @@
+"""The recipe: everything that decides what a run computes, as one frozen, checked value.
+
+A recipe is YAML. Every key has a default, a type and a range; an unknown key, a wrong type
+or an impossible value raises :class:`RecipeError` that names the key and what is legal.
+Defaults are the settings of emoDARTS (arXiv 2403.14083) where that paper gives them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from emodarts import files
+from emodarts.errors import RecipeError, did_you_mean
+from emodarts.space.genotype import SEQUENCE_SPACES, SequenceSpace
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class FeatureSpec(_Section):
+    """How sound becomes a (1, frequency, time) map. The default is the papers' MFCC."""
+
+    kind: Literal["mfcc", "log_mel"] = "mfcc"
+    """``mfcc``: DCT-II (orthonormal) of the log-mel map in dB; ``log_mel``: that map itself."""
+    sample_rate: Annotated[int, Field(ge=4000, le=192000)] = 32750
+    """Hz."""
+    duration: Annotated[float, Field(gt=0.0, le=600.0)] = 8.0
+    """Seconds; shorter sound is padded with zeros at its end, longer sound is cut."""
+    n_fft: Annotated[int, Field(ge=16)] = 2048
+    """Samples of a Hann window."""
+    hop_length: PositiveInt = 512
+    """Samples between frames; frames are centred."""
+    n_mels: PositiveInt = 128
+    """Mel bands (Slaney scale and norm)."""
+    n_mfcc: PositiveInt | None = None
+    """Coefficients kept (kind mfcc only); default: all ``n_mels``."""
+    pool: PositiveInt = 4
+    """Maximum over this many neighbouring frames."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> FeatureSpec:
+        if self.n_mfcc is not None and self.kind != "mfcc":
+            raise ValueError("n_mfcc belongs to kind mfcc; leave it out for log_mel")
+        if self.n_mfcc is not None and self.n_mfcc > self.n_mels:
+            raise ValueError(f"n_mfcc {self.n_mfcc} exceeds n_mels {self.n_mels}")
+        if self.hop_length > self.n_fft:
+            raise ValueError(f"hop_length {self.hop_length} exceeds n_fft {self.n_fft}")
+        if self.n_fft > self.n_samples:
+            raise ValueError(
+                f"n_fft {self.n_fft} exceeds the {self.n_samples} samples of {self.duration} s"
+            )
+        if self.n_mels > self.n_fft // 2:
+            raise ValueError(
+                f"n_mels {self.n_mels} exceeds n_fft // 2 = {self.n_fft // 2}: bands would be empty"
+            )
+        if self.n_frames < 1:
+            raise ValueError(f"pool {self.pool} leaves no frame of {self.duration} s")
+        return self
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of one padded or cut utterance."""
+        return int(round(self.duration * self.sample_rate))
+
+    @property
+    def n_features(self) -> int:
+        """Size of the frequency axis."""
+        return (self.n_mfcc or self.n_mels) if self.kind == "mfcc" else self.n_mels
+
+    @property
+    def n_frames(self) -> int:
+        """Size of the time axis, after pooling."""
+        return (1 + self.n_samples // self.hop_length) // self.pool
+
+
+class CNNSpec(_Section):
+    """Searched CNN: cells in a row, reduction cells at cells // 3 and 2 * cells // 3."""
+
+    cells: PositiveInt = 4
+    nodes: PositiveInt = 4
+    """Intermediate nodes in every cell."""
+    channels: PositiveInt = 8
+    """C0: channels of the first cell's nodes; doubled by each reduction cell."""
+
+    @property
+    def reductions(self) -> frozenset[int]:
+        """Positions of the reduction cells."""
+        return frozenset({self.cells // 3, 2 * self.cells // 3})
+
+
+class SearchedSeqNN(_Section):
+    """Sequence network whose cells are searched together with the CNN's (emoDARTS)."""
+
+    mode: Literal["searched"] = "searched"
+    space: SequenceSpace = "all"
+    cells: PositiveInt = 4
+    nodes: PositiveInt = 4
+    width: PositiveInt = 128
+    """H: features of every state in a cell."""
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """Candidates on every edge."""
+        return SEQUENCE_SPACES[self.space]
+
+
+class FixedSeqNN(_Section):
+    """Sequence network given by hand, as in CNN + LSTM DARTS (arXiv 2305.14402)."""
+
+    mode: Literal["fixed"]
+    recurrent: Literal["lstm", "rnn"] = "lstm"
+    layers: PositiveInt = 1
+    width: PositiveInt = 256
+    """Units of each layer (of each direction)."""
+    bidirectional: bool = False
+    attention: bool = False
+    """Join to every step the context of a softmax over time."""
+
+
+class NoSeqNN(_Section):
+    """No sequence network: the CNN's last map is pooled over time (CNN-DARTS)."""
+
+    mode: Literal["none"]
+
+
+SeqNNSpec = Annotated[SearchedSeqNN | FixedSeqNN | NoSeqNN, Field(discriminator="mode")]
+
+
+def _default_mode(value: Any) -> Any:
+    """Keys of a SeqNN without a mode belong to the default mode."""
+    if isinstance(value, dict) and "mode" not in value:
+        return {"mode": "searched", **value}
+    return value
+
+
+class NetworkSpec(_Section):
+    """Shape of the network: input -> CNN cells -> SeqNN -> pooling over time -> dense layer."""
+
+    cnn: CNNSpec = CNNSpec()
+    seqnn: Annotated[SeqNNSpec, BeforeValidator(_default_mode)] = SearchedSeqNN()
+    frequency: Literal["join", "mean"] = "join"
+    """How the last CNN map becomes a sequence: join frequency into channels, or average it."""
+    pooling: Literal["attention", "mean"] = "attention"
+    """Over time, before the dense layer."""
+    dropout: Fraction = 0.3
+    """After each cell."""
+
+
+class WeightOptimiser(_Section):
+    """SGD for the supernet's weights, cosine from ``learning_rate`` to its minimum."""
+
+    learning_rate: Positive = 0.025
+    learning_rate_min: NonNegative = 0.001
+    momentum: Fraction = 0.9
+    weight_decay: NonNegative = 3e-4
+    gradient_clip: Positive = 5.0
+    """Largest norm of the gradient over all weights."""
+
+
+class AlphaOptimiser(_Section):
+    """Adam for the architecture parameters."""
+
+    learning_rate: Positive = 3e-4
+    beta1: Fraction = 0.5
+    beta2: Fraction = 0.999
+    weight_decay: NonNegative = 1e-3
+    initial_sd: NonNegative = 1e-3
+    """Standard deviation of the normal distribution that alphas start from."""
+
+
+class SearchSpec(_Section):
+    """How the genotype is found."""
+
+    strategy: Literal["darts", "random"] = "darts"
+    """``random`` draws a genotype uniformly: the control that a search must beat."""
+    order: Literal[1, 2] = 2
+    """Of the DARTS gradient of alpha."""
+    hessian: Literal["exact", "finite_difference"] = "exact"
+    """Second-order term by double backward, or by the DARTS paper's difference quotient."""
+    epochs: PositiveInt = 300
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    """First epochs in which only weights train."""
+    batch_size: Annotated[int, Field(ge=2)] = 16
+    weights: WeightOptimiser = WeightOptimiser()
+    alphas: AlphaOptimiser = AlphaOptimiser()
+    genotype_epoch: Literal["last", "best"] = "last"
+    """``best``: the epoch of the highest UA on the alpha data."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> SearchSpec:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs} leaves none of {self.epochs} epochs for alphas"
+            )
+        return self
+
+
+class MaskSpec(_Section):
+    """SpecAugment-style masks on training features (arXiv 1904.08779), filled with the mean."""
+
+    frequency_masks: Annotated[int, Field(ge=0)] = 0
+    frequency_width: Annotated[int, Field(ge=0)] = 16
+    """Largest mask, in coefficients or bands."""
+    time_masks: Annotated[int, Field(ge=0)] = 0
+    time_width: Annotated[int, Field(ge=0)] = 16
+    """Largest mask, in frames after pooling."""
+
+
+class TrainingSpec(_Section):
+    """How the discrete network is trained."""
+
+    epochs: PositiveInt = 600
+    batch_size: Annotated[int, Field(ge=2)] = 96
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: Positive = 0.025
+    momentum: Fraction = 0.9
+    """Of SGD; the first beta of AdamW."""
+    weight_decay: NonNegative = 3e-4
+    gradient_clip: Positive = 5.0
+    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
+    """Of the learning rate, over all steps."""
+    class_weights: bool = True
+    """Weight classes by the inverse of their frequency among training utterances."""
+    label_smoothing: Fraction = 0.0
+    masks: MaskSpec = MaskSpec()
+    drop_path: Fraction = 0.2
+    """Probability of dropping an edge of an utterance, reached linearly over the epochs."""
+    auxiliary_weight: NonNegative = 0.4
+    """Of the loss of an extra classifier at 2/3 of the CNN; 0 builds none."""
+    cells: PositiveInt | None = None
+    """CNN cells of the discrete network; default: as searched."""
+    channels: PositiveInt | None = None
+    """C0 of the discrete network; default: as searched."""
+    seqnn_cells: PositiveInt | None = None
+    """SeqNN cells of the discrete network; default: as searched."""
+    select: Literal["ua", "loss", "last"] = "ua"
+    """What on the inner validation utterances chooses the epoch; ``last`` chooses none."""
+    optimistic: bool = False
+    """After the choice, also tell what the best epoch on the test fold would have scored."""
+
+
+class EvaluationSpec(_Section):
+    """Folds, seeds, and what each part of a training fold is used for."""
+
+    split: str = "groups:5"
+    """``speaker`` (leave one out), ``session`` or ``groups:K`` (of speakers)."""
+    protocol: Literal["paper", "full"] = "full"
+    folds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Indices of the folds to run; default: all."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
+
+    @model_validator(mode="after")
+    def _possible(self) -> EvaluationSpec:
+        if not re.fullmatch(r"speaker|session|groups:[0-9]+", self.split):
+            raise ValueError(f"split {self.split!r}; legal: speaker, session, groups:K")
+        for name in ("folds", "seeds"):
+            values = getattr(self, name)
+            if values is not None and len(set(values)) != len(values):
+                raise ValueError(f"{name} {list(values)} names one twice")
+        if self.folds is not None and not self.folds:
+            raise ValueError("folds is empty; name at least one or leave it out for all")
+        return self
+
+
+class ComputeSpec(_Section):
+    """Where it runs."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: PositiveInt | None = None
+    """Of torch; default: its own choice. Recorded, as results depend on it bit by bit."""
+
+
+class Recipe(_Section):
+    """All settings of a run. See ``docs/recipes.md`` for each key."""
+
+    name: str = "unnamed"
+    labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    """Classes to keep, which fixes their order; default: all that the corpus has."""
+    features: FeatureSpec = FeatureSpec()
+    network: NetworkSpec = NetworkSpec()
+    search: SearchSpec = SearchSpec()
+    training: TrainingSpec = TrainingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    compute: ComputeSpec = ComputeSpec()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Recipe:
+        if self.labels is not None and len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels {list(self.labels)} names one twice")
+        trained = self.trained_network.cnn
+        for cnn in (self.network.cnn, trained):
+            smallest = 2 ** len(cnn.reductions)
+            for axis, size in (
+                ("frequency", self.features.n_features),
+                ("time", self.features.n_frames),
+            ):
+                if size < smallest:
+                    raise ValueError(
+                        f"features of {self.features.n_features} x {self.features.n_frames} "
+                        f"(frequency x time) are too small: {len(cnn.reductions)} reduction cells "
+                        f"halve each axis and leave nothing of {axis}; legal: at least {smallest}"
+                    )
+        if self.training.seqnn_cells is not None and self.network.seqnn.mode != "searched":
+            raise ValueError(
+                f"training.seqnn_cells needs a searched SeqNN; "
+                f"network.seqnn.mode is {self.network.seqnn.mode!r}"
+            )
+        return self
+
+    @property
+    def trained_network(self) -> NetworkSpec:
+        """The network that is trained: the searched one, or deeper or wider if so asked."""
+        changes = {"cells": self.training.cells, "channels": self.training.channels}
+        cnn = self.network.cnn.model_copy(update={k: v for k, v in changes.items() if v})
+        seqnn = self.network.seqnn
+        if self.training.seqnn_cells is not None:
+            seqnn = seqnn.model_copy(update={"cells": self.training.seqnn_cells})
+        return self.network.model_copy(update={"cnn": cnn, "seqnn": seqnn})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values with every key; :meth:`from_dict` is the inverse."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], where: str = "recipe") -> Recipe:
+        """Check and build a recipe. Raises :class:`RecipeError`, one line for each fault."""
+        try:
+            # Through JSON, so that strict types still take a list for a tuple.
+            return cls.model_validate_json(json.dumps(value, allow_nan=True))
+        except TypeError as error:
+            raise RecipeError(f"{where}: {error}; keys and values are plain YAML") from error
+        except ValidationError as error:
+            raise RecipeError(_explain(error, where, value)) from error
+
+    def to_yaml(self) -> str:
+        """Return the whole recipe as YAML text."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    def digest(self) -> str:
+        """Identify what a run computes: SHA-256 over all keys but the name and the device."""
+        value = self.to_dict()
+        del value["name"], value["compute"]
+        return files.digest_of(value)
+
+
+def builtin_recipes() -> dict[str, Path]:
+    """Recipes that come with the package, by name."""
+    folder = Path(__file__).parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe from a YAML file or by the name of a built-in one.
+
+    Parameters
+    ----------
+    source : path of a YAML file, or a name from :func:`builtin_recipes`.
+    overrides : texts like ``"search.epochs=20"``; values are YAML.
+
+    Raises
+    ------
+    RecipeError
+        For a missing file, bad YAML, an unknown key, a wrong type or an impossible value.
+    """
+    path = Path(source)
+    known = builtin_recipes()
+    if not path.is_file() and str(source) in known:
+        path = known[str(source)]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise RecipeError(
+            f"cannot read recipe {source}: {reason}; give a YAML file or one of {', '.join(known)}"
+        ) from error
+    value = _parse_yaml(text, str(source))
+    if value is None:
+        value = {}
+    if not isinstance(value, dict):
+        raise RecipeError(f"{source}: a recipe is a mapping of keys, not {type(value).__name__}")
+    value.setdefault("name", path.stem)
+    for override in overrides:
+        _override(value, override)
+    return Recipe.from_dict(value, str(source))
+
+
+def _override(value: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {override!r}; legal: KEY=VALUE, e.g. search.epochs=20")
+    *parents, last = key.split(".")
+    for parent in parents:
+        value = value.setdefault(parent, {})
+        if not isinstance(value, dict):
+            raise RecipeError(f"--set {override!r}: {parent!r} has no keys below it")
+    value[last] = _parse_yaml(text, f"--set {key}")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: ``3e-4`` is a number (YAML 1.2) and a key occurs once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str | int | float) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} occurs twice", key_node.start_mark
+                )
+            if isinstance(key, str | int | float):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or error
+        raise RecipeError(f"{where}{line}: not valid YAML: {problem}") from error
+
+
+def _explain(error: ValidationError, where: str, value: Mapping[str, Any]) -> str:
+    """Turn pydantic's report into one line for each fault: key, value, what is legal."""
+    lines = []
+    for fault in error.errors():
+        place = [str(p) for p in fault["loc"] if p not in ("searched", "fixed")]
+        if fault["loc"] and fault["loc"][-1] in ("searched", "fixed"):
+            place = [str(p) for p in fault["loc"]]
+        key = ".".join(place)
+        if fault["type"] == "extra_forbidden":
+            legal = _keys_at(fault["loc"][:-1])
+            lines.append(
+                f"unknown key {key!r}{did_you_mean(place[-1], legal)}; legal: {', '.join(legal)}"
+            )
+        elif fault["type"] == "value_error":
+            lines.append(": ".join(filter(None, (key, str(fault["ctx"]["error"])))))
+        else:
+            lines.append(f"{key}: {fault['input']!r}: {fault['msg']}")
+    return f"{where}: " + "; ".join(dict.fromkeys(lines))
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "searched": SearchedSeqNN,
+        "fixed": FixedSeqNN,
+        "none": NoSeqNN,
+    }
+    model: type[BaseModel] = Recipe
+    for part in location:
+        if part in sections:
+            model = sections[str(part)]
+        elif part in model.model_fields:
+            inner = model.model_fields[str(part)].annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                model = inner
+    return list(model.model_fields)
