@@ -38,6 +38,10 @@ class ShapeError(EmodartsError, ValueError):
     """A tensor has the wrong number of dimensions or a wrong size."""
 
 
+class TrainingError(EmodartsError):
+    """A search or a training diverged."""
+
+
 class CheckpointError(EmodartsError):
     """A checkpoint is missing, altered, or belongs to another run."""
 

@@ -36,8 +36,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
         temporary = None
     except OSError as error:
         raise WriteError(
@@ -56,7 +56,16 @@ def _umask() -> int:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically. Raises :class:`WriteError`."""
-    write_bytes(path, text.encode("utf-8"))
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        # Python reads a file name that is not UTF-8 as text that UTF-8 cannot hold.
+        near = ascii(text[max(error.start - 20, 0) : error.end + 20])
+        raise WriteError(
+            f"cannot write {path}: {near} is not Unicode text; is it a file name in another "
+            "encoding? Rename that file"
+        ) from error
+    write_bytes(path, data)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -67,15 +76,24 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path, error: type[EmodartsError]) -> Any:
     """Read a JSON file, raising ``error`` with the path and line for anything wrong."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise error(f"no such file: {path}") from None
     except (OSError, UnicodeDecodeError) as cause:
         raise error(f"cannot read {path}: {cause}") from cause
+    return parse_json(text, str(path), error)
+
+
+def parse_json(text: str, where: str, error: type[EmodartsError]) -> Any:
+    """Parse JSON text, raising ``error`` with ``where`` and the line for anything wrong."""
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as cause:
         raise error(
-            f"{path} is not JSON: line {cause.lineno}, column {cause.colno}: {cause.msg}"
+            f"{where} is not JSON: line {cause.lineno}, column {cause.colno}: {cause.msg}"
         ) from cause
+    except (ValueError, RecursionError) as cause:
+        raise error(f"{where} is not usable JSON: {cause}") from cause
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
@@ -88,14 +106,28 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, ob
 
 
 def read_csv(path: Path, error: type[EmodartsError]) -> list[dict[str, str]]:
-    """Read a CSV file with a header into one dictionary a row."""
+    """Read a CSV file with a header into one dictionary a row; a byte-order mark is skipped.
+
+    ``error`` is raised for an unreadable file and for a row that is longer or shorter than
+    the header.
+    """
+    rows = []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            for row in reader:
+                # DictReader files surplus cells under None and fills missing ones with None.
+                if None in row or None in row.values():
+                    raise error(
+                        f"{path}, line {reader.line_num}: not the {len(reader.fieldnames or ())} "
+                        f"cells of the header ({', '.join(reader.fieldnames or ())})"
+                    )
+                rows.append(row)
     except FileNotFoundError:
         raise error(f"no such file: {path}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as cause:
         raise error(f"cannot read {path}: {cause}") from cause
+    return rows
 
 
 def digest_of(value: object) -> str:

@@ -73,7 +73,7 @@ class FeatureSpec(_Section):
     @property
     def n_samples(self) -> int:
         """Samples of one padded or cut utterance."""
-        return int(round(self.duration * self.sample_rate))
+        return round(self.duration * self.sample_rate)
 
     @property
     def n_features(self) -> int:
@@ -90,6 +90,7 @@ class CNNSpec(_Section):
     """Searched CNN: cells in a row, reduction cells at cells // 3 and 2 * cells // 3."""
 
     cells: PositiveInt = 4
+    """Cells in a row."""
     nodes: PositiveInt = 4
     """Intermediate nodes in every cell."""
     channels: PositiveInt = 8
@@ -105,9 +106,13 @@ class SearchedSeqNN(_Section):
     """Sequence network whose cells are searched together with the CNN's (emoDARTS)."""
 
     mode: Literal["searched"] = "searched"
+    """Its cells are searched."""
     space: SequenceSpace = "all"
+    """Candidates on every edge, by family; each keeps ``skip_connect`` and ``none``."""
     cells: PositiveInt = 4
+    """Cells in a row."""
     nodes: PositiveInt = 4
+    """Intermediate nodes in every cell."""
     width: PositiveInt = 128
     """H: features of every state in a cell."""
 
@@ -121,11 +126,15 @@ class FixedSeqNN(_Section):
     """Sequence network given by hand, as in CNN + LSTM DARTS (arXiv 2305.14402)."""
 
     mode: Literal["fixed"]
+    """It is given here; only the CNN is searched."""
     recurrent: Literal["lstm", "rnn"] = "lstm"
+    """Kind of its layers."""
     layers: PositiveInt = 1
+    """Stacked layers."""
     width: PositiveInt = 256
     """Units of each layer (of each direction)."""
     bidirectional: bool = False
+    """Read the sequence in both directions."""
     attention: bool = False
     """Join to every step the context of a softmax over time."""
 
@@ -134,6 +143,7 @@ class NoSeqNN(_Section):
     """No sequence network: the CNN's last map is pooled over time (CNN-DARTS)."""
 
     mode: Literal["none"]
+    """There is none."""
 
 
 SeqNNSpec = Annotated[SearchedSeqNN | FixedSeqNN | NoSeqNN, Field(discriminator="mode")]
@@ -163,20 +173,37 @@ class WeightOptimiser(_Section):
     """SGD for the supernet's weights, cosine from ``learning_rate`` to its minimum."""
 
     learning_rate: Positive = 0.025
+    """Of the first epoch."""
     learning_rate_min: NonNegative = 0.001
+    """What the cosine ends at; at most ``learning_rate``."""
     momentum: Fraction = 0.9
+    """Of SGD."""
     weight_decay: NonNegative = 3e-4
+    """L2 penalty, added to the gradient."""
     gradient_clip: Positive = 5.0
     """Largest norm of the gradient over all weights."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> WeightOptimiser:
+        if self.learning_rate_min > self.learning_rate:
+            raise ValueError(
+                f"learning_rate_min {self.learning_rate_min} exceeds "
+                f"learning_rate {self.learning_rate}"
+            )
+        return self
 
 
 class AlphaOptimiser(_Section):
     """Adam for the architecture parameters."""
 
     learning_rate: Positive = 3e-4
+    """Constant over the search."""
     beta1: Fraction = 0.5
+    """Decay of Adam's mean of gradients."""
     beta2: Fraction = 0.999
+    """Decay of Adam's mean of squared gradients."""
     weight_decay: NonNegative = 1e-3
+    """L2 penalty, added to the gradient."""
     initial_sd: NonNegative = 1e-3
     """Standard deviation of the normal distribution that alphas start from."""
 
@@ -188,12 +215,18 @@ class SearchSpec(_Section):
     """``random`` draws a genotype uniformly: the control that a search must beat."""
     order: Literal[1, 2] = 2
     """Of the DARTS gradient of alpha."""
-    hessian: Literal["exact", "finite_difference"] = "exact"
-    """Second-order term by double backward, or by the DARTS paper's difference quotient."""
+    hessian: Literal["exact", "finite_difference"] = "finite_difference"
+    """Second-order term by DARTS' difference quotient, or by double backward: two to four times
+    the time and several times the memory (``docs/method.md``)."""
+    epsilon: Positive = 0.3
+    """Of the difference quotient, over the norm of the gradient. DARTS uses 0.01, which on a
+    network with ReLU and max pooling is an order of magnitude less accurate."""
     epochs: PositiveInt = 300
+    """Passes over the data that trains weights."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     """First epochs in which only weights train."""
     batch_size: Annotated[int, Field(ge=2)] = 16
+    """Utterances in a batch, at most; batches are of nearly equal size."""
     weights: WeightOptimiser = WeightOptimiser()
     alphas: AlphaOptimiser = AlphaOptimiser()
     genotype_epoch: Literal["last", "best"] = "last"
@@ -212,9 +245,11 @@ class MaskSpec(_Section):
     """SpecAugment-style masks on training features (arXiv 1904.08779), filled with the mean."""
 
     frequency_masks: Annotated[int, Field(ge=0)] = 0
+    """Masks over frequency in every utterance."""
     frequency_width: Annotated[int, Field(ge=0)] = 16
     """Largest mask, in coefficients or bands."""
     time_masks: Annotated[int, Field(ge=0)] = 0
+    """Masks over time in every utterance."""
     time_width: Annotated[int, Field(ge=0)] = 16
     """Largest mask, in frames after pooling."""
 
@@ -223,18 +258,25 @@ class TrainingSpec(_Section):
     """How the discrete network is trained."""
 
     epochs: PositiveInt = 600
+    """Passes over the training utterances."""
     batch_size: Annotated[int, Field(ge=2)] = 96
+    """Utterances in a batch, at most; batches are of nearly equal size."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW."""
     learning_rate: Positive = 0.025
+    """The highest of the schedule."""
     momentum: Fraction = 0.9
     """Of SGD; the first beta of AdamW."""
     weight_decay: NonNegative = 3e-4
+    """Added to the gradient by SGD, decoupled in AdamW."""
     gradient_clip: Positive = 5.0
+    """Largest norm of the gradient over all weights."""
     schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
     """Of the learning rate, over all steps."""
     class_weights: bool = True
     """Weight classes by the inverse of their frequency among training utterances."""
     label_smoothing: Fraction = 0.0
+    """Share of each target that is spread over all classes."""
     masks: MaskSpec = MaskSpec()
     drop_path: Fraction = 0.2
     """Probability of dropping an edge of an utterance, reached linearly over the epochs."""
@@ -258,14 +300,20 @@ class EvaluationSpec(_Section):
     split: str = "groups:5"
     """``speaker`` (leave one out), ``session`` or ``groups:K`` (of speakers)."""
     protocol: Literal["paper", "full"] = "full"
+    """Use of a training fold. ``paper``: 70 % of it for the search and 30 % to train on; the
+    search part chooses the epoch. ``full``: all of it for the search; all but some speakers to
+    train on, and those choose the epoch."""
     folds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Indices of the folds to run; default: all."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
+    """Each fold runs once for each of them."""
 
     @model_validator(mode="after")
     def _possible(self) -> EvaluationSpec:
-        if not re.fullmatch(r"speaker|session|groups:[0-9]+", self.split):
-            raise ValueError(f"split {self.split!r}; legal: speaker, session, groups:K")
+        if not re.fullmatch(r"speaker|session|groups:([2-9]|[1-9][0-9]+)", self.split):
+            raise ValueError(
+                f"split {self.split!r}; legal: speaker, session, groups:K with K at least 2"
+            )
         for name in ("folds", "seeds"):
             values = getattr(self, name)
             if values is not None and len(set(values)) != len(values):
@@ -279,6 +327,7 @@ class ComputeSpec(_Section):
     """Where it runs."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """``auto``: CUDA, else MPS, else CPU."""
     threads: PositiveInt | None = None
     """Of torch; default: its own choice. Recorded, as results depend on it bit by bit."""
 
@@ -287,6 +336,7 @@ class Recipe(_Section):
     """All settings of a run. See ``docs/recipes.md`` for each key."""
 
     name: str = "unnamed"
+    """Label in reports; default in a file: the name of the file."""
     labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """Classes to keep, which fixes their order; default: all that the corpus has."""
     features: FeatureSpec = FeatureSpec()
@@ -340,10 +390,10 @@ class Recipe(_Section):
         try:
             # Through JSON, so that strict types still take a list for a tuple.
             return cls.model_validate_json(json.dumps(value, allow_nan=True))
-        except TypeError as error:
-            raise RecipeError(f"{where}: {error}; keys and values are plain YAML") from error
         except ValidationError as error:
-            raise RecipeError(_explain(error, where, value)) from error
+            raise RecipeError(_explain(error, where)) from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RecipeError(f"{where}: {error}; keys and values are plain YAML") from error
 
     def to_yaml(self) -> str:
         """Return the whole recipe as YAML text."""
@@ -403,9 +453,12 @@ def _override(value: dict[str, Any], override: str) -> None:
         raise RecipeError(f"--set {override!r}; legal: KEY=VALUE, e.g. search.epochs=20")
     *parents, last = key.split(".")
     for parent in parents:
-        value = value.setdefault(parent, {})
-        if not isinstance(value, dict):
+        inner = value.get(parent, {})
+        if not isinstance(inner, dict):
             raise RecipeError(f"--set {override!r}: {parent!r} has no keys below it")
+        # A copy, as a YAML alias can make two keys share one mapping.
+        value[parent] = dict(inner)
+        value = value[parent]
     value[last] = _parse_yaml(text, f"--set {key}")
 
 
@@ -415,6 +468,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str | int | float) and key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -440,15 +495,18 @@ def _parse_yaml(text: str, where: str) -> Any:
         line = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or error
         raise RecipeError(f"{where}{line}: not valid YAML: {problem}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{where}: not valid YAML: nested too deeply") from error
 
 
-def _explain(error: ValidationError, where: str, value: Mapping[str, Any]) -> str:
+def _explain(error: ValidationError, where: str) -> str:
     """Turn pydantic's report into one line for each fault: key, value, what is legal."""
     lines = []
     for fault in error.errors():
-        place = [str(p) for p in fault["loc"] if p not in ("searched", "fixed")]
-        if fault["loc"] and fault["loc"][-1] in ("searched", "fixed"):
-            place = [str(p) for p in fault["loc"]]
+        place = [str(p) for p in fault["loc"]]
+        if place[:2] == ["network", "seqnn"]:
+            # The third part is the mode that pydantic checked against, not a key.
+            del place[2:3]
         key = ".".join(place)
         if fault["type"] == "extra_forbidden":
             legal = _keys_at(fault["loc"][:-1])

@@ -83,6 +83,14 @@ class Corpus:
     def __iter__(self) -> Iterator[Utterance]:
         return iter(self.utterances)
 
+    def count(self, attribute: str, order: tuple[str, ...] | None = None) -> dict[str, int]:
+        """Number of utterances by label, speaker, gender, session or dialogue.
+
+        ``order`` gives the keys; otherwise they are sorted, and None is not counted.
+        """
+        counts = Counter(getattr(u, attribute) for u in self.utterances)
+        return {key: counts[key] for key in order or sorted(counts.keys() - {None})}
+
     def select(self, labels: tuple[str, ...]) -> Corpus:
         """Keep the utterances of ``labels``, which becomes the class order.
 

@@ -154,12 +154,7 @@ class Genotype:
     @classmethod
     def from_json(cls, text: str) -> Genotype:
         """Parse JSON text. Raises :class:`GenotypeError`."""
-        try:
-            return cls.from_dict(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise GenotypeError(
-                f"a genotype must be JSON: line {error.lineno}, column {error.colno}: {error.msg}"
-            ) from error
+        return cls.from_dict(files.parse_json(text, "genotype", GenotypeError))
 
     def save(self, path: Path) -> None:
         """Write the genotype as JSON, atomically. Raises :class:`WriteError`."""

@@ -1,0 +1,53 @@
+# Every target sets up what it needs in .venv; a fresh machine needs Python and make only.
+
+PYTHON ?= python3
+# Parallel test processes (0: none) and extra arguments of pytest, e.g. ARGS="-k recipe".
+WORKERS ?= 2
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+SOURCES_OF_SETUP := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types check clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.core  ## Search, train, test, report and predict on made-up speech; replaces demo/
+	rm -rf demo
+	$(BIN)/emodarts demo --out demo
+
+test: $(VENV)/.dev  ## Run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: $(VENV)/.dev  ## Check format and style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev  ## Check types
+	$(BIN)/mypy
+
+check: lint types test  ## All three
+
+clean:  ## Remove .venv, caches, demo/ and builds; runs/ stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo
+	find src tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# The stamps are made last, so that an interrupted set-up is done again.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "emodarts needs Python 3.10 or later; this is %d.%d. Name another: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.made $(SOURCES_OF_SETUP)
+	@echo "Installing emodarts in $(VENV) (the first time downloads PyTorch: some minutes)"
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made $(SOURCES_OF_SETUP)
+	@echo "Installing emodarts and its tools in $(VENV) (the first time downloads PyTorch: some minutes)"
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.core

@@ -1,0 +1,130 @@
+"""Write ``docs/recipes.md`` from the models of :mod:`emodarts.recipe`.
+
+Run ``python docs/make_recipes.py`` after any change of a key; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from emodarts.recipe import FixedSeqNN, NoSeqNN, Recipe, SearchedSeqNN
+
+PAGE = Path(__file__).with_name("recipes.md")
+
+INTRODUCTION = """\
+# Recipes
+
+<!-- Written by docs/make_recipes.py from src/emodarts/recipe.py: edit that, not this. -->
+
+A recipe is a YAML file that decides everything a run computes. Every key has a default, so a
+recipe lists only what differs from it; an unknown key, a wrong type or an impossible value is
+an error that names the key and what is legal. Defaults are the settings of emoDARTS
+([arXiv 2403.14083](https://arxiv.org/abs/2403.14083)) where that paper gives them.
+
+```yaml
+labels: [anger, happiness, neutral, sadness]
+features: {sample_rate: 16000, duration: 3.0}
+search: {epochs: 50, order: 1, weights: {learning_rate: 1e-2}}
+evaluation: {split: speaker, seeds: [0, 1, 2]}
+```
+
+`emodarts run RECIPE` takes a file or the name of a recipe that comes with the package, and
+`--set KEY=VALUE` overrides a key by its dotted name, e.g. `--set search.epochs=20` or
+`--set network.seqnn.mode=none`; the value is YAML. In Python, `emodarts.load_recipe` reads a
+file and `emodarts.Recipe.from_dict` a dictionary.
+
+`null` stands for "not given". Recipes with the same digest compute the same: the digest covers
+every key but `name` and those of `compute`."""
+
+MODES: dict[str, type[BaseModel]] = {
+    "searched": SearchedSeqNN,
+    "fixed": FixedSeqNN,
+    "none": NoSeqNN,
+}
+
+
+def render() -> str:
+    """The page as Markdown text."""
+    parts = [INTRODUCTION, *_sections("", Recipe, "## Top level")]
+    return "\n\n".join(parts) + "\n"
+
+
+def _sections(prefix: str, model: type[BaseModel], title: str) -> list[str]:
+    """Heading, description and table of a section, then the sections below it."""
+    meanings = meanings_of(model)
+    schema = model.model_json_schema()["properties"]
+    rows = []
+    below: list[str] = []
+    for name, field in model.model_fields.items():
+        key = prefix + name
+        inner = field.annotation
+        if name == "seqnn":
+            for mode, choice in MODES.items():
+                heading = f"## `{key}` with `mode: {mode}`"
+                below += _sections(f"{key}.", choice, heading)
+        elif isinstance(inner, type) and issubclass(inner, BaseModel):
+            below += _sections(f"{key}.", inner, f"## `{key}`")
+        else:
+            default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+            rows.append(f"| `{key}` | {_type(schema[name])} | {default} | {meanings[name]} |")
+    table = ["| key | type | default | meaning |", "|---|---|---|---|", *rows] if rows else []
+    description = "" if model is Recipe else _markdown(inspect.getdoc(model) or "")
+    return ["\n\n".join(filter(None, (title, description, "\n".join(table)))), *below]
+
+
+def meanings_of(model: type[BaseModel]) -> dict[str, str]:
+    """The string below each field of a model, by field."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
+    if not isinstance(body, ast.ClassDef):
+        raise TypeError(f"{model} is not written as a class")
+    meanings = {}
+    for field, text in zip(body.body, body.body[1:], strict=False):
+        match field, text:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(meaning))),
+            ):
+                meanings[name] = _markdown(inspect.cleandoc(meaning))
+    return meanings
+
+
+def _markdown(text: str) -> str:
+    return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """Words for the JSON schema of a value."""
+    if "anyOf" in schema:
+        return " or ".join(_type(choice) for choice in schema["anyOf"])
+    if "const" in schema:
+        return f"`{json.dumps(schema['const'])}`"
+    if "enum" in schema:
+        return ", ".join(f"`{json.dumps(choice)}`" for choice in schema["enum"])
+    if schema["type"] == "array":
+        least = f" (at least {schema['minItems']})" if "minItems" in schema else ""
+        return f"list{least} of {_type(schema['items'])}"
+    bounds = [
+        f"{sign} {schema[bound]:g}" if schema[bound] < 1e6 else f"{sign} {schema[bound]}"
+        for bound, sign in (
+            ("exclusiveMinimum", ">"),
+            ("minimum", "≥"),
+            ("exclusiveMaximum", "<"),
+            ("maximum", "≤"),
+        )
+        if bound in schema
+    ]
+    name = {"null": "`null`", "string": "text", "boolean": "true or false"}.get(
+        schema["type"], str(schema["type"])
+    )
+    return " ".join([name, " and ".join(bounds)]).strip()
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(), encoding="utf-8")

@@ -1,0 +1,5 @@
+"""``python -m emodarts``."""
+
+from emodarts.cli import main
+
+main()

@@ -1,0 +1,495 @@
+"""The command line: parse, call, print. Heavy modules load inside the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from emodarts.errors import EmodartsError, RecipeError
+
+if TYPE_CHECKING:
+    from emodarts.corpora import Corpus
+    from emodarts.experiments.run import Options
+    from emodarts.recipe import Recipe
+    from emodarts.serving.predict import Answer
+
+app = typer.Typer(
+    name="emodarts",
+    help="Find, train, judge and deploy compact speech emotion recognition networks.",
+    epilog="Begin with:  emodarts demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+_DEBUG = "--debug"
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="YAML file, or the name of a built-in recipe.")
+]
+CorpusOption = Annotated[
+    str, typer.Option("--corpus", help="Name of a reader; `emodarts corpora` lists them.")
+]
+RootOption = Annotated[
+    Path | None, typer.Option("--root", help="Folder of the corpus.", metavar="DIR")
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Run directory. [default: runs/RECIPE-CORPUS]"),
+]
+SplitOption = Annotated[
+    str | None,
+    typer.Option("--split", help="Folds: speaker, session or groups:K. [default: the recipe's]"),
+]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option("--protocol", help="Inside a training fold: paper or full."),
+]
+FoldsOption = Annotated[
+    str | None, typer.Option("--folds", help="Only these folds, e.g. 0,1.", metavar="K,K")
+]
+SeedsOption = Annotated[
+    str | None, typer.Option("--seeds", help="Seeds, e.g. 0,1,2.", metavar="S,S")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of the recipe, e.g. search.epochs=20."
+    ),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="auto, cpu, cuda or mps. [default: the recipe's]")
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="DIR", help="Feature store. [default: the user's cache]"),
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in --out where it was stopped.")
+]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave unusable audio out, and say so in the result.")
+]
+AllDataOption = Annotated[
+    bool, typer.Option("--all-data", help="Test on nobody: for the model to deploy.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"emodarts {version('emodarts')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option(_DEBUG, help="Show the traceback of an error (legal anywhere).")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+@app.command(epilog="Example:  emodarts demo --out demo")
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Run directory.")] = Path(
+        "demo"
+    ),
+    resume: ResumeOption = False,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search, train, test, report and predict on a small generated corpus, in minutes.
+
+    The corpus is a toy: its scores show that the pipeline works and say nothing of real speech.
+    """
+    from emodarts.corpora import load_corpus
+    from emodarts.experiments.run import Options, run
+    from emodarts.progress import for_terminal
+    from emodarts.recipe import load_recipe
+    from emodarts.reports.report import write_report
+    from emodarts.reports.tables import result_table
+    from emodarts.serving.predict import Model
+
+    corpus = load_corpus("synthetic", None if cache is None else cache / "synthetic")
+    result = run(
+        load_recipe("demo"), corpus, out, Options(resume=resume, cache=cache), for_terminal()
+    )
+    report = write_report(out)
+    fold = result["folds"][0]
+    model = out / f"fold-{fold['fold']}" / f"seed-{result['seeds'][0]}" / "model"
+    unseen = next(u for u in corpus if u.speaker in fold["test_speakers"])
+    answers = Model.load(model).predict(unseen.path)
+    if as_json:
+        _print_json({**result, "prediction": answers[0].to_dict()})
+        return
+    typer.echo(result_table([result]))
+    typer.echo(f"\nA file of an unseen speaker, in truth {unseen.label}:")
+    typer.echo(_answers_as_table(answers))
+    typer.echo(f"\nReport with the found cells: {report}")
+    typer.echo(f"Hear a file of yours:        emodarts predict {model} FILE")
+
+
+@app.command(epilog="Example:  emodarts corpora --corpus emodb --root emodb/wav")
+def corpora(
+    corpus: Annotated[str | None, typer.Option("--corpus", help="Name of a reader.")] = None,
+    root: RootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the readers, or what one of them finds in a folder."""
+    from emodarts.corpora import READERS, describe_readers, load_corpus
+
+    if corpus is None:
+        if root is not None:
+            raise EmodartsError(f"--root needs --corpus; legal: {', '.join(READERS)}")
+        readers = describe_readers()
+        if as_json:
+            _print_json(readers)
+        else:
+            typer.echo(_align([["corpus", "what it is"], *map(list, readers.items())]))
+        return
+    _print_corpus(load_corpus(corpus, root), as_json)
+
+
+def _print_corpus(corpus: Corpus, as_json: bool) -> None:
+    counts = {
+        "classes": corpus.count("label", corpus.classes),
+        "speakers": corpus.count("speaker"),
+        "genders": corpus.count("gender"),
+        "sessions": corpus.count("session"),
+    }
+    if as_json:
+        skipped = [{"name": name, "reason": reason} for name, reason in corpus.skipped]
+        _print_json(
+            {
+                "corpus": corpus.name,
+                "utterances": len(corpus),
+                **counts,
+                "skipped": skipped,
+                "notice": corpus.notice,
+            }
+        )
+        return
+    typer.echo(f"{corpus.name}: {len(corpus)} utterances\n")
+    rows = [["", "", "utterances"]]
+    for kind, by_name in counts.items():
+        rows += [[kind, name, str(n)] for name, n in by_name.items()]
+    typer.echo(_align(rows))
+    if corpus.skipped:
+        typer.echo(f"\nskipped {len(corpus.skipped)}, e.g.:")
+        typer.echo(_align([list(pair) for pair in corpus.skipped[:5]]))
+    if corpus.notice:
+        typer.echo(f"\n{corpus.notice}")
+
+
+@app.command(
+    epilog="Example:  emodarts run quick --corpus emodb --root emodb --seeds 0,1 --out runs/quick"
+)
+def run(
+    recipe: RecipeArgument,
+    corpus: CorpusOption,
+    root: RootOption = None,
+    out: OutOption = None,
+    split: SplitOption = None,
+    protocol: ProtocolOption = None,
+    folds: FoldsOption = None,
+    seeds: SeedsOption = None,
+    changes: SetOption = None,
+    device: DeviceOption = None,
+    cache: CacheOption = None,
+    resume: ResumeOption = False,
+    skip_bad: SkipBadOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Search, train and test in every fold with every seed; report the scores.
+
+    Speakers of a test fold are never heard before the test. --resume continues a killed run to
+    the result that it would have had.
+    """
+    from emodarts.experiments.run import Options
+
+    loaded = _load_recipe(recipe, changes, split, protocol, folds, seeds, device)
+    options = Options(resume=resume, skip_bad=skip_bad, cache=cache)
+    _carry_out(loaded, corpus, root, out, options, as_json)
+
+
+@app.command(
+    epilog="Example:  emodarts search quick --corpus emodb --root emodb --out runs/searched"
+)
+def search(
+    recipe: RecipeArgument,
+    corpus: CorpusOption,
+    root: RootOption = None,
+    out: OutOption = None,
+    split: SplitOption = None,
+    protocol: ProtocolOption = None,
+    folds: FoldsOption = None,
+    seeds: SeedsOption = None,
+    changes: SetOption = None,
+    device: DeviceOption = None,
+    cache: CacheOption = None,
+    all_data: AllDataOption = False,
+    resume: ResumeOption = False,
+    skip_bad: SkipBadOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """First half of a run: write a genotype for every fold and seed, train nothing."""
+    from emodarts.experiments.run import Options
+
+    loaded = _load_recipe(recipe, changes, split, protocol, folds, seeds, device)
+    options = Options(resume=resume, skip_bad=skip_bad, cache=cache, train=False, all_data=all_data)
+    _carry_out(loaded, corpus, root, out, options, as_json)
+
+
+@app.command(
+    epilog="Example:  emodarts train quick --genotype genotype.json --all-data --corpus emodb "
+    "--root emodb --out runs/deploy"
+)
+def train(
+    recipe: RecipeArgument,
+    corpus: CorpusOption,
+    root: RootOption = None,
+    out: OutOption = None,
+    genotype: Annotated[
+        Path | None,
+        typer.Option(
+            "--genotype",
+            metavar="FILE",
+            help="Train these cells; else those of `search` in --out, with --resume.",
+        ),
+    ] = None,
+    split: SplitOption = None,
+    protocol: ProtocolOption = None,
+    folds: FoldsOption = None,
+    seeds: SeedsOption = None,
+    changes: SetOption = None,
+    device: DeviceOption = None,
+    cache: CacheOption = None,
+    all_data: AllDataOption = False,
+    resume: ResumeOption = False,
+    skip_bad: SkipBadOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Second half of a run: train and test found cells, or train the model to deploy."""
+    from emodarts.experiments.run import Options
+    from emodarts.space.genotype import Genotype
+
+    loaded = _load_recipe(recipe, changes, split, protocol, folds, seeds, device)
+    options = Options(
+        resume=resume,
+        skip_bad=skip_bad,
+        cache=cache,
+        search=False,
+        genotype=None if genotype is None else Genotype.load(genotype),
+        all_data=all_data,
+    )
+    _carry_out(loaded, corpus, root, out, options, as_json)
+
+
+@app.command(
+    epilog="Example:  emodarts predict runs/x/fold-0/seed-0/model talk.mp3 --window 4 --hop 2 "
+    "--format json"
+)
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Audio files, or folders of them.")
+    ],
+    window: Annotated[
+        float | None,
+        typer.Option("--window", help="Answer for every stretch of this many seconds."),
+    ] = None,
+    hop: Annotated[
+        float | None, typer.Option("--hop", help="Seconds between windows. [default: window]")
+    ] = None,
+    style: Annotated[
+        Literal["table", "json", "csv"],
+        typer.Option("--format", help="json prints one object a line."),
+    ] = "table",
+) -> None:
+    """Name the emotion in audio files of any format, rate and length.
+
+    Files that cannot be heard are named on standard error, the others are answered, and the
+    exit code is 2.
+    """
+    from emodarts.serving.predict import Model, check_windows, find_audio
+
+    check_windows(window, hop)
+    loaded = Model.load(model)
+    found = find_audio(files)
+    bad = 0
+    answers: list[Answer] = []
+    for path in found:
+        try:
+            answers += loaded.predict(path, window, hop)
+        except EmodartsError as error:
+            bad += 1
+            typer.echo(f"error: {error}", err=True)
+    if answers:
+        typer.echo(_FORMATS[style](answers))
+    if bad:
+        typer.echo(f"error: {bad} of {len(found)} files could not be heard", err=True)
+        raise typer.Exit(2)
+
+
+@app.command(epilog="Example:  emodarts report runs/searched runs/random")
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run directories; several are compared.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Write the report of a run (Markdown and plots), or compare several runs."""
+    from emodarts.reports.report import compare, load_result, write_report
+    from emodarts.reports.tables import result_table
+
+    results = [load_result(run) for run in runs]
+    if as_json:
+        _print_json(results[0] if len(results) == 1 else results)
+    elif len(runs) > 1:
+        typer.echo(compare(runs))
+    else:
+        path = write_report(runs[0])
+        typer.echo(result_table(results))
+        typer.echo(f"\nReport: {path}")
+
+
+def _load_recipe(
+    source: str,
+    changes: Sequence[str] | None,
+    split: str | None,
+    protocol: str | None,
+    folds: str | None,
+    seeds: str | None,
+    device: str | None,
+) -> Recipe:
+    from emodarts.recipe import load_recipe
+
+    overrides = list(changes or [])
+    for key, value in (
+        ("evaluation.split", split),
+        ("evaluation.protocol", protocol),
+        ("compute.device", device),
+    ):
+        if value is not None:
+            overrides.append(f"{key}={json.dumps(value)}")
+    for key, text in (("folds", folds), ("seeds", seeds)):
+        if text is not None:
+            overrides.append(f"evaluation.{key}={_numbers(f'--{key}', text)}")
+    return load_recipe(source, overrides)
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise RecipeError(
+            f"{option} {text!r}; legal: numbers with commas between, e.g. 0,1"
+        ) from None
+
+
+def _carry_out(
+    recipe: Recipe,
+    corpus: str,
+    root: Path | None,
+    out: Path | None,
+    options: Options,
+    as_json: bool,
+) -> None:
+    from emodarts.corpora import load_corpus
+    from emodarts.experiments.run import run
+    from emodarts.progress import for_terminal
+
+    out = out or Path("runs") / f"{recipe.name}-{corpus}"
+    result = run(recipe, load_corpus(corpus, root), out, options, for_terminal())
+    if as_json:
+        _print_json(result)
+    elif "trials" in result:
+        for trial in result["trials"]:
+            place = out if options.all_data else out / f"fold-{trial['fold']}"
+            folder = place / f"seed-{trial['seed']}"
+            typer.echo(str(folder / ("model" if options.train else "genotype.json")))
+    else:
+        _print_report(out, result)
+
+
+def _print_report(out: Path, result: dict[str, Any]) -> None:
+    from emodarts.reports.report import write_report
+    from emodarts.reports.tables import result_table
+
+    path = write_report(out)
+    typer.echo(result_table([result]))
+    typer.echo(f"\nReport: {path}")
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False))
+
+
+def _answers_as_table(answers: Sequence[Answer]) -> str:
+    classes = list(answers[0].probabilities)
+    rows = [["file", "start", "end", "label", *classes]]
+    for a in answers:
+        shown = [f"{p:.3f}" for p in a.probabilities.values()]
+        rows.append([a.file, f"{a.start:.2f}", f"{a.end:.2f}", a.label, *shown])
+    return _align(rows)
+
+
+def _answers_as_json(answers: Sequence[Answer]) -> str:
+    return "\n".join(json.dumps(a.to_dict(), ensure_ascii=False) for a in answers)
+
+
+def _answers_as_csv(answers: Sequence[Answer]) -> str:
+    import csv
+    import io
+
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        ["file", "start", "end", "label", *(f"p_{c}" for c in answers[0].probabilities)]
+    )
+    for a in answers:
+        writer.writerow([a.file, a.start, a.end, a.label, *a.probabilities.values()])
+    return buffer.getvalue().rstrip("\n")
+
+
+_FORMATS = {"table": _answers_as_table, "json": _answers_as_json, "csv": _answers_as_csv}
+
+
+def _align(rows: Sequence[Sequence[str]]) -> str:
+    """Columns padded to equal width, two spaces between."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors of the project's own type end with exit code 2."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = _DEBUG in given
+    try:
+        app(args=[a for a in given if a != _DEBUG], prog_name="emodarts")
+    except EmodartsError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

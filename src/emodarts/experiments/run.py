@@ -1,0 +1,390 @@
+"""A run: a recipe on a corpus, over folds and seeds, in one directory that can be resumed."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from emodarts import files
+from emodarts.audio.store import default_cache_folder, extract
+from emodarts.corpora.utterance import Corpus
+from emodarts.errors import RecipeError, RunError
+from emodarts.experiments.trial import (
+    GENOTYPE,
+    OPTIMISTIC,
+    PREDICTIONS,
+    RESULT,
+    Dataset,
+    Trial,
+    search_trial,
+    train_trial,
+    trial_predictions,
+)
+from emodarts.models.baselines import logistic_regression, majority_answer, mean_mfcc
+from emodarts.models.network import SearchedNetwork
+from emodarts.progress import Progress, Silent
+from emodarts.recipe import Recipe
+from emodarts.runtime import configure, describe_environment
+from emodarts.space.genotype import Genotype
+from emodarts.splits import Fold, deployment_fold, make_folds, make_parts
+from emodarts.training.metrics import (
+    UA_DEFINITION,
+    WA_DEFINITION,
+    Prediction,
+    aggregate,
+    write_predictions,
+)
+
+FORMAT = "emodarts.result/1"
+RECIPE = "recipe.yaml"
+DATA = "data.json"
+UTTERANCES = "utterances.csv"
+FOLDS = "folds.json"
+ENVIRONMENT = "environment.json"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is carried out; nothing here changes what a trial computes.
+
+    Attributes
+    ----------
+    resume : continue the run in the directory instead of refusing it.
+    skip_bad : go on without utterances whose audio is unusable.
+    cache : folder of the feature store; default: the user's cache folder.
+    search, train : which halves to do.
+    genotype : train this one instead of searching.
+    all_data : no test fold: the model to deploy.
+    """
+
+    resume: bool = False
+    skip_bad: bool = False
+    cache: Path | None = None
+    search: bool = True
+    train: bool = True
+    genotype: Genotype | None = None
+    all_data: bool = False
+
+
+def run(
+    recipe: Recipe,
+    corpus: Corpus,
+    out: Path,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Carry out a recipe on a corpus; return what ``result.json`` in ``out`` holds.
+
+    Nothing is written to ``out`` before recipe, audio, folds and network have been checked.
+
+    Raises
+    ------
+    EmodartsError
+        Of the part that found the fault; see :mod:`emodarts.errors`.
+    """
+    options, progress = options or Options(), progress or Silent()
+    _check_directory(out, options)
+    if options.resume:
+        recipe = _with_recorded_threads(recipe, out)
+    device = configure(recipe.compute)
+    if recipe.labels is not None:
+        corpus = corpus.select(recipe.labels)
+    data, header = load_dataset(recipe, corpus, options, progress)
+    folds = _folds(recipe, data, options)
+    trials = _trials(recipe, data, folds, out, device, options)
+    _check_genotypes(recipe, data, trials, options)
+    _write_header(out, recipe, data, header, trials, device, options)
+    results = []
+    for trial in trials:
+        genotype = options.genotype
+        if genotype is None:
+            genotype = search_trial(trial, data, progress)
+        if options.train:
+            results.append(train_trial(trial, data, genotype, progress))
+        else:
+            results.append({"fold": trial.fold, "seed": trial.seed, "genotype": genotype.to_dict()})
+    if not options.train or options.all_data:
+        return {"name": recipe.name, "trials": results}
+    result = _summarise(recipe, data, header, folds, trials, results)
+    files.write_json(out / RESULT, result)
+    return result
+
+
+def load_dataset(
+    recipe: Recipe, corpus: Corpus, options: Options, progress: Progress
+) -> tuple[Dataset, dict[str, Any]]:
+    """Extract features of a corpus; return them and the contents of ``data.json``.
+
+    Raises
+    ------
+    AudioError
+        Naming all unusable files together.
+    """
+    cache = options.cache or default_cache_folder()
+    progress.start("features", len(corpus))
+    extracted = extract(
+        corpus.utterances,
+        recipe.features,
+        cache / "features",
+        skip_bad=options.skip_bad,
+        on_done=progress.advance,
+    )
+    rows = [
+        {
+            "name": u.name,
+            "label": u.label,
+            "speaker": u.speaker,
+            "gender": u.gender,
+            "session": u.session,
+            "dialogue": u.dialogue,
+            "start": u.start,
+            "end": u.end,
+            "sha256": content,
+        }
+        for u, content in zip(extracted.utterances, extracted.contents, strict=True)
+    ]
+    digest = files.digest_of({"classes": corpus.classes, "utterances": rows})
+    header = {
+        "corpus": corpus.name,
+        "notice": corpus.notice,
+        "digest": digest,
+        "classes": list(corpus.classes),
+        "n_utterances": len(extracted.utterances),
+        "n_speakers": len({u.speaker for u in extracted.utterances} - {None}),
+        "skipped": [list(pair) for pair in corpus.skipped],
+        "bad": [list(pair) for pair in extracted.bad],
+        "utterances": rows,
+    }
+    data = Dataset(
+        corpus.name,
+        corpus.notice,
+        corpus.classes,
+        extracted.utterances,
+        extracted.features,
+        digest,
+    )
+    return data, header
+
+
+def _check_directory(out: Path, options: Options) -> None:
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file; --out needs a folder")
+    occupied = out.is_dir() and any(out.iterdir())
+    if occupied and not options.resume:
+        raise RunError(f"{out} is not empty; give --resume to continue it, or another --out")
+    if occupied and not (out / RECIPE).is_file():
+        raise RunError(f"{out} is not empty and holds no run ({RECIPE} is missing)")
+
+
+def _with_recorded_threads(recipe: Recipe, out: Path) -> Recipe:
+    """Threads change the last bits of a sum, so a resumed run keeps the count it began with."""
+    if not (out / ENVIRONMENT).is_file():
+        return recipe
+    threads = files.read_json(out / ENVIRONMENT, RunError).get("threads")
+    if recipe.compute.threads is None and isinstance(threads, int):
+        compute = recipe.compute.model_copy(update={"threads": threads})
+        return recipe.model_copy(update={"compute": compute})
+    return recipe
+
+
+def _folds(recipe: Recipe, data: Dataset, options: Options) -> list[Fold]:
+    if options.all_data:
+        return [deployment_fold(data.utterances)]
+    folds = make_folds(data.utterances, recipe.evaluation.split)
+    asked = recipe.evaluation.folds
+    if asked is None:
+        return folds
+    unknown = [k for k in asked if k >= len(folds)]
+    if unknown:
+        raise RecipeError(
+            f"evaluation.folds: no fold {unknown[0]}; split {recipe.evaluation.split!r} has "
+            f"folds 0 to {len(folds) - 1}"
+        )
+    return [folds[k] for k in sorted(asked)]
+
+
+def _trials(
+    recipe: Recipe,
+    data: Dataset,
+    folds: Sequence[Fold],
+    out: Path,
+    device: torch.device,
+    options: Options,
+) -> list[Trial]:
+    trials = []
+    for fold in folds:
+        place = out if options.all_data else out / f"fold-{fold.index}"
+        for seed in recipe.evaluation.seeds:
+            parts = make_parts(data.utterances, fold, recipe.evaluation.protocol, seed)
+            folder = place / f"seed-{seed}"
+            trials.append(Trial(recipe, fold.index, seed, parts, folder, device))
+    return trials
+
+
+def _check_genotypes(
+    recipe: Recipe, data: Dataset, trials: Sequence[Trial], options: Options
+) -> None:
+    """Refuse now what would fail after hours: a genotype that does not fit, or none at all."""
+    if options.genotype is not None:
+        n_classes = len(data.classes)
+        n_features = recipe.features.n_features
+        SearchedNetwork(options.genotype, recipe.trained_network, n_features, n_classes)
+    elif not options.search:
+        missing = [t.folder / GENOTYPE for t in trials if not (t.folder / GENOTYPE).is_file()]
+        if missing:
+            raise RunError(
+                f"no genotype to train: {missing[0]} is missing; give --genotype FILE, or the "
+                "--out of a finished `emodarts search` with --resume"
+            )
+
+
+def _write_header(
+    out: Path,
+    recipe: Recipe,
+    data: Dataset,
+    header: dict[str, Any],
+    trials: Sequence[Trial],
+    device: torch.device,
+    options: Options,
+) -> None:
+    if (out / DATA).is_file():
+        _check_same_run(out, recipe, data)
+        return
+    files.write_text(out / RECIPE, recipe.to_yaml())
+    rows = header["utterances"]
+    files.write_csv(out / UTTERANCES, list(rows[0]), rows)
+    files.write_json(
+        out / FOLDS,
+        {
+            "split": None if options.all_data else recipe.evaluation.split,
+            "protocol": recipe.evaluation.protocol,
+            "folds": [
+                {"fold": t.fold, "seed": t.seed, **t.parts.names(data.utterances)} for t in trials
+            ],
+        },
+    )
+    started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    files.write_json(out / ENVIRONMENT, {**describe_environment(device), "started": started})
+    # Last, as its presence says that the header is whole.
+    kept = {k: v for k, v in header.items() if k != "utterances"}
+    files.write_json(out / DATA, {**kept, "recipe_digest": recipe.digest()})
+
+
+def _check_same_run(out: Path, recipe: Recipe, data: Dataset) -> None:
+    recorded = files.read_json(out / DATA, RunError)
+    if recorded.get("recipe_digest") != recipe.digest():
+        raise RunError(
+            f"{out} holds a run of another recipe (see {RECIPE} there); "
+            "resume it with the same settings, or give another --out"
+        )
+    if recorded.get("digest") != data.digest:
+        raise RunError(
+            f"{out} holds a run on other data (see {UTTERANCES} there); "
+            "resume it with the same files and labels, or give another --out"
+        )
+
+
+def _summarise(
+    recipe: Recipe,
+    data: Dataset,
+    header: dict[str, Any],
+    folds: Sequence[Fold],
+    trials: Sequence[Trial],
+    results: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """Write the predictions of all folds; return the contents of ``result.json``."""
+    predictions = [p for trial in trials for p in trial_predictions(trial)]
+    out = trials[0].folder.parents[1]
+    write_predictions(out / PREDICTIONS, predictions, data.classes)
+    scores = aggregate(predictions, data.classes)
+    details = {(r["fold"], r["seed"]): r for r in results}
+    kept = ("epoch", "parameters", "multiply_adds", "genotype")
+    for fold in scores["folds"]:
+        for seed in fold["seeds"]:
+            detail = details[fold["fold"], seed["seed"]]
+            seed.update({key: detail[key] for key in kept})
+    if recipe.training.optimistic:
+        _write_optimistic(out, trials)
+    return {
+        "format": FORMAT,
+        "name": recipe.name,
+        "corpus": data.corpus,
+        "notice": data.notice,
+        "protocol": recipe.evaluation.protocol,
+        "split": recipe.evaluation.split,
+        "seeds": list(recipe.evaluation.seeds),
+        "definitions": {"ua": UA_DEFINITION, "wa": WA_DEFINITION},
+        "warnings": _warnings(recipe, data, header, folds),
+        **scores,
+        "parameters": round(fmean(r["parameters"] for r in results)),
+        "multiply_adds": round(fmean(r["multiply_adds"] for r in results)),
+        "baselines": _baselines(recipe, data, folds),
+    }
+
+
+def _warnings(
+    recipe: Recipe, data: Dataset, header: dict[str, Any], folds: Sequence[Fold]
+) -> list[str]:
+    warnings = []
+    if header["bad"]:
+        warnings.append(f"{len(header['bad'])} utterances with unusable audio were left out")
+    tested = sum(len(fold.test) for fold in folds)
+    if tested < len(data.utterances):
+        warnings.append(
+            f"only {len(folds)} folds ran: {tested} of {len(data.utterances)} utterances are tested"
+        )
+    if recipe.search.strategy == "random":
+        warnings.append("the genotypes were drawn at random, not searched")
+    return warnings
+
+
+def _baselines(recipe: Recipe, data: Dataset, folds: Sequence[Fold]) -> dict[str, Any]:
+    """Scores of simple answers on the same folds, fitted to the whole training folds."""
+    means = mean_mfcc(data.features, recipe.features)
+    majority, linear = [], []
+    for fold in folds:
+        development, test = list(fold.development), list(fold.test)
+        labels = data.labels(fold.development)
+        majority += _as_predictions(data, fold, majority_answer(labels, len(test)))
+        answers = logistic_regression(means[development], labels, means[test])
+        linear += _as_predictions(data, fold, answers)
+    even = 1.0 / len(data.classes)
+    return {
+        "chance": {"ua": even, "wa": even, "macro_f1": None},
+        "majority": _three_scores(majority, data.classes),
+        "logistic_regression": _three_scores(linear, data.classes),
+    }
+
+
+def _as_predictions(data: Dataset, fold: Fold, answers: Iterable[str]) -> list[Prediction]:
+    return [
+        Prediction(
+            name=data.utterances[i].name,
+            speaker=data.utterances[i].speaker,
+            fold=fold.index,
+            seed=0,
+            label=data.utterances[i].label,
+            predicted=answer,
+            probabilities=tuple(float(answer == name) for name in data.classes),
+        )
+        for i, answer in zip(fold.test, answers, strict=True)
+    ]
+
+
+def _three_scores(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict[str, float]:
+    scores = aggregate(predictions, classes)
+    return {metric: scores[metric] for metric in ("ua", "wa", "macro_f1")}
+
+
+def _write_optimistic(out: Path, trials: Sequence[Trial]) -> None:
+    """Mean of what the published way of scoring would report; see contract of ``trial``."""
+    values = [files.read_json(t.folder / OPTIMISTIC, RunError) for t in trials]
+    keys = [key for key in values[0] if key != "warning"]
+    means = {key: fmean(v[key] for v in values) for key in keys}
+    files.write_json(out / OPTIMISTIC, {**means, "warning": values[0]["warning"]})

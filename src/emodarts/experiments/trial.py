@@ -1,0 +1,241 @@
+"""One trial: one fold with one seed, from features to a tested model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emodarts import files
+from emodarts.batches import Normalisation, Part, class_indices, predict_logits
+from emodarts.checkpoint import load_tensors
+from emodarts.corpora.utterance import Utterance
+from emodarts.errors import RunError
+from emodarts.models.bundle import Bundle, save_bundle
+from emodarts.models.count import count_multiply_adds, count_parameters
+from emodarts.models.network import SearchedNetwork
+from emodarts.progress import Progress
+from emodarts.recipe import Recipe
+from emodarts.runtime import derive_seed
+from emodarts.search.loop import SearchData, search_genotype
+from emodarts.space.genotype import Genotype
+from emodarts.splits import Indices, Parts
+from emodarts.training.loop import EPOCHS, Trained, epoch_file, train_network
+from emodarts.training.metrics import Prediction, read_predictions, score, write_predictions
+
+GENOTYPE = "genotype.json"
+RESULT = "result.json"
+PREDICTIONS = "predictions.csv"
+OPTIMISTIC = "optimistic.json"
+MODEL = "model"
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Utterances of a corpus with their features.
+
+    Attributes
+    ----------
+    corpus : name of the reader.
+    notice : warning to show beside scores, or ``""``.
+    classes : in the order of the logits.
+    utterances : N of them.
+    features : float32 (N, 1, F, T), not normalised.
+    digest : SHA-256 over names, contents, labels and all else in the utterance table.
+    """
+
+    corpus: str
+    notice: str
+    classes: tuple[str, ...]
+    utterances: tuple[Utterance, ...]
+    features: Tensor
+    digest: str
+
+    def labels(self, indices: Indices) -> list[str]:
+        """Labels of some utterances."""
+        return [self.utterances[i].label for i in indices]
+
+    def part(self, indices: Indices, normalisation: Normalisation, device: torch.device) -> Part:
+        """Normalised features and targets of some utterances, on the device."""
+        features = normalisation.apply(self.features[list(indices)])
+        targets = class_indices(self.labels(indices), self.classes)
+        return Part(features.to(device), targets.to(device))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one trial computes, and where it writes."""
+
+    recipe: Recipe
+    fold: int
+    seed: int
+    parts: Parts
+    folder: Path
+    device: torch.device
+
+    @property
+    def seed_of_fold(self) -> int:
+        """Folds of one seed draw independently."""
+        return derive_seed(self.seed, "fold", self.fold)
+
+    @property
+    def title(self) -> str:
+        """For progress, e.g. ``fold 0 seed 0``."""
+        return f"fold {self.fold} seed {self.seed}" if self.parts.test else f"seed {self.seed}"
+
+
+def search_trial(trial: Trial, data: Dataset, progress: Progress) -> Genotype:
+    """Search a genotype, or read the one that an earlier search left in the trial's folder."""
+    path = trial.folder / GENOTYPE
+    if path.is_file():
+        return Genotype.load(path)
+    parts = trial.parts
+    # Only utterances that train weights give statistics, in the search as in the training.
+    normalisation = Normalisation.fit(data.features[list(parts.search_weights)])
+    halves = SearchData(
+        data.part(parts.search_weights, normalisation, trial.device),
+        data.part(parts.search_alphas, normalisation, trial.device),
+        len(data.classes),
+    )
+    genotype = search_genotype(
+        trial.recipe.search,
+        trial.recipe.network,
+        halves,
+        seed=trial.seed_of_fold,
+        folder=trial.folder,
+        device=trial.device,
+        progress=progress,
+        task=f"search {trial.title}",
+    )
+    genotype.save(path)
+    return genotype
+
+
+def train_trial(
+    trial: Trial, data: Dataset, genotype: Genotype, progress: Progress
+) -> dict[str, Any]:
+    """Train the network of a genotype, test it, write its model; return ``result.json``."""
+    path = trial.folder / RESULT
+    if path.is_file():
+        result: dict[str, Any] = files.read_json(path, RunError)
+        return result
+    genotype.save(trial.folder / GENOTYPE)
+    recipe, parts = trial.recipe, trial.parts
+    normalisation = Normalisation.fit(data.features[list(parts.train)])
+    torch.manual_seed(derive_seed(trial.seed_of_fold, "network"))
+    network = SearchedNetwork(
+        genotype,
+        recipe.trained_network,
+        recipe.features.n_features,
+        len(data.classes),
+        auxiliary=recipe.training.auxiliary_weight > 0,
+    ).to(trial.device)
+    trained = train_network(
+        network,
+        data.part(parts.train, normalisation, trial.device),
+        data.part(parts.validation, normalisation, trial.device),
+        recipe.training,
+        len(data.classes),
+        seed=trial.seed_of_fold,
+        folder=trial.folder,
+        progress=progress,
+        task=f"train {trial.title}",
+    )
+    network.eval()
+    bundle = Bundle(network, recipe.features, normalisation, data.classes)
+    result = _result(trial, data, bundle, trained)
+    if parts.test:
+        predictions = predict_part(trial, data, bundle, parts.test)
+        write_predictions(trial.folder / PREDICTIONS, predictions, data.classes)
+        result |= _scores(predictions, data.classes)
+        if recipe.training.optimistic:
+            _write_optimistic(trial, data, bundle, trained)
+    origin = {
+        "corpus": data.corpus,
+        "notice": data.notice,
+        "data_digest": data.digest,
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest(),
+        **result,
+    }
+    save_bundle(trial.folder / MODEL, Bundle(network, *_rest(bundle), origin=origin))
+    files.write_json(path, result)
+    return result
+
+
+def _rest(bundle: Bundle) -> tuple[Any, Normalisation, tuple[str, ...]]:
+    return bundle.features, bundle.normalisation, bundle.classes
+
+
+def _result(trial: Trial, data: Dataset, bundle: Bundle, trained: Trained) -> dict[str, Any]:
+    spec = trial.recipe.features
+    chosen = trained.history[trained.epoch - 1]
+    return {
+        "fold": trial.fold if trial.parts.test else None,
+        "seed": trial.seed,
+        "epoch": trained.epoch,
+        "validation_ua": chosen["validation_ua"],
+        "parameters": count_parameters(bundle.network),
+        "multiply_adds": count_multiply_adds(bundle.network, spec.n_features, spec.n_frames),
+        "genotype": bundle.genotype.to_dict(),
+    }
+
+
+def _scores(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict[str, Any]:
+    scores = score([p.label for p in predictions], [p.predicted for p in predictions], classes)
+    return {
+        "n_test": len(predictions),
+        "ua": scores.ua,
+        "wa": scores.wa,
+        "macro_f1": scores.macro_f1,
+        "confusion": [list(row) for row in scores.confusion],
+        "absent_classes": list(scores.absent),
+    }
+
+
+def predict_part(trial: Trial, data: Dataset, bundle: Bundle, indices: Indices) -> list[Prediction]:
+    """What a model says of some utterances of a dataset."""
+    part = data.part(indices, bundle.normalisation, trial.device)
+    logits = predict_logits(bundle.network, part.features).cpu()
+    answers = logits.argmax(dim=1).tolist()
+    return [
+        Prediction(
+            name=data.utterances[i].name,
+            speaker=data.utterances[i].speaker,
+            fold=trial.fold,
+            seed=trial.seed,
+            label=data.utterances[i].label,
+            predicted=data.classes[answer],
+            probabilities=tuple(probabilities),
+        )
+        for i, answer, probabilities in zip(
+            indices, answers, torch.softmax(logits.double(), dim=1).tolist(), strict=True
+        )
+    ]
+
+
+def trial_predictions(trial: Trial) -> tuple[Prediction, ...]:
+    """Read the predictions that :func:`train_trial` wrote. Raises :class:`RunError`."""
+    return read_predictions(trial.folder / PREDICTIONS)[0]
+
+
+def _write_optimistic(trial: Trial, data: Dataset, bundle: Bundle, trained: Trained) -> None:
+    """Score every epoch on the test fold, now that the choice is made, and keep the best."""
+    chosen = {k: v.clone() for k, v in bundle.network.model_state().items()}
+    best: dict[str, Any] = {}
+    for epoch in range(1, len(trained.history) + 1):
+        tensors, _ = load_tensors(epoch_file(trial.folder, epoch))
+        bundle.network.load_state_dict(tensors, strict=False)
+        scores = _scores(predict_part(trial, data, bundle, trial.parts.test), data.classes)
+        for metric in ("ua", "wa"):
+            key = f"test_{metric}_of_best_test_epoch"
+            best[key] = max(best.get(key, 0.0), scores[metric])
+    bundle.network.load_state_dict(chosen, strict=False)
+    warning = "optimistic: the epoch is chosen on the test fold, and for each score anew"
+    files.write_json(trial.folder / OPTIMISTIC, {**best, "warning": warning})
+    shutil.rmtree(trial.folder / EPOCHS, ignore_errors=True)

@@ -1,0 +1,73 @@
+"""Parameters and multiply-adds of a network.
+
+torch's own counter (``torch.utils.flop_counter``) gives 0 for recurrent layers, so each kind of
+layer is counted by its formula. Batch norms, activations, pooling and softmax are not counted,
+as is usual in the field.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emodarts.models.network import SearchedNetwork
+
+_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+
+
+def count_parameters(network: SearchedNetwork) -> int:
+    """Trainable parameters of the model; the auxiliary head is not one of its parts."""
+    return sum(
+        p.numel() for name, p in network.named_parameters() if not name.startswith("auxiliary.")
+    )
+
+
+def recurrent_multiply_adds(layer: nn.RNNBase, n_steps: int) -> int:
+    """Of one utterance: each step of each layer and direction multiplies input and state.
+
+    ``gates * hidden * (inputs + hidden)``, and for an LSTM 3 more per unit for
+    ``f * c + i * g`` and ``o * tanh(c)``.
+    """
+    directions = 2 if layer.bidirectional else 1
+    total = 0
+    for index in range(layer.num_layers):
+        inputs = layer.input_size if index == 0 else layer.hidden_size * directions
+        each = _GATES[layer.mode] * layer.hidden_size * (inputs + layer.hidden_size)
+        if layer.mode == "LSTM":
+            each += 3 * layer.hidden_size
+        total += directions * each
+    return n_steps * total
+
+
+def count_multiply_adds(network: nn.Module, n_features: int, n_frames: int) -> int:
+    """Multiply-adds for one utterance with features of ``n_features`` x ``n_frames``."""
+    total = 0
+
+    def count(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal total
+        match module:
+            case nn.Conv2d():
+                kernel = prod(module.kernel_size) * module.in_channels // module.groups
+                total += output.numel() * kernel
+            case nn.Linear():
+                total += output.numel() * module.in_features
+            case nn.RNNBase():
+                total += recurrent_multiply_adds(module, inputs[0].shape[1])
+
+    counted = (nn.Conv2d, nn.Linear, nn.RNNBase)
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, counted)]
+    training = network.training
+    device = next(network.parameters()).device
+    try:
+        network.eval()
+        with torch.no_grad():
+            sample: Tensor = torch.zeros(1, 1, n_features, n_frames, device=device)
+            network(sample)
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    return total

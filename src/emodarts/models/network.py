@@ -1,0 +1,143 @@
+"""The discrete network that a genotype describes, at any depth and channel count."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from emodarts.errors import GenotypeError
+from emodarts.recipe import NetworkSpec, SearchedSeqNN
+from emodarts.space.cell import Sources, genotype_sources
+from emodarts.space.cnn_ops import CNN_BUILDERS
+from emodarts.space.genotype import Genotype
+from emodarts.space.joint import CNNCellName, JointNetwork
+from emodarts.space.sequence_ops import SequenceSkip, build_sequence_operation
+
+_AUXILIARY_CHANNELS = 128
+
+
+class DropPath(nn.Module):
+    """In training, zero the edge of an utterance with a probability and scale the others up.
+
+    Source: FractalNet (arXiv 1605.07648), as used by DARTS on every edge but the identity.
+    """
+
+    def __init__(self, operation: nn.Module) -> None:
+        super().__init__()
+        self.operation = operation
+        self.probability = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, ...)`` -> the operation's output, some utterances of it zero."""
+        y: Tensor = self.operation(x)
+        if not self.training or self.probability == 0.0:
+            return y
+        keep = 1.0 - self.probability
+        shape = (y.shape[0],) + (1,) * (y.dim() - 1)
+        return y * torch.empty(shape, device=y.device, dtype=y.dtype).bernoulli_(keep) / keep
+
+
+class AuxiliaryHead(nn.Sequential):
+    """Extra classifier on a CNN map, for training only (DARTS, appendix A.1.2).
+
+    One 1x1 convolution and a mean over the map stand for DARTS' fixed-size pooling, so that
+    maps of any size fit.
+    """
+
+    def __init__(self, channels: int, n_classes: int) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(channels, _AUXILIARY_CHANNELS, 1, bias=False),
+            nn.BatchNorm2d(_AUXILIARY_CHANNELS),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(_AUXILIARY_CHANNELS, n_classes),
+        )
+
+
+class _GenotypeEdges:
+    affine = True
+
+    def __init__(self, genotype: Genotype) -> None:
+        self.genotype = genotype
+
+    def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
+        cell = self.genotype.cells[name]
+        modules = []
+        for node in cell:
+            for edge in node:
+                stride = 2 if name == "reduction" and edge.source < 2 else 1
+                modules.append(CNN_BUILDERS[edge.operation](channels, stride, self.affine))
+        return genotype_sources(cell), _with_drop_path(modules)
+
+    def sequence_edges(self, width: int) -> tuple[Sources, list[nn.Module]]:
+        if self.genotype.sequence is None:
+            raise GenotypeError("the network has SeqNN cells but the genotype has no sequence cell")
+        cell = self.genotype.sequence
+        modules = [build_sequence_operation(e.operation, width) for node in cell for e in node]
+        return genotype_sources(cell), _with_drop_path(modules)
+
+
+def _with_drop_path(modules: list[nn.Module]) -> list[nn.Module]:
+    identity = (nn.Identity, SequenceSkip)
+    return [m if isinstance(m, identity) else DropPath(m) for m in modules]
+
+
+class SearchedNetwork(JointNetwork):
+    """Network of a genotype.
+
+    Parameters
+    ----------
+    genotype : its cells; ``spec`` gives how many of each and how wide.
+    spec : depth, width and kind of the parts. Numbers of nodes come from the genotype.
+    n_features : F, size of the frequency axis of the input.
+    n_classes : number of logits.
+    auxiliary : build the extra classifier that training uses; it is no part of the model.
+
+    Raises
+    ------
+    GenotypeError
+        If the SeqNN is searched and the genotype has no sequence cell, or the reverse.
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        spec: NetworkSpec,
+        n_features: int,
+        n_classes: int,
+        *,
+        auxiliary: bool = False,
+    ) -> None:
+        if genotype.sequence is not None and not isinstance(spec.seqnn, SearchedSeqNN):
+            raise GenotypeError(
+                f"the genotype has a sequence cell but network.seqnn.mode is {spec.seqnn.mode!r}; "
+                "legal: 'searched'"
+            )
+        super().__init__(spec, n_features, n_classes, _GenotypeEdges(genotype))
+        self.genotype = genotype
+        self.auxiliary: AuxiliaryHead | None = None
+        self._auxiliary_cell = 2 * spec.cnn.cells // 3
+        if auxiliary:
+            position = sum(r <= self._auxiliary_cell for r in spec.cnn.reductions)
+            channels = len(genotype.normal) * spec.cnn.channels * 2**position
+            self.auxiliary = AuxiliaryHead(channels, n_classes)
+
+    def forward_with_auxiliary(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features ``(B, 1, F, T)`` -> logits and auxiliary logits, both ``(B, n_classes)``."""
+        maps = self.cnn_maps(features)
+        extra = None
+        if self.auxiliary is not None:
+            extra = self.auxiliary(maps[2 + self._auxiliary_cell])
+        return self.classify(maps[-2:]), extra
+
+    def set_drop_path(self, probability: float) -> None:
+        """Set the probability of every :class:`DropPath`."""
+        for module in self.modules():
+            if isinstance(module, DropPath):
+                module.probability = probability
+
+    def model_state(self) -> dict[str, Tensor]:
+        """Parameters and buffers of the model, without the auxiliary head."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("auxiliary.")}

@@ -1,0 +1,147 @@
+"""Telling a person how long work goes on: a bar on a terminal, plain lines elsewhere.
+
+Everything goes to standard error, so that standard output holds results alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress(Protocol):
+    """Where long work reports to."""
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        """Begin a task of ``total`` steps, ``done`` of them already."""
+        ...
+
+    def advance(self, **values: float) -> None:
+        """One step is done; ``values`` such as ``loss`` and ``ua`` are shown."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Say something once."""
+        ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        """Ignore."""
+
+    def advance(self, **values: float) -> None:
+        """Ignore."""
+
+    def note(self, text: str) -> None:
+        """Ignore."""
+
+
+class Lines:
+    """Plain lines: each task's first step and last, and one every ten seconds between."""
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        """Begin a task."""
+        self._task, self._total, self._done = task, total, done
+        self._first, self._begun = done, time.monotonic()
+        self._printed = float("-inf")
+
+    def advance(self, **values: float) -> None:
+        """Count a step and print a line if it is time."""
+        self._done += 1
+        now = time.monotonic()
+        if self._done < self._total and now - self._printed < _SECONDS_BETWEEN_LINES:
+            return
+        self._printed = now
+        each = (now - self._begun) / (self._done - self._first)
+        left = each * (self._total - self._done)
+        parts = [f"{self._task} {self._done}/{self._total}", format_values(values)]
+        parts.append(f"{format_seconds(left)} left" if left else f"{now - self._begun:.1f} s")
+        self.note("  ".join(part for part in parts if part))
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+class Bar:
+    """A progress bar with the values and the time left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bar: RichProgress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[values]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._running = False
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        """Begin a task; the bar of the one before stays above."""
+        self.stop()
+        self._bar.disable = False
+        for old in list(self._bar.task_ids):
+            self._bar.remove_task(old)
+        self._task = self._bar.add_task(task, total=total, completed=done, values="")
+        self._bar.start()
+        self._running = True
+        self._left = total - done
+
+    def advance(self, **values: float) -> None:
+        """Count a step."""
+        self._bar.update(self._task, advance=1, values=format_values(values))
+        self._left -= 1
+        if self._left <= 0:
+            self.stop()
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.console.print(text, markup=False, highlight=False)
+
+    def stop(self) -> None:
+        """Leave the bar as it is and give the cursor back."""
+        if self._running:
+            self._bar.stop()
+            self._running = False
+
+
+def for_terminal() -> Progress:
+    """A bar if standard error is a terminal, else lines."""
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+def format_values(values: dict[str, float]) -> str:
+    """``loss 1.234  UA 56.7 %``: ``ua`` is a fraction, everything else a plain number."""
+    return "  ".join(
+        f"UA {100 * value:.1f} %" if name == "ua" else f"{name} {value:.3f}"
+        for name, value in values.items()
+    )
+
+
+def format_seconds(seconds: float) -> str:
+    """``75`` -> ``1:15``."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    minutes = f"{rest // 60:02d}" if hours else f"{rest // 60}"
+    return f"{hours}:{minutes}:{rest % 60:02d}" if hours else f"{minutes}:{rest % 60:02d}"

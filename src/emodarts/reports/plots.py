@@ -1,0 +1,258 @@
+"""Figures of a run: confusion matrix, training and search curves, paths of the alphas.
+
+Figures are made without pyplot, so no state is shared and no window is opened.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emodarts.errors import RunError
+from emodarts.reports.cells import operation_family
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+
+_BLUE, _ORANGE, _GREEN, _PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+_CELLS = {"normal": _BLUE, "reduction": _ORANGE, "sequence": _GREEN}
+_FAINT = 0.35
+_STYLES: tuple[Any, ...] = ("solid", "dashed", "dotted", "dashdot")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Columns of one fold and seed, over its epochs.
+
+    Attributes
+    ----------
+    columns : values by column name [shape=(epochs,)], ``epoch`` among them; NaN where a
+        value was not measured.
+    chosen : the epoch that the trained network comes from, or None.
+    """
+
+    columns: Mapping[str, Floats]
+    chosen: int | None = None
+
+
+def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """Draw a confusion matrix: each row in percent of its truth, with the counts.
+
+    Parameters
+    ----------
+    confusion : counts [classes][classes], rows truth, columns predicted.
+    classes : their names, in order. A class without truth has an empty row.
+    """
+    counts = np.array(confusion, dtype=np.int64).reshape(len(classes), len(classes))
+    totals = counts.sum(axis=1, keepdims=True)
+    percent = 100 * counts / np.where(totals > 0, totals, 1)
+    side = 1.8 + 0.72 * len(classes)
+    figure = _figure(side + 1.4, side)
+    axes = figure.add_subplot()
+    image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
+    ticks = range(len(classes))
+    plain: dict[str, Any] = {"parse_math": False}  # a class may be called anything
+    axes.set_xticks(ticks, classes, rotation=45, ha="right", rotation_mode="anchor", **plain)
+    axes.set_yticks(ticks, classes, **plain)
+    axes.set(xlabel="predicted", ylabel="true")
+    for row in ticks:
+        for column in ticks:
+            share = percent[row, column]
+            text = f"{share:.1f} %\n({counts[row, column]})" if totals[row] else "–"
+            colour = "white" if share > 50 else "black"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    return figure
+
+
+def training_figure(curves: Sequence[Curve]) -> Figure:
+    """Draw loss and UA on the training and the inner validation data over the epochs.
+
+    Every fold and seed is a faint line with a dot at its chosen epoch; their mean is bold.
+    """
+    figure = _figure(8.4, 3.3)
+    loss, ua = figure.subplots(1, 2)
+    for part, name, colour in (
+        ("train", "training", _BLUE),
+        ("validation", "inner validation", _ORANGE),
+    ):
+        _draw_curves(loss, curves, f"{part}_loss", colour, name)
+        _draw_curves(ua, curves, f"{part}_ua", colour, name, scale=100)
+    loss.set(xlabel="epoch", ylabel="loss")
+    ua.set(xlabel="epoch", ylabel="UA, %", ylim=(0, 101))
+    for curve in curves:
+        _mark_chosen(loss, curve, "validation_loss", "train_loss")
+        _mark_chosen(ua, curve, "validation_ua", "train_ua", scale=100)
+    for axes in (loss, ua):
+        _finish(axes)
+    return figure
+
+
+def search_figure(curves: Sequence[Curve]) -> Figure:
+    """Draw a search: losses, UA on the alpha data, skips, and entropy of the alphas.
+
+    Entropy is that of the softmax over candidate operations, in nats, mean over edges. Faint
+    lines are folds and seeds, bold ones their mean.
+    """
+    figure = _figure(8.4, 5.8)
+    (loss, ua), (skips, entropy) = figure.subplots(2, 2)
+    _draw_curves(loss, curves, "weight_loss", _BLUE, "weights")
+    _draw_curves(loss, curves, "alpha_loss", _ORANGE, "alphas")
+    _draw_curves(ua, curves, "alpha_ua", _PINK, "alpha data", scale=100)
+    for cell, colour in _CELLS.items():
+        _draw_curves(skips, curves, f"skips_{cell}", colour, cell)
+        _draw_curves(entropy, curves, f"entropy_{cell}", colour, cell)
+    loss.set(xlabel="epoch", ylabel="loss")
+    ua.set(xlabel="epoch", ylabel="UA, %", ylim=(0, 101))
+    skips.set(xlabel="epoch", ylabel="skip_connect edges")
+    skips.set_ylim(bottom=-0.2)
+    entropy.set(xlabel="epoch", ylabel="entropy of alphas, nats")
+    for axes in (loss, ua, skips, entropy):
+        _finish(axes)
+    return figure
+
+
+def alpha_figure(
+    searches: Sequence[Sequence[Mapping[str, Any]]], operations: Mapping[str, Sequence[str]]
+) -> Figure:
+    """Draw the softmax weight of each operation, mean over edges and searches, by cell.
+
+    Parameters
+    ----------
+    searches : for each fold and seed, the records of its epochs: ``{"epoch": int, "alphas":
+        {cell: raw alphas [edges][operations]}}``.
+    operations : candidate names of each cell, in the order of the last axis.
+
+    Raises
+    ------
+    RunError
+        If the alphas have another number of operations than ``operations`` names.
+    """
+    cells = [name for name in _CELLS if name in searches[0][0]["alphas"]]
+    figure = _figure(2.6 + 3.0 * len(cells), 4.2)
+    for axes, cell in zip(np.atleast_1d(figure.subplots(1, len(cells))), cells, strict=True):
+        names = list(operations[cell])
+        epochs, weights = _mean_weights(searches, cell, len(names))
+        for column, (name, style) in enumerate(zip(names, _line_styles(names), strict=True)):
+            axes.plot(epochs, weights[:, column], label=name, linewidth=1.4, **style)
+        axes.set(title=f"{cell} cell", xlabel="epoch")
+        axes.set_ylim(bottom=0)
+        _whole_epochs(axes)
+        columns = 2 if len(names) > 6 else 1
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.17),
+            ncols=columns,
+            fontsize=7,
+            frameon=False,
+        )
+    figure.axes[0].set_ylabel("softmax weight, mean over edges")
+    return figure
+
+
+def _mean_weights(
+    searches: Sequence[Sequence[Mapping[str, Any]]], cell: str, n_operations: int
+) -> tuple[list[int], Floats]:
+    """Epochs that all searches reached, and weights [shape=(epochs, operations)]."""
+    from scipy.special import softmax
+
+    found: defaultdict[int, list[Floats]] = defaultdict(list)
+    for search in searches:
+        for record in search:
+            alphas = np.array(record["alphas"][cell], dtype=np.float64)
+            if alphas.ndim != 2 or alphas.shape[1] != n_operations:
+                raise RunError(
+                    f"alphas of the {cell} cell have shape {alphas.shape}; "
+                    f"legal: (edges, {n_operations} operations)"
+                )
+            found[int(record["epoch"])].append(softmax(alphas, axis=-1).mean(0))
+    epochs = sorted(epoch for epoch, rows in found.items() if len(rows) == len(searches))
+    return epochs, np.array([np.mean(found[epoch], axis=0) for epoch in epochs])
+
+
+def _line_styles(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Colour by family; members of a family differ by the dashes of the line."""
+    seen: defaultdict[str, int] = defaultdict(int)
+    styles = []
+    for name in names:
+        family, colour = operation_family(name)
+        styles.append({"color": colour, "linestyle": _STYLES[seen[family] % len(_STYLES)]})
+        seen[family] += 1
+    return styles
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _draw_curves(
+    axes: Axes,
+    curves: Sequence[Curve],
+    column: str,
+    colour: str,
+    label: str,
+    scale: float = 1.0,
+) -> None:
+    """Draw a column of every curve that has it: faint lines, and their mean in bold.
+
+    The mean stops where the first curve ends, so that it never changes its members.
+    """
+    present = [
+        (curve.columns["epoch"], scale * curve.columns[column])
+        for curve in curves
+        if column in curve.columns and not np.isnan(curve.columns[column]).all()
+    ]
+    if not present:
+        return
+    if len(present) > 1:
+        for epochs, values in present:
+            axes.plot(epochs, values, color=colour, alpha=_FAINT, linewidth=0.8)
+    shortest = min((epochs for epochs, _ in present), key=len)
+    mean = np.mean([values[: len(shortest)] for _, values in present], axis=0)
+    axes.plot(shortest, mean, color=colour, linewidth=1.8, label=label)
+
+
+def _mark_chosen(axes: Axes, curve: Curve, *columns: str, scale: float = 1.0) -> None:
+    """Put a dot at the chosen epoch, on the first of the columns that was measured there."""
+    at = np.flatnonzero(curve.columns["epoch"] == curve.chosen)
+    for column in columns:
+        if at.size and column in curve.columns and np.isfinite(curve.columns[column][at[0]]):
+            value = scale * curve.columns[column][at[0]]
+            axes.plot(
+                curve.columns["epoch"][at],
+                [value],
+                "ko",
+                markersize=4,
+                zorder=3,
+                label="chosen epoch",
+            )
+            return
+
+
+def _finish(axes: Axes) -> None:
+    """Whole epochs on the axis, and a legend that names each thing once."""
+    _whole_epochs(axes)
+    named = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if named:
+        axes.legend(list(named.values()), list(named), fontsize=8, frameon=False)
+    else:
+        axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes)
+
+
+def _whole_epochs(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,251 @@
+r"""Gradients of the architecture parameters, first and second order (DARTS, section 2.3).
+
+With weights :math:`w`, architecture :math:`\alpha` and one look-ahead step of SGD
+
+.. math:: w' = w - \xi (\mu m + \nabla_w L_{train}(w, \alpha) + \lambda w)
+
+the second-order gradient is the total derivative of :math:`L_{val}(w', \alpha)`:
+
+.. math::
+    \nabla_\alpha L_{val}(w', \alpha)
+    - \xi \, \nabla^2_{\alpha, w} L_{train}(w, \alpha) \, \nabla_{w'} L_{val}(w', \alpha)
+
+The product with the Hessian is either exact, by differentiating twice, or the quotient
+:math:`(\nabla_\alpha L_{train}(w^+) - \nabla_\alpha L_{train}(w^-)) / 2 \epsilon` with
+:math:`w^\pm = w \pm \epsilon \nabla_{w'} L_{val}`, with a recipe's ``epsilon`` divided by the norm
+of that gradient. First order is :math:`\xi = 0`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from emodarts.search.supernet import Supernet
+
+#: Features (B, 1, F, T) and class indices (B,).
+Batch = tuple[Tensor, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class LookAhead:
+    """The step of SGD that the second-order gradient looks past.
+
+    Attributes
+    ----------
+    learning_rate : xi.
+    momentum, weight_decay : of the weight optimiser.
+    buffers : momentum buffer of each weight by name; missing before the first step.
+    """
+
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    buffers: Mapping[str, Tensor]
+
+
+def first_order_gradient(
+    supernet: Supernet, validation: Batch, loss: Loss
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Gradient of the validation loss at the present weights.
+
+    Returns
+    -------
+    gradients : by cell name, shaped as the alphas.
+    logits : (B, n_classes) on the validation batch, detached.
+    """
+    alphas = supernet.alpha_parameters()
+    with frozen_running_statistics(supernet):
+        logits = supernet(validation[0])
+        grads = torch.autograd.grad(
+            loss(logits, validation[1]), list(alphas.values()), allow_unused=True
+        )
+    found = {k: _zeros_if_none(g, alphas[k]) for k, g in zip(alphas, grads, strict=True)}
+    return found, logits.detach()
+
+
+def second_order_gradient(
+    supernet: Supernet,
+    train: Batch,
+    validation: Batch,
+    loss: Loss,
+    step: LookAhead,
+    *,
+    hessian: Literal["exact", "finite_difference"],
+    epsilon: float,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Total derivative of the validation loss after one step on the training batch.
+
+    All passes over the training batch use the dropout masks that the next pass over it would
+    draw now, so that the caller's own training pass can reuse them by restoring
+    :func:`random_state`. Batch norms use batch statistics; running ones stay as they are.
+
+    Parameters
+    ----------
+    train, validation : features (B, 1, F, T) and class indices (B,).
+    hessian : ``exact`` by differentiating twice, or the difference quotient.
+    epsilon : of the quotient, divided by the norm of the validation gradient; ignored by
+        ``exact``.
+
+    Returns
+    -------
+    gradients : by cell name, shaped as the alphas.
+    logits : (B, n_classes) on the validation batch at the looked-ahead weights, detached.
+    """
+    weights = supernet.weight_parameters()
+    alphas = list(supernet.alpha_parameters().values())
+    masks = random_state()
+    exact = hessian == "exact"
+
+    def train_loss() -> Tensor:
+        restore_random_state(masks)
+        return loss(supernet(train[0]), train[1])
+
+    with frozen_running_statistics(supernet), _differentiable_twice(exact):
+        train_value = train_loss()
+        gradient = torch.autograd.grad(
+            train_value, list(weights.values()), create_graph=exact, allow_unused=True
+        )
+        ahead = look_ahead(weights, [g if g is None else g.detach() for g in gradient], step)
+        with _weights_set_to(weights, ahead):
+            logits = supernet(validation[0])
+            grads = torch.autograd.grad(
+                loss(logits, validation[1]), [*alphas, *weights.values()], allow_unused=True
+            )
+        direct, vector = grads[: len(alphas)], grads[len(alphas) :]
+        if exact:
+            product = _exact_product(alphas, gradient, vector)
+        else:
+            product = _difference_product(alphas, weights, vector, train_loss, epsilon)
+    xi = step.learning_rate
+    total = {
+        name: _zeros_if_none(d, a) - xi * p
+        for (name, a), d, p in zip(
+            supernet.alpha_parameters().items(), direct, product, strict=True
+        )
+    }
+    return total, logits.detach()
+
+
+def look_ahead(
+    weights: Mapping[str, Tensor], gradient: Sequence[Tensor | None], step: LookAhead
+) -> list[Tensor]:
+    """One step of SGD with momentum and weight decay, as new tensors."""
+    ahead = []
+    for (name, w), g in zip(weights.items(), gradient, strict=True):
+        direction = step.weight_decay * w.detach()
+        if g is not None:
+            direction = direction + g
+        buffer = step.buffers.get(name)
+        if buffer is not None:
+            direction = direction + step.momentum * buffer
+        ahead.append(w.detach() - step.learning_rate * direction)
+    return ahead
+
+
+def _exact_product(
+    alphas: Sequence[Tensor],
+    gradient: Sequence[Tensor | None],
+    vector: Sequence[Tensor | None],
+) -> list[Tensor]:
+    """Differentiate ``<gradient, vector>`` with respect to alpha."""
+    pairs = [
+        (g, v.detach())
+        for g, v in zip(gradient, vector, strict=True)
+        if g is not None and v is not None and g.requires_grad
+    ]
+    products = torch.autograd.grad(
+        [g for g, _ in pairs], alphas, grad_outputs=[v for _, v in pairs], allow_unused=True
+    )
+    return [_zeros_if_none(p, a) for p, a in zip(products, alphas, strict=True)]
+
+
+def _difference_product(
+    alphas: Sequence[Tensor],
+    weights: Mapping[str, nn.Parameter],
+    vector: Sequence[Tensor | None],
+    train_loss: Callable[[], Tensor],
+    epsilon: float,
+) -> list[Tensor]:
+    """Central difference of the alpha gradient along ``vector``."""
+    norm = torch.sqrt(
+        sum(
+            (v.double().square().sum() for v in vector if v is not None),
+            start=torch.zeros((), dtype=torch.float64),
+        )
+    )
+    if norm == 0:
+        return [torch.zeros_like(a) for a in alphas]
+    eps = epsilon / float(norm)
+    sides = []
+    for sign in (1.0, -1.0):
+        shifted = [
+            w.detach() if v is None else w.detach() + sign * eps * v
+            for w, v in zip(weights.values(), vector, strict=True)
+        ]
+        with _weights_set_to(weights, shifted):
+            sides.append(torch.autograd.grad(train_loss(), alphas, allow_unused=True))
+    return [
+        (_zeros_if_none(p, a) - _zeros_if_none(n, a)) / (2.0 * eps)
+        for p, n, a in zip(*sides, alphas, strict=True)
+    ]
+
+
+def _zeros_if_none(value: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if value is None else value
+
+
+@contextmanager
+def _weights_set_to(
+    weights: Mapping[str, nn.Parameter], values: Sequence[Tensor]
+) -> Iterator[None]:
+    """Let each weight have another value for a while; the old tensor itself comes back."""
+    before = [w.data for w in weights.values()]
+    try:
+        for w, value in zip(weights.values(), values, strict=True):
+            w.data = value
+        yield
+    finally:
+        for w, value in zip(weights.values(), before, strict=True):
+            w.data = value
+
+
+@contextmanager
+def frozen_running_statistics(module: nn.Module) -> Iterator[None]:
+    """Normalise by batch statistics as in training, without updating running ones."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    try:
+        for norm in norms:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+@contextmanager
+def _differentiable_twice(needed: bool) -> Iterator[None]:
+    """cuDNN's recurrent networks cannot be differentiated twice; torch's own can."""
+    if not needed:
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=False):
+        yield
+
+
+def random_state() -> list[Tensor]:
+    """State of the generators that draw dropout masks, on the CPU and each GPU."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def restore_random_state(state: Sequence[Tensor]) -> None:
+    """Set what :func:`random_state` returned."""
+    torch.set_rng_state(state[0])
+    torch.cuda.set_rng_state_all(state[1:])

@@ -1,0 +1,182 @@
+"""What a model hears in a file: one answer a file, or one for each window of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from emodarts.audio.features import FeatureExtractor, fit_length
+from emodarts.audio.io import AUDIO_SUFFIXES, load_audio
+from emodarts.errors import AudioError, EmodartsError
+from emodarts.models.bundle import Bundle, load_bundle
+
+#: Pieces of a long stretch begin this share of the model's duration after one another.
+_PIECE_HOP = 0.5
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Emotion of a stretch of a file.
+
+    Attributes
+    ----------
+    start, end : seconds.
+    label : the most probable class.
+    probabilities : by class, in the model's class order; they sum to 1.
+    """
+
+    file: str
+    start: float
+    end: float
+    label: str
+    probabilities: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "file": self.file,
+            "start": self.start,
+            "end": self.end,
+            "label": self.label,
+            "probabilities": self.probabilities,
+        }
+
+
+class Model:
+    """A trained model that hears audio files of any format, rate and length.
+
+    Examples
+    --------
+    >>> model = Model.load("runs/x/fold-0/seed-0/model")  # doctest: +SKIP
+    >>> model.predict("a.wav")[0].label  # doctest: +SKIP
+    'anger'
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._extractor = FeatureExtractor(bundle.features)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Model:
+        """Load a bundle. Raises :class:`BundleError`."""
+        return cls(load_bundle(Path(folder)))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels in the order of the probabilities."""
+        return self.bundle.classes
+
+    def predict(
+        self, path: str | Path, window: float | None = None, hop: float | None = None
+    ) -> list[Answer]:
+        """Answer for a whole file, or for each window of it.
+
+        A stretch longer than the model's input is heard in pieces of that length, half
+        overlapping, and their probabilities are averaged.
+
+        Parameters
+        ----------
+        window : seconds; None hears the whole file at once.
+        hop : seconds between the starts of windows; default: ``window``.
+
+        Raises
+        ------
+        AudioError
+            If the file cannot be read or holds no sound.
+        EmodartsError
+            If ``window`` or ``hop`` is not positive, or ``hop`` comes without ``window``.
+        """
+        check_windows(window, hop)
+        rate = self.bundle.features.sample_rate
+        waveform = load_audio(Path(path), rate)
+        duration = len(waveform) / rate
+        answers = []
+        for start, end in windows(duration, window, hop):
+            stretch = waveform[
+                round(start * rate) : max(round(end * rate), round(start * rate) + 1)
+            ]
+            probabilities = self.probabilities(stretch)
+            label = self.classes[int(np.argmax(probabilities))]
+            by_class = dict(zip(self.classes, probabilities.tolist(), strict=True))
+            answers.append(Answer(str(path), round(start, 3), round(end, 3), label, by_class))
+        return answers
+
+    def probabilities(self, waveform: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Probabilities ``(n_classes,)`` of samples ``(n,)`` at the model's sample rate."""
+        n_samples = self.bundle.features.n_samples
+        pieces = [
+            fit_length(waveform[start:], n_samples)
+            for start in piece_starts(len(waveform), n_samples)
+        ]
+        outputs = []
+        with torch.inference_mode():
+            for first in range(0, len(pieces), _BATCH):
+                batch = torch.from_numpy(np.stack(pieces[first : first + _BATCH]))
+                outputs.append(self.bundle.probabilities(self._extractor(batch)).double())
+        mean: NDArray[np.float64] = torch.cat(outputs).mean(dim=0).numpy()
+        return mean
+
+
+def check_windows(window: float | None, hop: float | None) -> None:
+    """Raise :class:`EmodartsError` for windows that cannot be."""
+    for name, value in (("window", window), ("hop", hop)):
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise EmodartsError(f"{name} is {value} s; legal: more than 0")
+    if hop is not None and window is None:
+        raise EmodartsError("hop is given without window; legal: --window 8 --hop 4")
+
+
+def windows(
+    duration: float, window: float | None, hop: float | None
+) -> Iterator[tuple[float, float]]:
+    """Start and end in seconds of each window; the last one ends with the sound."""
+    if window is None or window >= duration:
+        yield 0.0, duration
+        return
+    index = 0
+    while True:
+        start = index * (hop or window)
+        if start >= duration:
+            return
+        yield start, min(start + window, duration)
+        if start + window >= duration:
+            return
+        index += 1
+
+
+def piece_starts(n_samples: int, piece: int) -> list[int]:
+    """First samples of pieces that cover ``n_samples``, half overlapping, the last at the end."""
+    if n_samples <= piece:
+        return [0]
+    step = max(1, int(piece * _PIECE_HOP))
+    last = n_samples - piece
+    return [*range(0, last, step), last]
+
+
+def find_audio(paths: Sequence[Path]) -> list[Path]:
+    """Files as given, and the audio files in and below each folder, sorted.
+
+    Raises
+    ------
+    AudioError
+        If a folder holds no audio file.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(
+            p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()
+        )
+        if not inside:
+            raise AudioError(f"{path} holds no audio file; legal: {', '.join(AUDIO_SUFFIXES)}")
+        found += inside
+    return found

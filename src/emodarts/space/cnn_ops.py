@@ -1,0 +1,113 @@
+"""Candidate operations on the edges of CNN cells.
+
+Every operation maps ``(B, C, F, T)`` to ``(B, C, ceil(F / stride), ceil(T / stride))``. Their
+order of layers is that of DARTS (arXiv 1806.09055): ReLU, convolution, batch norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from emodarts.space.genotype import SKIP
+
+
+def _separable(
+    channels: int, kernel: int, stride: int, dilation: int, affine: bool
+) -> list[nn.Module]:
+    """ReLU, depthwise convolution, pointwise convolution, batch norm."""
+    return [
+        nn.ReLU(),
+        nn.Conv2d(
+            channels,
+            channels,
+            kernel,
+            stride=stride,
+            padding=dilation * (kernel - 1) // 2,
+            dilation=dilation,
+            groups=channels,
+            bias=False,
+        ),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    ]
+
+
+def _sep_conv(kernel: int) -> Callable[[int, int, bool], nn.Module]:
+    def build(channels: int, stride: int, affine: bool) -> nn.Module:
+        return nn.Sequential(
+            *_separable(channels, kernel, stride, 1, affine),
+            *_separable(channels, kernel, 1, 1, affine),
+        )
+
+    return build
+
+
+def _dil_conv(kernel: int) -> Callable[[int, int, bool], nn.Module]:
+    def build(channels: int, stride: int, affine: bool) -> nn.Module:
+        return nn.Sequential(*_separable(channels, kernel, stride, 2, affine))
+
+    return build
+
+
+def _max_pool(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Sequential(nn.MaxPool2d(3, stride, 1), nn.BatchNorm2d(channels, affine=affine))
+
+
+def _avg_pool(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Sequential(
+        nn.AvgPool2d(3, stride, 1, count_include_pad=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    )
+
+
+def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Identity() if stride == 1 else FactorisedReduce(channels, channels, affine)
+
+
+class FactorisedReduce(nn.Module):
+    """Halve both axes without losing a position: two 1x1 convolutions, one offset by (1, 1)."""
+
+    def __init__(self, channels_in: int, channels_out: int, affine: bool) -> None:
+        super().__init__()
+        half = channels_out // 2
+        self.even = nn.Conv2d(channels_in, channels_out - half, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(channels_in, half, 1, stride=2, bias=False) if half else None
+        self.norm = nn.BatchNorm2d(channels_out, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C_in, F, T)`` -> ``(B, C_out, ceil(F / 2), ceil(T / 2))``."""
+        x = functional.relu(x)
+        maps = [self.even(x)]
+        if self.odd is not None:
+            # An odd size has no position after its last one: a zero stands for it.
+            shifted = functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
+            maps.append(self.odd(shifted))
+        out: Tensor = self.norm(torch.cat(maps, dim=1))
+        return out
+
+
+class ProjectMap(nn.Sequential):
+    """ReLU, 1x1 convolution, batch norm: bring a cell's input to the cell's channels."""
+
+    def __init__(self, channels_in: int, channels_out: int, affine: bool) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(channels_in, channels_out, 1, bias=False),
+            nn.BatchNorm2d(channels_out, affine=affine),
+        )
+
+
+#: Builders ``(channels, stride, affine)`` of every candidate but ``none``, which is no module.
+CNN_BUILDERS: dict[str, Callable[[int, int, bool], nn.Module]] = {
+    "max_pool_3x3": _max_pool,
+    "avg_pool_3x3": _avg_pool,
+    SKIP: _skip,
+    "sep_conv_3x3": _sep_conv(3),
+    "sep_conv_5x5": _sep_conv(5),
+    "dil_conv_3x3": _dil_conv(3),
+    "dil_conv_5x5": _dil_conv(5),
+}

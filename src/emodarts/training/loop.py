@@ -1,0 +1,283 @@
+"""Train the discrete network; the epoch is chosen on inner validation utterances."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from emodarts import files
+from emodarts.batches import (
+    Part,
+    class_weights,
+    loss_and_ua,
+    predict_logits,
+    require_finite,
+    shuffled_batches,
+)
+from emodarts.checkpoint import (
+    load_tensors,
+    pack_optimiser,
+    save_tensors,
+    unpack_optimiser,
+    with_prefix,
+    without_prefix,
+)
+from emodarts.errors import CheckpointError
+from emodarts.events import EventWriter
+from emodarts.models.network import SearchedNetwork
+from emodarts.progress import Progress
+from emodarts.recipe import MaskSpec, TrainingSpec
+from emodarts.runtime import derive_seed
+
+CHECKPOINT = "training.safetensors"
+HISTORY = "training.csv"
+EPOCHS = "epochs"
+
+#: Share of the steps in which a one-cycle schedule rises, and its first and last rate as a
+#: share of the highest and of the first (the defaults of torch's OneCycleLR).
+_RISE, _FIRST, _LAST = 0.3, 1 / 25, 1e-4
+
+
+def learning_rate(spec: TrainingSpec, step: int, n_steps: int) -> float:
+    """Rate at ``step`` of ``n_steps``; ``one_cycle`` rises from 1/25 for 30 % of the steps.
+
+    Closed forms of torch's CosineAnnealingLR and OneCycleLR, so that a resumed run needs no
+    state of a scheduler.
+    """
+    highest = spec.learning_rate
+    match spec.schedule:
+        case "cosine":
+            return _cosine(highest, 0.0, step / n_steps)
+        case "one_cycle":
+            top = _RISE * n_steps - 1
+            if step <= top:
+                return _cosine(_FIRST * highest, highest, step / max(top, 1.0))
+            return _cosine(highest, _FIRST * _LAST * highest, (step - top) / (n_steps - 1 - top))
+    return highest
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * share))
+
+
+def mask_features(features: Tensor, spec: MaskSpec) -> Tensor:
+    """Zero random bands and stretches of normalised features ``(B, 1, F, T)``.
+
+    Zero is the mean of normalised features. Width and place of each mask are uniform, for each
+    utterance anew (SpecAugment, arXiv 1904.08779, section 2).
+    """
+    if spec.frequency_masks == 0 and spec.time_masks == 0:
+        return features
+    masked = torch.zeros_like(features, dtype=torch.bool)
+    for axis, count, width in (
+        (2, spec.frequency_masks, spec.frequency_width),
+        (3, spec.time_masks, spec.time_width),
+    ):
+        size = features.shape[axis]
+        shape = [1, 1, 1, 1]
+        shape[axis] = size
+        position = torch.arange(size, device=features.device).view(shape)
+        for _ in range(count):
+            draw = torch.rand(2, features.shape[0], 1, 1, 1, device=features.device)
+            length = (draw[0] * (min(width, size) + 1)).floor()
+            start = (draw[1] * (size - length + 1)).floor()
+            masked |= (position >= start) & (position < start + length)
+    return features.masked_fill(masked, 0.0)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Outcome of a training.
+
+    Attributes
+    ----------
+    epoch : the chosen one, from 1.
+    history : one dictionary an epoch, as in ``training.csv``.
+    """
+
+    epoch: int
+    history: list[dict[str, Any]]
+
+
+def train_network(
+    network: SearchedNetwork,
+    train: Part,
+    validation: Part,
+    spec: TrainingSpec,
+    n_classes: int,
+    *,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+    task: str = "train",
+) -> Trained:
+    """Train ``network`` in place and leave it with the weights of the chosen epoch.
+
+    The epoch is the one with the highest UA on ``validation`` (the lower loss decides between
+    equals), with the lowest loss, or the last. Continues from ``folder`` if a killed training
+    left a checkpoint there. Every epoch writes ``training.csv`` and a checkpoint, and
+    ``epochs/<n>.safetensors`` if the optimistic score is asked for.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint in ``folder`` is broken.
+    """
+    trainer = _Trainer(network, train, validation, spec, n_classes, seed)
+    checkpoint = folder / CHECKPOINT
+    if checkpoint.is_file():
+        trainer.restore(checkpoint)
+    progress.start(task, spec.epochs, trainer.epoch)
+    with EventWriter(folder / "events", trainer.epoch) as events:
+        while trainer.epoch < spec.epochs:
+            row = trainer.run_epoch()
+            if spec.optimistic:
+                save_tensors(epoch_file(folder, trainer.epoch), network.model_state())
+            trainer.save(checkpoint)
+            files.write_csv(folder / HISTORY, list(row), trainer.history)
+            scalars = {k: v for k, v in row.items() if k != "epoch"}
+            events.write("training", trainer.epoch, scalars)
+            progress.advance(loss=row["train_loss"], ua=row["validation_ua"])
+    network.load_state_dict(trainer.best_state, strict=False)
+    return Trained(trainer.best_epoch, trainer.history)
+
+
+def epoch_file(folder: Path, epoch: int) -> Path:
+    """Where the weights of an epoch are kept when the optimistic score is asked for."""
+    return folder / EPOCHS / f"{epoch:04d}.safetensors"
+
+
+class _Trainer:
+    """State of a training between epochs."""
+
+    def __init__(
+        self,
+        network: SearchedNetwork,
+        train: Part,
+        validation: Part,
+        spec: TrainingSpec,
+        n_classes: int,
+        seed: int,
+    ) -> None:
+        self.network, self.train, self.validation = network, train, validation
+        self.spec, self.seed = spec, seed
+        self.weights = class_weights(train.targets, n_classes) if spec.class_weights else None
+        self.optimiser = _optimiser(network, spec)
+        self.epoch = 0
+        self.history: list[dict[str, Any]] = []
+        self.best_epoch = 0
+        self.best_state: dict[str, Tensor] = {}
+
+    def run_epoch(self) -> dict[str, Any]:
+        """One pass over the training utterances; return the epoch's row."""
+        begun = time.monotonic()
+        spec, epoch = self.spec, self.epoch
+        torch.manual_seed(derive_seed(self.seed, "training", epoch))
+        self.network.train()
+        self.network.set_drop_path(spec.drop_path * epoch / spec.epochs)
+        batches = shuffled_batches(
+            len(self.train), spec.batch_size, derive_seed(self.seed, "training batches", epoch)
+        )
+        total, logits, targets = 0.0, [], []
+        for step, index in enumerate(batches):
+            rate = learning_rate(spec, epoch * len(batches) + step, spec.epochs * len(batches))
+            features, target = self.train.batch(index)
+            loss, out = self._step(mask_features(features, spec.masks), target, rate)
+            require_finite(loss, f"training epoch {epoch + 1}, step {step + 1}")
+            total += loss * len(index)
+            logits.append(out)
+            targets.append(target)
+        _, train_ua = loss_and_ua(torch.cat(logits), torch.cat(targets))
+        out = predict_logits(self.network, self.validation.features)
+        validation_loss, validation_ua = loss_and_ua(out, self.validation.targets)
+        right = out.argmax(dim=1) == self.validation.targets
+        self.epoch += 1
+        row = {
+            "epoch": self.epoch,
+            "learning_rate": rate,
+            "train_loss": total / len(self.train),
+            "train_ua": train_ua,
+            "validation_loss": validation_loss,
+            "validation_ua": validation_ua,
+            "validation_wa": float(right.double().mean()),
+            "seconds": round(time.monotonic() - begun, 3),
+        }
+        self.history.append(row)
+        self._keep_if_best()
+        return row
+
+    def _step(self, features: Tensor, target: Tensor, rate: float) -> tuple[float, Tensor]:
+        spec = self.spec
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        logits, extra = self.network.forward_with_auxiliary(features)
+
+        def criterion(x: Tensor) -> Tensor:
+            return functional.cross_entropy(
+                x, target, weight=self.weights, label_smoothing=spec.label_smoothing
+            )
+
+        loss = criterion(logits)
+        if extra is not None:
+            loss = loss + spec.auxiliary_weight * criterion(extra)
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), spec.gradient_clip)
+        self.optimiser.step()
+        return loss.item(), logits.detach()
+
+    def _keep_if_best(self) -> None:
+        if self.spec.select == "last":
+            best = self.epoch
+        elif self.spec.select == "loss":
+            best = min(self.history, key=lambda r: r["validation_loss"])["epoch"]
+        else:
+            best = max(self.history, key=lambda r: (r["validation_ua"], -r["validation_loss"]))[
+                "epoch"
+            ]
+        if best == self.epoch:
+            self.best_epoch = best
+            self.best_state = {k: v.clone() for k, v in self.network.model_state().items()}
+
+    def save(self, path: Path) -> None:
+        tensors = {
+            **with_prefix("network", self.network.state_dict()),
+            **with_prefix("best", self.best_state),
+            **pack_optimiser("optimiser", self.optimiser),
+        }
+        state = {"epoch": self.epoch, "best_epoch": self.best_epoch, "history": self.history}
+        save_tensors(path, tensors, state)
+
+    def restore(self, path: Path) -> None:
+        tensors, state = load_tensors(path)
+        try:
+            self.network.load_state_dict(without_prefix("network", tensors))
+            unpack_optimiser("optimiser", self.optimiser, tensors)
+            self.best_state = without_prefix("best", tensors)
+            self.epoch, self.best_epoch = int(state["epoch"]), int(state["best_epoch"])
+            self.history = list(state["history"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path} is not a checkpoint of this training: {error}"
+            ) from error
+
+
+def _optimiser(network: SearchedNetwork, spec: TrainingSpec) -> torch.optim.Optimizer:
+    parameters = network.parameters()
+    if spec.optimiser == "sgd":
+        return torch.optim.SGD(
+            parameters, spec.learning_rate, spec.momentum, weight_decay=spec.weight_decay
+        )
+    return torch.optim.AdamW(
+        parameters,
+        spec.learning_rate,
+        (spec.momentum, 0.999),
+        weight_decay=spec.weight_decay,
+    )

@@ -1,0 +1,201 @@
+"""Reading sound: every rate, channel count and container, and every kind of bad file."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from emodarts.audio.io import audio_duration, load_audio
+from emodarts.errors import AudioError
+
+RATE = 16000
+
+
+def tone(seconds: float = 1.0, rate: int = RATE, hz: float = 440.0) -> np.ndarray:
+    time = np.arange(round(seconds * rate)) / rate
+    return (0.5 * np.sin(2 * np.pi * hz * time) * (0.5 + 0.5 * time)).astype(np.float32)
+
+
+def encoded(samples: np.ndarray, rate: int = RATE, kind: str = "WAV", subtype: str | None = None):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=kind, subtype=subtype)
+    return buffer.getvalue()
+
+
+def saved(folder: Path, data: bytes, name: str = "a.wav") -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def refused(path: Path, **where: float) -> str:
+    with pytest.raises(AudioError) as caught:
+        load_audio(path, RATE, **where)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "close"),
+    [
+        ("WAV", "PCM_16", 1e-4),
+        ("WAV", "PCM_24", 1e-6),
+        ("WAV", "PCM_U8", 1e-2),
+        ("WAV", "FLOAT", 0.0),
+        ("FLAC", "PCM_16", 1e-4),
+        ("AIFF", "PCM_16", 1e-4),
+        ("OGG", "VORBIS", 0.05),
+        ("MP3", "MPEG_LAYER_III", 0.05),
+    ],
+)
+def test_containers(tmp_path: Path, kind: str, subtype: str, close: float) -> None:
+    path = saved(tmp_path, encoded(tone(), kind=kind, subtype=subtype), f"a.{kind.lower()}")
+    sound = load_audio(path, RATE)
+    assert sound.dtype == np.float32
+    assert sound.shape == (RATE,)
+    assert np.abs(sound - tone())[100:-1000].max() <= close
+    assert audio_duration(path) == pytest.approx(1.0)
+
+
+def test_mono_is_the_mean_of_the_channels(tmp_path: Path) -> None:
+    left, right = tone(hz=300), tone(hz=500)
+    path = saved(tmp_path, encoded(np.stack([left, right], 1), subtype="FLOAT"))
+    assert np.allclose(load_audio(path, RATE), (left + right) / 2, atol=1e-7)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_any_rate_becomes_the_rate_asked_for(tmp_path: Path, rate: int) -> None:
+    sound = load_audio(saved(tmp_path, encoded(tone(rate=rate), rate, subtype="FLOAT")), RATE)
+    assert sound.shape == (RATE,)
+    assert np.abs(sound - tone())[200:-200].max() < 2e-3
+
+
+def test_start_and_end_cut_at_the_sample(tmp_path: Path) -> None:
+    path = saved(tmp_path, encoded(tone(), subtype="FLOAT"))
+    assert np.array_equal(load_audio(path, RATE, 0.25, 0.75), tone()[4000:12000])
+    assert np.array_equal(load_audio(path, RATE, 0.25), tone()[4000:])
+    assert len(load_audio(path, RATE, 0.5, 1.005)) == 8000, "a label file may round up"
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(-0.1, None), (1.0, None), (2.0, 3.0), (0.0, 1.2), (0.5, 0.5), (0.6, 0.5), (np.nan, None)],
+)
+def test_stretch_outside_the_file(tmp_path: Path, start: float, end: float | None) -> None:
+    message = refused(saved(tmp_path, encoded(tone())), start=start, end=end)
+    assert "legal: 0 <= start < end <= 1.000" in message
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    assert "no such file" in refused(tmp_path / "none.wav")
+    assert "is a folder" in refused(tmp_path)
+    with pytest.raises(AudioError, match="no such file"):
+        audio_duration(tmp_path / "none.wav")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all")
+def test_no_permission(tmp_path: Path) -> None:
+    path = saved(tmp_path, encoded(tone()))
+    path.chmod(0)
+    assert "Permission denied" in refused(path)
+
+
+def test_not_sound(tmp_path: Path) -> None:
+    assert "cannot be decoded" in refused(saved(tmp_path, b"this is a letter\n" * 100))
+    assert "cannot be decoded" in refused(saved(tmp_path, encoded(tone())[:30]))
+
+
+def test_no_bytes_and_no_frames(tmp_path: Path) -> None:
+    assert "0 bytes" in refused(saved(tmp_path, b""))
+    assert "0 frames" in refused(saved(tmp_path, encoded(tone()[:0])))
+
+
+@pytest.mark.parametrize("part", [0.97, 0.6, 0.2])
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [
+        ("WAV", "PCM_16"),
+        ("WAV", "FLOAT"),
+        ("WAV", "ULAW"),
+        ("AIFF", "PCM_16"),
+        ("AU", "PCM_16"),
+        ("W64", "PCM_16"),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+        ("MP3", "MPEG_LAYER_III"),
+    ],
+)
+def test_cut_off(tmp_path: Path, kind: str, subtype: str, part: float) -> None:
+    data = encoded(tone(4.0), kind=kind, subtype=subtype)
+    message = refused(saved(tmp_path, data[: int(part * len(data))]))
+    assert "cut off" in message or "cannot be decoded" in message
+
+
+def test_ogg_cut_between_two_pages(tmp_path: Path) -> None:
+    data = encoded(tone(8.0), kind="OGG", subtype="OPUS")
+    assert "cut off" in refused(saved(tmp_path, data[: data.rfind(b"OggS")]))
+
+
+@pytest.mark.parametrize("promised", [0, 0xFFFFFFFF, 0x7FFFF000])
+@pytest.mark.parametrize("riff", [0, 0xFFFFFFFF, 36])
+def test_wav_from_a_pipe_has_no_sizes_and_is_legal(
+    tmp_path: Path, promised: int, riff: int
+) -> None:
+    data = bytearray(encoded(tone()))
+    place = data.find(b"data") + 4
+    data[place : place + 4] = struct.pack("<I", promised)
+    data[4:8] = struct.pack("<I", riff)
+    path = saved(tmp_path, bytes(data))
+    assert np.allclose(load_audio(path, RATE), tone(), atol=1e-4)
+    assert audio_duration(path) == pytest.approx(1.0)
+
+
+def test_wav_without_frames_but_with_a_comment_is_not_sound(tmp_path: Path) -> None:
+    data = encoded(tone()[:0]) + b"LIST" + struct.pack("<I", 400) + b"INFO" + b"x" * 396
+    data = data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+    assert "0 frames" in refused(saved(tmp_path, data))
+
+
+def test_chunk_behind_the_sound_may_be_cut(tmp_path: Path) -> None:
+    path = saved(tmp_path, encoded(tone()) + b"LIST" + struct.pack("<I", 400) + b"INFO")
+    assert len(load_audio(path, RATE)) == RATE
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_samples_that_are_no_sound(tmp_path: Path, value: float) -> None:
+    samples = tone()
+    samples[500] = value
+    path = saved(tmp_path, encoded(samples, subtype="FLOAT"))
+    assert "1 sample(s) are NaN, infinite or beyond" in refused(path)
+    assert len(load_audio(path, RATE, 0.5)) == 8000, "the stretch without it is sound"
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25])
+def test_silence(tmp_path: Path, level: float) -> None:
+    path = saved(tmp_path, encoded(np.full(RATE, level, np.float32)))
+    assert "is silent" in refused(path)
+
+
+def test_channels_that_cancel_are_silence(tmp_path: Path) -> None:
+    opposite = encoded(np.stack([tone(), -tone()], 1), subtype="FLOAT")
+    assert "is silent" in refused(saved(tmp_path, opposite))
+
+
+def test_too_short_to_resample(tmp_path: Path) -> None:
+    path = saved(tmp_path, encoded(np.array([0.1, 0.2], np.float32), 192000))
+    with pytest.raises(AudioError, match="too short"):
+        load_audio(path, 4000)
+
+
+def test_emodb_file(emodb_root: Path) -> None:
+    path = next(emodb_root.rglob("03a01Wa.wav"))
+    reference, rate = soundfile.read(path, dtype="float32")
+    assert np.array_equal(load_audio(path, rate), reference)
+    assert audio_duration(path) == len(reference) / rate

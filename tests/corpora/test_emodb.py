@@ -1,0 +1,129 @@
+"""EmoDB's file names, and everything else that may lie between them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from emodarts.corpora import READERS, load_corpus
+from emodarts.corpora.emodb import GENDERS
+from emodarts.errors import CorpusError
+
+
+def put(root: Path, *names: str) -> Path:
+    """Make files that are no sound: listing must not open them."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"not sound")
+    return root
+
+
+def test_real_corpus(emodb_root: Path) -> None:
+    corpus = load_corpus("emodb", emodb_root)
+    counts = Counter(u.label for u in corpus)
+    assert {k: counts[k] for k in ("anger", "happiness", "neutral", "sadness")} == {
+        "anger": 127,
+        "happiness": 71,
+        "neutral": 79,
+        "sadness": 62,
+    }
+    assert corpus.classes == tuple(sorted(counts))
+    assert {u.speaker for u in corpus} == set(GENDERS)
+    assert all(u.path.is_file() and u.gender == GENDERS[u.speaker or ""] for u in corpus)
+
+
+def test_every_part_of_a_name(tmp_path: Path) -> None:
+    (utterance,) = load_corpus("emodb", put(tmp_path, "03a01Wa.wav"))
+    assert utterance.name == "03a01Wa"
+    assert utterance.path == tmp_path / "03a01Wa.wav"
+    assert utterance.label == "anger"
+    assert utterance.speaker == "03"
+    assert utterance.gender == "male"
+    assert (utterance.start, utterance.end) == (0.0, None)
+    assert utterance.session is None
+    assert utterance.dialogue is None
+
+
+@pytest.mark.parametrize(
+    ("letter", "label"),
+    [("W", "anger"), ("L", "boredom"), ("E", "disgust"), ("A", "fear"), ("F", "happiness"),
+     ("N", "neutral"), ("T", "sadness")],
+)  # fmt: skip
+def test_letters(tmp_path: Path, letter: str, label: str) -> None:
+    corpus = load_corpus("emodb", put(tmp_path, f"16b10{letter}d.wav"))
+    assert corpus.classes == (label,)
+    assert corpus.utterances[0].gender == "female"
+
+
+def test_classes_and_utterances_are_sorted(tmp_path: Path) -> None:
+    put(tmp_path, *(f"03a01{letter}a.wav" for letter in "WTNLFEA"))
+    corpus = load_corpus("emodb", tmp_path)
+    assert corpus.classes == (
+        "anger", "boredom", "disgust", "fear", "happiness", "neutral", "sadness",
+    )  # fmt: skip
+    assert [u.name for u in corpus] == sorted(u.name for u in corpus)
+
+
+@pytest.mark.parametrize("below", [".", "wav", "some/where/deep"])
+def test_any_depth(tmp_path: Path, below: str) -> None:
+    put(tmp_path, f"{below}/03a01Wa.wav", f"{below}/08a02Nb.WAV")
+    assert [u.name for u in load_corpus("emodb", tmp_path)] == ["03a01Wa", "08a02Nb"]
+
+
+def test_debris_is_told(tmp_path: Path) -> None:
+    put(tmp_path, "wav/03a01Wa.wav", "wav/._03a01Wa.wav", "wav/hello.wav", "07a01Wa.wav",
+        "03a01Xa.wav", "erkennung.txt", "03a02Wa.flac")  # fmt: skip
+    corpus = load_corpus("emodb", tmp_path)
+    assert [u.name for u in corpus] == ["03a01Wa"]
+    reasons = dict(corpus.skipped)
+    assert set(reasons) == {
+        str(Path("wav", "._03a01Wa.wav")), str(Path("wav", "hello.wav")),
+        "07a01Wa.wav", "03a01Xa.wav",
+    }  # fmt: skip
+    assert "macOS" in reasons[str(Path("wav", "._03a01Wa.wav"))]
+    assert "no such speaker: 07" in reasons["07a01Wa.wav"]
+    assert "not named like 03a01Wa.wav" in reasons["03a01Xa.wav"]
+
+
+def test_same_file_twice(tmp_path: Path) -> None:
+    put(tmp_path, "wav/03a01Wa.wav", "copy/wav/03a01Wa.wav")
+    with pytest.raises(CorpusError, match="occur more than once"):
+        load_corpus("emodb", tmp_path)
+
+
+def test_wrong_folders(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    put(tmp_path, "text/readme.txt", "text/hello.wav")
+    for root, fault in (
+        (tmp_path / "none", "no such folder"),
+        (tmp_path / "text" / "readme.txt", "is a file"),
+        (tmp_path / "empty", "is empty"),
+        (tmp_path / "text", "holds no EmoDB file"),
+    ):
+        with pytest.raises(CorpusError, match=fault) as caught:
+            load_corpus("emodb", root)
+        assert str(root) in str(caught.value)
+        assert "03a01Wa.wav" in str(caught.value)
+
+
+def test_unknown_corpus() -> None:
+    with pytest.raises(CorpusError, match=r"'emdb' \(did you mean 'emodb'\?\); legal: emodb"):
+        load_corpus("emdb", None)
+
+
+def test_import_is_light() -> None:
+    heavy = "{'torch', 'librosa', 'scipy', 'soundfile', 'sklearn', 'pydantic'}"
+    code = f"import sys, emodarts.corpora; sys.exit(str({heavy} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.strip() == "set()"
+
+
+def test_readers_of_real_corpora_say_that_they_need_a_folder() -> None:
+    for name in set(READERS) - {"synthetic"}:
+        with pytest.raises(CorpusError, match="--root"):
+            load_corpus(name, None)

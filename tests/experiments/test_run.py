@@ -1,0 +1,345 @@
+"""Whole runs on tiny data: what is written, what leaks, what is refused."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from emodarts.audio.store import extract
+from emodarts.batches import Part, class_indices
+from emodarts.corpora import Corpus, load_corpus
+from emodarts.errors import AudioError, GenotypeError, RecipeError, RunError, SplitError
+from emodarts.experiments.run import Options, load_dataset, run
+from emodarts.experiments.trial import Dataset, Trial, search_trial, train_trial
+from emodarts.models.bundle import load_bundle
+from emodarts.models.network import SearchedNetwork
+from emodarts.progress import Silent
+from emodarts.recipe import Recipe, load_recipe
+from emodarts.search.loop import SearchData, search_genotype
+from emodarts.space.genotype import Genotype
+from emodarts.splits import make_folds, make_parts
+from emodarts.training.loop import train_network
+
+
+def start(recipe: Recipe, corpus: Corpus, out: Path, cache: Path, **options: Any) -> dict[str, Any]:
+    return run(recipe, corpus, out, Options(cache=cache, **options))
+
+
+@pytest.fixture(scope="session")
+def corpus(tiny_emodb: Path) -> Corpus:
+    return load_corpus("emodb", tiny_emodb)
+
+
+@pytest.fixture(scope="session")
+def finished(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = tiny_recipe.model_copy(
+        update={"training": tiny_recipe.training.model_copy(update={"optimistic": True})}
+    )
+    return folder / "run", start(recipe, corpus, folder / "run", folder / "cache")
+
+
+def test_result_holds_every_promised_field(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, result = finished
+    assert json.loads((out / "result.json").read_text()) == result
+    promised = "ua wa macro_f1 confusion classes n_test parameters multiply_adds protocol folds"
+    assert set(promised.split()) <= set(result)
+    assert all(0 <= result[key] <= 1 for key in ("ua", "wa", "macro_f1"))
+    assert result["n_test"] == 72
+    assert np.sum(result["confusion"]) == 72
+    assert result["baselines"]["chance"]["ua"] == 0.25
+    assert result["baselines"]["majority"]["ua"] == pytest.approx(0.25)
+    assert 0.25 <= result["baselines"]["logistic_regression"]["ua"] <= 1
+    assert result["definitions"]["ua"].startswith("UA: unweighted accuracy")
+
+
+def test_every_utterance_is_tested_exactly_once(
+    finished: tuple[Path, dict[str, Any]], corpus: Corpus
+) -> None:
+    out, _ = finished
+    with (out / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["name"] for row in rows) == [u.name for u in corpus]
+    for row in rows:
+        assert sum(float(row[f"p_{c}"]) for c in corpus.classes) == pytest.approx(1)
+    folds = json.loads((out / "folds.json").read_text())["folds"]
+    for fold in folds:
+        heard = {n[:2] for part in ("train", "validation", "search_weights") for n in fold[part]}
+        assert heard.isdisjoint({name[:2] for name in fold["test"]})
+
+
+def test_the_run_directory_is_complete_and_its_models_load(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    out, result = finished
+    for name in ("recipe.yaml", "data.json", "utterances.csv", "environment.json", "folds.json"):
+        assert (out / name).stat().st_size > 0
+    environment = json.loads((out / "environment.json").read_text())
+    assert environment["threads"] >= 1
+    assert environment["packages"]["torch"] == torch.__version__
+    for fold in result["folds"]:
+        trial = out / f"fold-{fold['fold']}" / "seed-0"
+        for name in (
+            "search.csv",
+            "alphas.json",
+            "search.safetensors",
+            "genotype.json",
+            "training.csv",
+            "training.safetensors",
+            "predictions.csv",
+            "result.json",
+        ):
+            assert (trial / name).stat().st_size > 0
+        assert list((trial / "events").iterdir())
+        bundle = load_bundle(trial / "model")
+        assert bundle.genotype == Genotype.load(trial / "genotype.json")
+        assert bundle.origin["fold"] == fold["fold"]
+    assert not list(out.rglob("*.pt"))
+    assert not list(out.rglob("*.pkl"))
+    assert not list(out.rglob(".*"))  # no temporary file is left
+
+
+def test_the_optimistic_score_is_apart_and_marked(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    out, result = finished
+    values = json.loads((out / "optimistic.json").read_text())
+    assert values["test_ua_of_best_test_epoch"] >= result["ua"]
+    assert "optimistic" in values["warning"]
+    assert "optimistic" not in json.dumps(result)
+    assert not (out / "fold-0" / "seed-0" / "epochs").exists()
+
+
+def test_test_utterances_decide_nothing(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    """Other sound and other labels in the test fold leave genotype and weights bit by bit."""
+    data, _ = load_dataset(tiny_recipe, corpus, Options(cache=tmp_path / "cache"), Silent())
+    fold = make_folds(data.utterances, "groups:3")[0]
+    features = data.features.clone()
+    features[list(fold.test)] = 100 * torch.randn_like(features[list(fold.test)])
+    utterances = list(data.utterances)
+    for i in fold.test:
+        utterances[i] = dataclasses.replace(utterances[i], label="anger")
+    other = dataclasses.replace(data, features=features, utterances=tuple(utterances))
+    for protocol in ("paper", "full"):
+        weights = []
+        for name, variant in (("a", data), ("b", other)):
+            parts = make_parts(variant.utterances, fold, protocol, 0)  # type: ignore[arg-type]
+            folder = tmp_path / protocol / name
+            trial = Trial(tiny_recipe, 0, 0, parts, folder, torch.device("cpu"))
+            genotype = search_trial(trial, variant, Silent())
+            train_trial(trial, variant, genotype, Silent())
+            weights.append((folder / "model" / "model.safetensors").read_bytes())
+            weights.append((folder / "genotype.json").read_bytes())
+        assert weights[:2] == weights[2:]
+
+
+def test_normalisation_comes_from_training_utterances_only(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    data, _ = load_dataset(tiny_recipe, corpus, Options(cache=tmp_path / "cache"), Silent())
+    fold = make_folds(data.utterances, "groups:3")[0]
+    parts = make_parts(data.utterances, fold, "full", 0)
+    trial = Trial(tiny_recipe, 0, 0, parts, tmp_path / "t", torch.device("cpu"))
+    train_trial(trial, data, search_trial(trial, data, Silent()), Silent())
+    used = load_bundle(tmp_path / "t" / "model").normalisation
+    train = data.features[list(parts.train)].double()
+    torch.testing.assert_close(used.mean, train.mean(dim=(0, 1, 3)).float())
+    everybody = data.features.double().mean(dim=(0, 1, 3)).float()
+    assert not torch.allclose(used.mean, everybody)
+
+
+def test_seeds_and_folds_can_be_chosen(corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    evaluation = tiny_recipe.evaluation.model_copy(update={"folds": (2,), "seeds": (1, 3)})
+    recipe = tiny_recipe.model_copy(update={"evaluation": evaluation})
+    result = start(recipe, corpus, tmp_path / "run", tmp_path / "cache")
+    assert [f["fold"] for f in result["folds"]] == [2]
+    assert [s["seed"] for s in result["folds"][0]["seeds"]] == [1, 3]
+    assert result["ua_sd_folds"] is None
+    assert result["ua_sd_seeds"] is not None
+    assert "only 1 folds ran" in result["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    "seqnn",
+    [{"mode": "none"}, {"mode": "fixed", "recurrent": "lstm", "width": 5, "attention": True}],
+    ids=lambda s: s["mode"],
+)
+def test_systems_of_the_first_paper_are_recipes(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path, seqnn: dict[str, Any]
+) -> None:
+    value = tiny_recipe.to_dict()
+    value["network"]["seqnn"] = seqnn
+    value["evaluation"]["folds"] = [0]
+    result = start(Recipe.from_dict(value), corpus, tmp_path / "run", tmp_path / "cache")
+    assert result["folds"][0]["seeds"][0]["genotype"]["sequence"] is None
+
+
+def test_a_genotype_can_be_trained_for_deployment(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    genotype = Genotype.load(finished[0] / "fold-1" / "seed-0" / "genotype.json")
+    out = tmp_path / "deploy"
+    start(tiny_recipe, corpus, out, tmp_path, search=False, genotype=genotype, all_data=True)
+    bundle = load_bundle(out / "seed-0" / "model")
+    assert bundle.genotype == genotype
+    assert bundle.origin["fold"] is None
+    assert not (out / "result.json").exists()
+    folds = json.loads((out / "folds.json").read_text())["folds"]
+    assert folds[0]["test"] == []
+    assert len(folds[0]["train"]) + len(folds[0]["validation"]) == len(corpus)
+
+
+def test_the_halves_make_the_whole(corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    whole = start(tiny_recipe, corpus, tmp_path / "whole", tmp_path)
+    with pytest.raises(RunError, match="no genotype to train"):
+        start(tiny_recipe, corpus, tmp_path / "halves", tmp_path, search=False)
+    assert not (tmp_path / "halves").exists()
+    start(tiny_recipe, corpus, tmp_path / "halves", tmp_path, train=False)
+    halves = start(tiny_recipe, corpus, tmp_path / "halves", tmp_path, search=False, resume=True)
+    assert halves == whole
+
+
+def test_a_directory_in_use_is_refused(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    out, _ = finished
+    with pytest.raises(RunError, match="not empty; give --resume"):
+        start(tiny_recipe, corpus, out, tmp_path)
+    with pytest.raises(RunError, match="run of another recipe"):
+        changed = tiny_recipe.model_copy(
+            update={"search": tiny_recipe.search.model_copy(update={"epochs": 9})}
+        )
+        start(changed, corpus, out, tmp_path, resume=True)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match="holds no run"):
+        start(tiny_recipe, corpus, foreign, tmp_path, resume=True)
+    with pytest.raises(RunError, match="is a file"):
+        start(tiny_recipe, corpus, foreign / "thesis.tex", tmp_path)
+
+
+def test_other_data_is_refused_on_resume(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    out, _ = finished
+    recipe = load_recipe(out / "recipe.yaml")
+    less = dataclasses.replace(corpus, utterances=corpus.utterances[1:])
+    with pytest.raises(RunError, match="run on other data"):
+        start(recipe, less, out, tmp_path, resume=True)
+    relabelled = dataclasses.replace(
+        corpus.utterances[0],
+        label="sadness" if corpus.utterances[0].label != "sadness" else "anger",
+    )
+    changed = dataclasses.replace(corpus, utterances=(relabelled, *corpus.utterances[1:]))
+    with pytest.raises(RunError, match="run on other data"):
+        start(recipe, changed, out, tmp_path, resume=True)
+
+
+def test_a_finished_run_resumes_to_itself(
+    corpus: Corpus, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    out, result = finished
+    models = {p: p.read_bytes() for p in out.rglob("model.safetensors")}
+    recipe = load_recipe(out / "recipe.yaml")
+    assert start(recipe, corpus, out, tmp_path, resume=True) == result
+    assert {p: p.read_bytes() for p in out.rglob("model.safetensors")} == models
+
+
+def test_bad_audio_stops_a_run_before_it_writes_anything(
+    tiny_emodb: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for path in tiny_emodb.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    names = sorted(p.name for p in folder.iterdir())
+    (folder / names[0]).write_bytes(b"")
+    (folder / names[1]).write_text("not a sound")
+    soundfile.write(folder / names[2], np.zeros(8000), 8000)
+    corpus = load_corpus("emodb", folder)
+    with pytest.raises(AudioError) as caught:
+        start(tiny_recipe, corpus, tmp_path / "run", tmp_path)
+    assert "3 of 72" in str(caught.value)
+    assert all(name.removesuffix(".wav") in str(caught.value) for name in names[:3])
+    assert not (tmp_path / "run").exists()
+    result = start(tiny_recipe, corpus, tmp_path / "run", tmp_path, skip_bad=True)
+    assert result["n_test"] == 69
+    assert "3 utterances with unusable audio were left out" in result["warnings"][0]
+    bad = json.loads((tmp_path / "run" / "data.json").read_text())["bad"]
+    assert [name for name, _ in bad] == [n.removesuffix(".wav") for n in names[:3]]
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    def changed(**values: Any) -> Recipe:
+        evaluation = tiny_recipe.evaluation.model_copy(update=values)
+        return tiny_recipe.model_copy(update={"evaluation": evaluation})
+
+    without = Genotype.from_dict(
+        {
+            "format": "emodarts.genotype/1",
+            "normal": [[["max_pool_3x3", 0], ["skip_connect", 1]]],
+            "reduction": [[["max_pool_3x3", 0], ["skip_connect", 1]]],
+        }
+    )
+    for recipe, options, error, message in [
+        (changed(split="groups:7"), {}, SplitError, "groups:2 to groups:6"),
+        (changed(folds=(5,)), {}, RecipeError, "no fold 5.*folds 0 to 2"),
+        (tiny_recipe, {"genotype": without}, GenotypeError, "no sequence cell"),
+    ]:
+        with pytest.raises(error, match=message):
+            start(recipe, corpus, tmp_path / "run", tmp_path / "cache", **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["emodarts", "cnn-darts", "cnn-lstm-darts"])
+def test_the_papers_recipes_search_and_train_at_full_width_on_real_files(
+    name: str, emodb_root: Path, tmp_path: Path
+) -> None:
+    """Two search steps and two training steps; only the batch is smaller, to spare memory."""
+    recipe = load_recipe(
+        name,
+        ["search.epochs=1", "search.batch_size=2", "training.epochs=1", "training.batch_size=2"],
+    )
+    corpus = load_corpus("emodb", emodb_root)
+    chosen = [
+        next(u for u in corpus if u.label == label and u.speaker == speaker)
+        for speaker in ("03", "08")
+        for label in ("anger", "happiness", "neutral", "sadness")
+    ]
+    extracted = extract(chosen, recipe.features, tmp_path / "features")
+    assert extracted.features.shape == (8, 1, 128, 128)
+    assert recipe.labels is not None
+    features = (extracted.features - extracted.features.mean()) / extracted.features.std()
+    targets = class_indices([u.label for u in extracted.utterances], recipe.labels)
+    halves = Part(features[:4], targets[:4]), Part(features[4:], targets[4:])
+    genotype = search_genotype(
+        recipe.search,
+        recipe.network,
+        SearchData(*halves, 4),
+        seed=0,
+        folder=tmp_path,
+        device=torch.device("cpu"),
+        progress=Silent(),
+    )
+    assert all(len(cell) == 4 for cell in genotype.cells.values())
+    alphas = json.loads((tmp_path / "alphas.json").read_text())[0]["alphas"]
+    assert all(np.isfinite(alphas[cell]).all() for cell in alphas)
+    network = SearchedNetwork(genotype, recipe.trained_network, 128, 4, auxiliary=True)
+    trained = train_network(
+        network, *halves, recipe.training, 4, seed=0, folder=tmp_path, progress=Silent()
+    )
+    assert np.isfinite(trained.history[0]["train_loss"])

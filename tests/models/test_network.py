@@ -1,0 +1,182 @@
+"""Supernet and discrete network: shapes, independence of utterances, counts."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from emodarts.errors import GenotypeError, ShapeError
+from emodarts.models.count import (
+    count_multiply_adds,
+    count_parameters,
+    recurrent_multiply_adds,
+)
+from emodarts.models.network import DropPath, SearchedNetwork
+from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
+from emodarts.search.derive import random_genotype
+from emodarts.search.supernet import Supernet
+
+SEQNNS = {
+    "searched": SearchedSeqNN(space="all", cells=2, nodes=2, width=5),
+    "fixed": FixedSeqNN(mode="fixed", width=6, layers=2, attention=True),
+    "fixed-bidirectional": FixedSeqNN(mode="fixed", recurrent="rnn", width=6, bidirectional=True),
+    "none": NoSeqNN(mode="none"),
+}
+SPECS = {
+    f"{name}-{frequency}-{pooling}": NetworkSpec(
+        cnn=CNNSpec(cells=3, nodes=2, channels=2),
+        seqnn=seqnn,
+        frequency=frequency,
+        pooling=pooling,
+    )
+    for (name, seqnn), frequency, pooling in product(
+        SEQNNS.items(), ("join", "mean"), ("attention", "mean")
+    )
+}
+
+
+def build(
+    spec: NetworkSpec, n_features: int = 10, seed: int = 0, **kwargs: bool
+) -> SearchedNetwork:
+    genotype = random_genotype(spec, torch.Generator().manual_seed(seed))
+    torch.manual_seed(seed)
+    return SearchedNetwork(genotype, spec, n_features, 4, **kwargs)
+
+
+def warm(network: nn.Module, features: Tensor) -> nn.Module:
+    """Give batch norms statistics that are not trivial, then switch to eval mode."""
+    network.train()
+    network(features)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_an_utterance_depends_on_nothing_but_itself(name: str) -> None:
+    spec = SPECS[name]
+    features = torch.randn(17, 1, 10, 13)
+    for network in (build(spec), Supernet(spec, 10, 4)):
+        warm(network, features)
+        with torch.inference_mode():
+            whole = network(features)
+            alone = torch.cat([network(x) for x in features.split(1)])
+            pairs = torch.cat([network(x) for x in features.split(2)])
+            order = torch.randperm(17)
+            permuted = network(features[order])
+        assert whole.shape == (17, 4)
+        torch.testing.assert_close(whole, alone, rtol=0, atol=1e-5)
+        torch.testing.assert_close(whole, pairs, rtol=0, atol=1e-5)
+        torch.testing.assert_close(permuted, whole[order], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["searched-join-attention", "none-mean-mean"])
+def test_features_must_be_maps(name: str) -> None:
+    network = build(SPECS[name])
+    for shape in [(10, 13), (2, 10, 13), (2, 2, 10, 13), (2, 1, 9, 13)]:
+        with pytest.raises(ShapeError, match="batch, 1, 10, time"):
+            network(torch.zeros(shape))
+
+
+def test_the_network_hears_the_order_of_frames() -> None:
+    spec = SPECS["fixed-mean-mean"]
+    features = torch.randn(3, 1, 10, 16)
+    network = warm(build(spec), features)
+    with torch.inference_mode():
+        assert not torch.allclose(network(features), network(features.flip(3)), atol=1e-4)
+
+
+@pytest.mark.parametrize("cells", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("size", [(10, 13), (4, 4), (16, 7)])
+def test_any_depth_and_any_map_size(cells: int, size: tuple[int, int]) -> None:
+    spec = NetworkSpec(cnn=CNNSpec(cells=cells, nodes=2, channels=3), seqnn=SEQNNS["searched"])
+    network = build(spec, size[0], auxiliary=True)
+    logits, extra = network.forward_with_auxiliary(torch.randn(2, 1, *size))
+    assert logits.shape == (2, 4)
+    assert extra is not None
+    assert extra.shape == (2, 4)
+    assert network.cnn_cell_names.count("reduction") == len(spec.cnn.reductions)
+
+
+def test_reduction_cells_sit_at_thirds_double_channels_and_halve_maps() -> None:
+    spec = NetworkSpec(cnn=CNNSpec(cells=4, nodes=2, channels=3), seqnn=NoSeqNN(mode="none"))
+    network = build(spec, 16)
+    assert network.cnn_cell_names == ["normal", "reduction", "reduction", "normal"]
+    maps = network.cnn_maps(torch.randn(1, 1, 16, 24))
+    assert [tuple(m.shape[1:]) for m in maps[2:]] == [
+        (6, 16, 24),
+        (12, 8, 12),
+        (24, 4, 6),
+        (24, 4, 6),
+    ]
+
+
+def test_genotype_and_network_must_agree_on_the_seqnn() -> None:
+    searched, none = SPECS["searched-join-mean"], SPECS["none-join-mean"]
+    generator = torch.Generator().manual_seed(0)
+    with pytest.raises(GenotypeError, match="no sequence cell"):
+        SearchedNetwork(random_genotype(none, generator), searched, 10, 4)
+    with pytest.raises(GenotypeError, match="mode is 'none'"):
+        SearchedNetwork(random_genotype(searched, generator), none, 10, 4)
+
+
+def test_the_auxiliary_head_is_no_part_of_the_model() -> None:
+    spec = SPECS["searched-join-mean"]
+    plain, extra = build(spec), build(spec, auxiliary=True)
+    assert count_parameters(plain) == count_parameters(extra)
+    assert count_parameters(plain) == sum(p.numel() for p in plain.parameters())
+    assert extra.model_state().keys() == plain.state_dict().keys()
+    assert count_multiply_adds(plain, 10, 13) == count_multiply_adds(extra, 10, 13)
+
+
+def test_drop_path_drops_whole_utterances_and_keeps_the_mean() -> None:
+    layer = DropPath(nn.Identity())
+    x = torch.ones(4000, 2, 3)
+    layer.probability = 0.25
+    out = layer.train()(x)
+    per_utterance = out.flatten(1)
+    assert torch.all((per_utterance == 0) | (per_utterance == 1 / 0.75))
+    assert torch.all(per_utterance.std(dim=1) == 0)
+    assert abs(float(out.mean()) - 1) < 0.05
+    assert torch.equal(layer.eval()(x), x)
+    network = build(SPECS["searched-join-mean"])
+    network.set_drop_path(0.5)
+    assert {m.probability for m in network.modules() if isinstance(m, DropPath)} == {0.5}
+
+
+@pytest.mark.parametrize("name", ["none-join-mean", "none-mean-attention"])
+def test_multiply_adds_equal_torchs_counter_where_it_counts(name: str) -> None:
+    network = build(SPECS[name]).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 1, 10, 13))
+    assert 2 * count_multiply_adds(network, 10, 13) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.RNN])
+@pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (3, False), (2, True)])
+def test_recurrent_multiply_adds_equal_those_of_the_cells_step_by_step(
+    kind: type[nn.RNNBase], layers: int, bidirectional: bool
+) -> None:
+    layer = kind(5, 7, layers, bidirectional=bidirectional, batch_first=True)
+    n_steps = 11
+    # Every weight matrix multiplies one vector at every step.
+    matrices = sum(p.numel() for p in layer.parameters() if p.dim() == 2)
+    elementwise = 3 * 7 * layers * (2 if bidirectional else 1) if kind is nn.LSTM else 0
+    assert recurrent_multiply_adds(layer, n_steps) == n_steps * (matrices + elementwise)
+
+
+def test_recurrent_layers_are_counted_in_the_network() -> None:
+    network = build(SPECS["fixed-join-mean"])
+    assert network.fixed is not None
+    recurrent = recurrent_multiply_adds(network.fixed.recurrent, 4)  # 13 frames, halved twice
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(torch.zeros(1, 1, 10, 13))
+    assert recurrent > 0
+    assert count_multiply_adds(network, 10, 13) == counter.get_total_flops() // 2 + recurrent
+
+
+def test_hand_engineered_count_of_a_convolution() -> None:
+    spec = NetworkSpec(cnn=CNNSpec(cells=1, nodes=1, channels=2), seqnn=NoSeqNN(mode="none"))
+    network = build(spec, 8)
+    stem = 8 * 8 * 6 * 9
+    assert count_multiply_adds(network.stem[0], 8, 8) == stem

@@ -1,0 +1,171 @@
+"""What figures show: the numbers behind lines, labels and legends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from emodarts.errors import RunError
+from emodarts.reports.plots import (
+    Curve,
+    alpha_figure,
+    confusion_figure,
+    search_figure,
+    training_figure,
+)
+from emodarts.space.genotype import CNN_OPERATIONS, SEQUENCE_OPERATIONS
+
+
+def named_lines(axes: Axes) -> dict[str, Any]:
+    return {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+
+
+def legend(axes: Axes) -> list[str]:
+    found = axes.get_legend()
+    return [] if found is None else [text.get_text() for text in found.get_texts()]
+
+
+def curve(values: dict[str, list[float]], chosen: int | None = None) -> Curve:
+    n = len(next(iter(values.values())))
+    columns = {name: np.array(column, dtype=float) for name, column in values.items()}
+    return Curve({"epoch": np.arange(1.0, n + 1), **columns}, chosen)
+
+
+def test_confusion_is_in_percent_of_the_truth_with_counts() -> None:
+    figure = confusion_figure([[3, 1, 0], [0, 0, 0], [1, 0, 1]], ["a", "$b$", "$"])
+    axes = figure.axes[0]
+    texts = {(int(t.get_position()[1]), int(t.get_position()[0])): t.get_text() for t in axes.texts}
+    assert texts[0, 0] == "75.0 %\n(3)"
+    assert texts[0, 1] == "25.0 %\n(1)"
+    assert texts[2, 2] == "50.0 %\n(1)"
+    assert [texts[1, k] for k in range(3)] == ["–"] * 3
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "$b$", "$"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+    assert np.array_equal(np.asarray(axes.images[0].get_array())[0], [75, 25, 0])
+    figure.canvas.draw()
+
+
+def test_training_shows_the_mean_of_folds_and_marks_chosen_epochs() -> None:
+    first = {
+        "train_loss": [3, 2, 1.0],
+        "validation_loss": [4, 3, 5.0],
+        "train_ua": [0.2, 0.4, 0.6],
+        "validation_ua": [0.1, 0.3, 0.2],
+    }
+    second = {name: [value + 0.2 for value in column] for name, column in first.items()}
+    loss, ua = training_figure([curve(first, chosen=2), curve(second, chosen=1)]).axes
+    lines = named_lines(ua)
+    assert lines["training"].get_ydata() == pytest.approx([30, 50, 70])
+    assert lines["inner validation"].get_ydata() == pytest.approx([20, 40, 30])
+    dots = [
+        (line.get_xdata()[0], line.get_ydata()[0])
+        for line in ua.lines
+        if line.get_label() == "chosen epoch"
+    ]
+    assert np.allclose(dots, [(2, 30), (1, 30)])
+    assert named_lines(loss)["training"].get_ydata() == pytest.approx([3.1, 2.1, 1.1])
+    assert legend(loss) == legend(ua) == ["training", "inner validation", "chosen epoch"]
+
+
+def test_the_mean_ends_with_the_shortest_curve() -> None:
+    curves = [curve({"train_loss": [4, 3, 2.0]}), curve({"train_loss": [2, 1.0]})]
+    loss, ua = training_figure(curves).axes
+    mean = named_lines(loss)["training"]
+    assert mean.get_xdata() == pytest.approx([1, 2])
+    assert mean.get_ydata() == pytest.approx([3, 2])
+    assert [text.get_text() for text in ua.texts] == ["not measured"]
+
+
+def test_a_dot_falls_back_to_training_where_nothing_was_validated() -> None:
+    values = {"train_loss": [3, 2.0], "validation_loss": [np.nan, np.nan]}
+    loss = training_figure([curve(values, chosen=2)]).axes[0]
+    assert legend(loss) == ["training", "chosen epoch"]
+    assert named_lines(loss)["chosen epoch"].get_ydata() == pytest.approx([2])
+
+
+def test_search_shows_losses_ua_skips_and_entropy() -> None:
+    values = {
+        "weight_loss": [2, 1.0],
+        "alpha_loss": [np.nan, 1.5],
+        "alpha_ua": [0.3, 0.5],
+        "skips_normal": [0, 2.0],
+        "skips_reduction": [1, 1.0],
+        "entropy_normal": [2.0, 1.9],
+        "entropy_reduction": [2.0, 1.8],
+    }
+    loss, ua, skips, entropy = search_figure([curve(values)]).axes
+    assert named_lines(loss)["weights"].get_ydata() == pytest.approx([2, 1])
+    assert named_lines(loss)["alphas"].get_ydata() == pytest.approx([np.nan, 1.5], nan_ok=True)
+    assert named_lines(ua)["alpha data"].get_ydata() == pytest.approx([30, 50])
+    assert named_lines(skips)["normal"].get_ydata() == pytest.approx([0, 2])
+    assert legend(entropy) == legend(skips) == ["normal", "reduction"]
+
+
+def alpha_records(cells: dict[str, int], edges: int = 5, epochs: int = 3) -> list[dict[str, Any]]:
+    generator = np.random.default_rng(0)
+    return [
+        {
+            "epoch": e,
+            "alphas": {c: generator.normal(size=(edges, n)).tolist() for c, n in cells.items()},
+        }
+        for e in range(1, epochs + 1)
+    ]
+
+
+OPERATIONS = {
+    "normal": CNN_OPERATIONS,
+    "reduction": CNN_OPERATIONS,
+    "sequence": SEQUENCE_OPERATIONS,
+}
+
+
+def test_alphas_show_every_operation_as_a_softmax_weight() -> None:
+    records = alpha_records({"normal": 8, "reduction": 8, "sequence": 14})
+    figure = alpha_figure([records], OPERATIONS)
+    assert [axes.get_title() for axes in figure.axes] == [f"{c} cell" for c in OPERATIONS]
+    for axes, (cell, names) in zip(figure.axes, OPERATIONS.items(), strict=True):
+        assert legend(axes) == list(names)
+        weights = np.array([named_lines(axes)[name].get_ydata() for name in names])
+        assert weights.sum(0) == pytest.approx(1)
+        raw = np.exp(np.array(records[1]["alphas"][cell]))
+        expected = (raw / raw.sum(1, keepdims=True)).mean(0)
+        assert weights[:, 1] == pytest.approx(expected)
+        looks = {(line.get_color(), str(line.get_linestyle())) for line in axes.lines}
+        assert len(looks) == len(names), "two operations look alike"
+
+
+def test_alphas_are_averaged_over_searches_that_reached_the_epoch() -> None:
+    zeros = [{"epoch": 1, "alphas": {"normal": [[0.0, 0.0]]}}]
+    other = [
+        {"epoch": 1, "alphas": {"normal": [[np.log(3), 0.0]]}},
+        {"epoch": 2, "alphas": {"normal": [[9.0, 0.0]]}},
+    ]
+    axes = alpha_figure([zeros, other], {"normal": ("skip_connect", "none")}).axes[0]
+    line = named_lines(axes)["skip_connect"]
+    assert line.get_xdata() == pytest.approx([1])
+    assert line.get_ydata() == pytest.approx([(0.5 + 0.75) / 2])
+
+
+def test_alphas_of_another_space_are_refused() -> None:
+    with pytest.raises(RunError, match=r"normal cell have shape \(5, 7\).*8 operations"):
+        alpha_figure([alpha_records({"normal": 7})], OPERATIONS)
+
+
+def test_figures_leave_no_pyplot_state() -> None:
+    code = (
+        "import sys; from emodarts.reports import cells, plots, report;"
+        "assert 'matplotlib' not in sys.modules;"
+        "plots.confusion_figure([[1]], ['a']).canvas.draw();"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_all_are_figures() -> None:
+    assert isinstance(search_figure([curve({"weight_loss": [1.0]})]), Figure)

@@ -1,0 +1,256 @@
+"""A report of a made-up run directory: its files, links and numbers; and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emodarts import files
+from emodarts.errors import RunError
+from emodarts.reports import report
+from emodarts.reports.report import compare, load_result, read_curve, write_report
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture
+def no_ink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave figures blank, for tests of the text."""
+    monkeypatch.setattr(report, "_png", lambda figure: b"")
+
+
+@pytest.mark.usefixtures("no_ink")
+def test_report_covers_the_run(make_run: MakeRun) -> None:
+    run = make_run()
+    path = write_report(run)
+    text = path.read_text()
+    assert path == run / "report" / "report.md"
+    result = json.loads((run / "result.json").read_text())
+    assert f"{100 * result['ua']:.1f} ± {100 * result['ua_sd_folds']:.1f}" in text
+    for part in (
+        "# toy on synthetic",
+        "**Notice:** made-up speech: scores say nothing about emotion",
+        "**Warning:** fold 1 has a single validation speaker",
+        "baseline: logistic regression on mean features",
+        "UA: unweighted accuracy",
+        "anger, happiness, neutral, sadness",
+        "groups:2",
+        "versions.torch",
+        "3 label boredom not asked for",
+        "1 not a sound file",
+        "### Fold 0, seed 0",
+        "### Fold 1, seed 0",
+        "sep_conv_3x3",
+        "## Search",
+        "0f" * 32,
+    ):
+        assert part in text, part
+
+
+def test_links_are_relative_and_lead_to_files(make_run: MakeRun) -> None:
+    path = write_report(make_run())
+    moved = path.parents[1].rename(path.parents[2] / "moved") / "report"
+    links = re.findall(r"\]\(([^)]+)\)", (moved / "report.md").read_text())
+    assert {"confusion.png", "training.png", "search.png", "alphas.png"} < set(links)
+    for link in links:
+        assert (moved / link).is_file(), link
+    for figure in moved.glob("*.png"):
+        assert figure.read_bytes().startswith(b"\x89PNG")
+        assert figure.name in links
+
+
+def test_a_report_changes_nothing_in_the_run_and_repeats_bit_by_bit(make_run: MakeRun) -> None:
+    run = make_run()
+
+    def contents(folder: Path) -> dict[Path, bytes]:
+        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    before = contents(run)
+    first = contents(write_report(run).parent)
+    after = contents(write_report(run).parent)
+    assert first == after
+    assert {p: b for p, b in contents(run).items() if p.parts[0] != "report"} == before
+
+
+@pytest.mark.usefixtures("no_ink")
+def test_scores_are_shown_not_computed(make_run: MakeRun) -> None:
+    run = make_run()
+    result = files.read_json(run / "result.json", RunError)
+    files.write_json(run / "result.json", {**result, "ua": 0.12345, "ua_sd_folds": 0.0678})
+    assert "12.3 ± 6.8" in write_report(run).read_text()
+
+
+@pytest.mark.usefixtures("no_ink")
+def test_equal_genotypes_are_drawn_once(make_run: MakeRun) -> None:
+    run = make_run()
+    result = files.read_json(run / "result.json", RunError)
+    genotype = result["folds"][0]["seeds"][0]["genotype"]
+    for fold in result["folds"]:
+        for seed in fold["seeds"]:
+            seed["genotype"] = genotype
+    files.write_json(run / "result.json", result)
+    text = write_report(run).read_text()
+    assert "### Fold 0, 1, seed 0" in text
+    assert len(list((run / "report").glob("cells-*.png"))) == 1
+
+
+@pytest.mark.usefixtures("no_ink")
+def test_random_cells_without_a_sequence_network(make_run: MakeRun) -> None:
+    text = write_report(make_run(strategy="random", sequence=False)).read_text()
+    assert "Cells drawn at random" in text
+    assert "## Search" not in text
+    assert "alphas.png" not in text
+    assert "lstm" not in text.split("## Cells")[1]
+
+
+@pytest.mark.usefixtures("no_ink")
+def test_a_network_without_a_genotype_has_no_cells(make_run: MakeRun) -> None:
+    run = make_run(strategy="random")
+    result = files.read_json(run / "result.json", RunError)
+    for fold in result["folds"]:
+        for seed in fold["seeds"]:
+            seed["genotype"] = None
+    files.write_json(run / "result.json", result)
+    assert "## Cells" not in write_report(run).read_text()
+
+
+@pytest.mark.usefixtures("no_ink")
+def test_optimistic_scores_are_apart_and_marked(make_run: MakeRun) -> None:
+    run = make_run(optimistic=True)
+    text = write_report(run).read_text()
+    line = next(line for line in text.splitlines() if "91.0" in line)
+    assert line.startswith("*Optimistic, not a result:*")
+    assert "|" not in line
+    (run / "fold-0" / "seed-3" / "optimistic.json").unlink()
+    assert "Optimistic" not in write_report(run).read_text()
+
+
+# What a report refuses
+
+
+def test_missing_and_unfinished_runs(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run directory"):
+        load_result(tmp_path / "nowhere")
+    run = make_run()
+    (run / "result.json").unlink()
+    with pytest.raises(RunError, match="not finished"):
+        write_report(run)
+    assert not (run / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"format": ', "not JSON: line 1"),
+        ("[]", "not a JSON object"),
+        ("{}", "has no format"),
+        ('{"format": "emodarts.result/9"}', r"'emodarts.result/9'; legal: 'emodarts.result/1'"),
+        ('{"format": "emodarts.result/1"}', "has no name, corpus"),
+    ],
+)
+def test_broken_results(make_run: MakeRun, text: str, message: str) -> None:
+    run = make_run()
+    (run / "result.json").write_text(text)
+    with pytest.raises(RunError, match=message) as caught:
+        load_result(run)
+    assert str(run / "result.json") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("data.json", "{}", "has no n_utterances"),
+        ("environment.json", "[", "not JSON"),
+        ("fold-0/seed-0/training.csv", "epoch,train_loss\n1,high\n", "could not convert"),
+        ("fold-0/seed-0/training.csv", "epoch,train_loss\n", "has no epochs"),
+        ("fold-1/seed-3/search.csv", "epoch,weight_loss\n1\n", "line 2"),
+        ("fold-1/seed-3/alphas.json", "[]", "has no epochs"),
+        ("fold-1/seed-3/alphas.json", "[{}]", "needs 'epoch' and 'alphas'"),
+    ],
+)
+def test_broken_files_leave_no_report(
+    make_run: MakeRun, name: str, text: str, message: str
+) -> None:
+    run = make_run()
+    (run / name).write_text(text)
+    with pytest.raises(RunError, match=message) as caught:
+        write_report(run)
+    assert str(run / name) in str(caught.value)
+    assert not (run / "report").exists()
+
+
+def test_an_empty_field_of_a_curve_is_nan(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("epoch,alpha_loss\n1,\n2,0.5\n")
+    columns = read_curve(path).columns
+    assert np.isnan(columns["alpha_loss"][0])
+    assert columns["alpha_loss"][1] == 0.5
+
+
+# Several runs
+
+
+def test_compare_pairs_systems_on_the_same_utterances(make_run: MakeRun) -> None:
+    runs = [make_run("x", name="good", errors=0.05), make_run("y", name="bad", errors=0.9)]
+    text = compare(runs)
+    assert "| good " in text
+    assert "| bad " in text
+    assert "| good − bad |" in text
+    assert "runs differ" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| good − bad"))
+    points, p = float(row.split("|")[4]), float(row.split("|")[5])
+    assert points > 50
+    assert p == pytest.approx(2 / 2**4)  # four speakers, all in favour
+
+
+def test_compare_tells_runs_of_one_name_apart_and_finds_no_difference(make_run: MakeRun) -> None:
+    run = make_run("x")
+    copy = Path(shutil.copytree(run, run.parent / "copy"))
+    text = compare([run, copy])
+    assert f"toy ({run})" in text
+    assert f"toy ({copy})" in text
+    row = next(line for line in text.splitlines() if "−" in line and line.startswith("| toy"))
+    assert [cell.strip() for cell in row.split("|")[4:8]] == ["+0.0", "1.0000", "+0.0", "1.0000"]
+
+
+def test_compare_says_why_a_pair_has_no_test(make_run: MakeRun) -> None:
+    runs = [
+        make_run("x", name="a"),
+        make_run("y", name="b", folds=3, split="groups:3"),
+        make_run("z", name="c", classes=("anger", "sadness")),
+    ]
+    text = compare(runs)
+    assert "a and b: no paired test: the systems were tested on different utterances" in text
+    assert "a and c: no paired test: the systems have different classes" in text
+    assert "Paired tests" not in text
+    assert "**The runs differ in split:** a: groups:2; b: groups:3; c: groups:2." in text
+    assert "**The runs differ in classes:**" in text
+
+
+def test_compare_refuses_an_unfinished_run(make_run: MakeRun) -> None:
+    runs = [make_run("x"), make_run("y")]
+    (runs[1] / "result.json").unlink()
+    with pytest.raises(RunError, match="not finished"):
+        compare(runs)
+
+
+@pytest.mark.usefixtures("no_ink")
+def test_a_failed_write_keeps_the_old_report(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    before = write_report(run).read_bytes()
+
+    def broken(*_: object) -> bytes:
+        raise RunError("no ink")
+
+    monkeypatch.setattr(report, "_png", broken)
+    with pytest.raises(RunError, match="no ink"):
+        write_report(run)
+    assert (run / "report" / "report.md").read_bytes() == before

@@ -1,0 +1,239 @@
+"""Numbers in tables against hand-made results."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from emodarts.reports.tables import (
+    class_table,
+    escape,
+    fold_table,
+    markdown_table,
+    operation_table,
+    paired_table,
+    result_table,
+)
+from emodarts.space.genotype import Edge, Genotype
+from emodarts.training.metrics import UA_DEFINITION, WA_DEFINITION
+
+CONFUSION = [[8, 2, 0], [3, 1, 0], [0, 0, 0]]
+
+
+def fold(number: int, ua: float, absent: list[str] | None = None) -> dict[str, Any]:
+    seeds = [
+        {"seed": s, "ua": ua + d, "epoch": 7 + s, "parameters": 1000 + s}
+        for s, d in ((0, -0.1), (4, 0.1))
+    ]
+    return {
+        "fold": number,
+        "n_test": 7,
+        "ua": ua,
+        "wa": 0.5,
+        "macro_f1": 0.25,
+        "absent_classes": absent or [],
+        "test_speakers": [f"s{number}{k}" for k in range(6)],
+        "seeds": seeds,
+    }
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    values = {
+        "name": "toy",
+        "parameters": 61234.0,
+        "multiply_adds": 12_345_678,
+        "notice": "",
+        "warnings": [],
+        "seeds": [0, 4],
+        "classes": ["anger", "sadness", "fear"],
+        "confusion": CONFUSION,
+        "ua": 0.7654,
+        "wa": 0.71,
+        "macro_f1": 0.6,
+        "ua_sd_folds": 0.0234,
+        "wa_sd_folds": 0.03,
+        "macro_f1_sd_folds": 0.04,
+        "ua_sd_seeds": 0.0111,
+        "pooled": {
+            "ua": 0.75,
+            "ua_interval": [0.701, 0.799],
+            "bootstrap_samples": 5000,
+            "bootstrap_unit": "speaker",
+        },
+        "baselines": {
+            "majority": {"ua": 1 / 3, "wa": 0.5, "macro_f1": 0.2},
+            "chance": {"ua": 1 / 3, "wa": 1 / 3, "macro_f1": 0.3},
+        },
+        "folds": [fold(0, 0.5), fold(1, 0.75, ["fear", "anger"])],
+    }
+    return {**values, **changes}
+
+
+def cells(table: str) -> dict[str, dict[str, str]]:
+    """Rows of the first Markdown table by first cell and column."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    header, _, *rows = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines
+    ]
+    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+
+
+def test_result_table_is_in_percent_with_spread_and_interval() -> None:
+    row = cells(result_table([result()]))["toy"]
+    assert row == {
+        "system": "toy",
+        "parameters": "61,234",
+        "multiply-adds": "12.35 M",
+        "UA %": "76.5 ± 2.3",
+        "sd over seeds": "1.1",
+        "WA %": "71.0 ± 3.0",
+        "macro F1 %": "60.0 ± 4.0",
+        "pooled UA % (95 % interval)": "75.0 (70.1 to 79.9)",
+    }
+
+
+def test_one_fold_and_one_seed_show_no_spread() -> None:
+    single = {f"{m}_sd_folds": None for m in ("ua", "wa", "macro_f1")}
+    pooled = {**result()["pooled"], "ua_interval": None}
+    one = result(**single, ua_sd_seeds=None, seeds=[0], pooled=pooled, multiply_adds=None)
+    row = cells(result_table([one]))["toy"]
+    assert "sd over seeds" not in row
+    assert (row["UA %"], row["WA %"]) == ("76.5", "71.0")
+    assert row["pooled UA % (95 % interval)"] == "75.0"
+    assert row["multiply-adds"] == "–"
+
+
+def test_baselines_follow_the_systems_once_in_a_fixed_order() -> None:
+    table = cells(result_table([result(), result(name="other")]))
+    assert list(table) == ["toy", "other", "baseline: chance", "baseline: majority answer"]
+    assert table["baseline: majority answer"]["UA %"] == "33.3"
+    assert table["baseline: majority answer"]["WA %"] == "50.0"
+
+
+def test_differing_baselines_name_their_run() -> None:
+    other = result(name="other")
+    other["baselines"] = {**other["baselines"], "chance": {"ua": 0.25, "wa": 0.25, "macro_f1": 0.2}}
+    table = cells(result_table([result(), other]))
+    assert table["baseline: chance (toy)"]["UA %"] == "33.3"
+    assert table["baseline: chance (other)"]["UA %"] == "25.0"
+    assert "baseline: majority answer" in table
+
+
+def test_notices_and_warnings_stand_beside_the_scores() -> None:
+    text = result_table([result(notice="made-up speech", warnings=["few speakers"])])
+    assert "**Notice:** made-up speech" in text
+    assert "**Warning:** few speakers" in text
+    both = [result(notice="made-up speech"), result(name="b", notice="made-up speech")]
+    assert "**Notice:** made-up speech (toy, b)" in result_table(both)
+
+
+def test_definitions_stand_under_every_table() -> None:
+    test = {
+        "n_speakers": 9,
+        "n_utterances": 1200,
+        "ua": {"difference": 0.0123, "p": 0.25},
+        "wa": {"difference": -0.02, "p": 0.0039},
+    }
+    tables = [
+        result_table([result()]),
+        fold_table(result()),
+        class_table(result()),
+        paired_table({("a", "b"): test}),
+    ]
+    for table in tables:
+        assert UA_DEFINITION in table
+        assert WA_DEFINITION in table
+
+
+def test_fold_table() -> None:
+    table = cells(fold_table(result()))
+    assert table["1"] == {
+        "fold": "1",
+        "test speakers": "s10, s11, s12, s13 and 2 more",
+        "utterances": "7",
+        "UA %": "75.0",
+        "WA %": "50.0",
+        "macro F1 %": "25.0",
+        "UA % of each seed": "65.0, 85.0",
+        "parameters": "1,000, 1,004",
+        "chosen epoch": "7, 11",
+        "absent classes": "fear, anger",
+    }
+    assert table["0"]["absent classes"] == "none"
+    assert "Seeds, in order: 0, 4" in fold_table(result())
+
+
+def test_class_table() -> None:
+    text = class_table(result())
+    table = cells(text)
+    assert table["anger"] == {
+        "class": "anger",
+        "recall %": "80.0",
+        "precision %": "72.7",  # 8 / 11
+        "F1 %": "76.2",  # 16 / 21
+        "true": "10",
+        "predicted": "11",
+        "right": "8",
+    }
+    assert table["sadness"]["recall %"] == "25.0"
+    assert [table["fear"][k] for k in ("recall %", "precision %", "F1 %")] == ["–"] * 3
+    assert "each utterance counts 2 times" in text
+
+
+def test_paired_table() -> None:
+    test = {
+        "n_speakers": 9,
+        "n_utterances": 1200,
+        "ua": {"difference": 0.0123, "p": 0.25},
+        "wa": {"difference": -0.02, "p": 0.0039},
+    }
+    text = paired_table({("a", "b"): test})
+    assert cells(text)["a − b"] == {
+        "difference": "a − b",
+        "speakers": "9",
+        "utterances": "1,200",
+        "UA, points": "+1.2",
+        "p (UA)": "0.2500",
+        "WA, points": "-2.0",
+        "p (WA)": "0.0039",
+    }
+    assert "not corrected" not in text
+    assert "not corrected" in paired_table({("a", "b"): test, ("a", "c"): test})
+
+
+def test_operation_table_counts_edges() -> None:
+    def cell(first: str, second: str) -> tuple[tuple[Edge, ...], ...]:
+        return ((Edge(first, 0), Edge(second, 1)),)
+
+    cnn = cell("skip_connect", "skip_connect")
+    genotypes = [
+        Genotype(cnn, cell("max_pool_3x3", "dil_conv_3x3")),
+        Genotype(cnn, cell("max_pool_3x3", "skip_connect"), cell("lstm_1", "skip_connect")),
+    ]
+    table = cells(operation_table(genotypes))
+    assert list(table) == ["max_pool_3x3", "skip_connect", "dil_conv_3x3", "lstm_1"]
+    assert table["skip_connect"] == {
+        "operation": "skip_connect",
+        "normal": "4",
+        "reduction": "1",
+        "sequence": "1",
+    }
+    assert "sequence" not in operation_table(genotypes[:1])
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [("a|b", "a\\|b"), ("<b>\n x", "\\<b> x"), ("[a]*`\\", "\\[a\\]\\*\\`\\\\")],
+)
+def test_text_cannot_break_a_table(text: str, escaped: str) -> None:
+    assert escape(text) == escaped
+
+
+def test_markdown_tables_are_aligned() -> None:
+    assert markdown_table(["a", "n"], [["x|y", "1"]]).splitlines() == [
+        "| a    |   n |",
+        "| ---- | --: |",
+        "| x\\|y |   1 |",
+    ]

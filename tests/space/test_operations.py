@@ -1,0 +1,139 @@
+"""Candidates of both spaces: shapes, time, independence of utterances."""
+
+import pytest
+import torch
+from torch import nn
+
+from emodarts.errors import ShapeError
+from emodarts.space.cell import Cell, MixedOperation, all_sources
+from emodarts.space.cnn_ops import CNN_BUILDERS, FactorisedReduce
+from emodarts.space.genotype import CNN_OPERATIONS, NONE, SEQUENCE_OPERATIONS, SEQUENCE_SPACES
+from emodarts.space.sequence_ops import Recurrent, TimeAttention, build_sequence_operation
+
+REAL_SEQUENCE_OPERATIONS = [name for name in SEQUENCE_OPERATIONS if name != NONE]
+
+
+def test_there_are_8_cnn_and_14_sequence_candidates() -> None:
+    assert len(CNN_OPERATIONS) == 8
+    assert len(SEQUENCE_OPERATIONS) == 14
+    assert set(CNN_BUILDERS) == set(CNN_OPERATIONS) - {NONE}
+    for name, operations in SEQUENCE_SPACES.items():
+        assert set(operations) <= set(SEQUENCE_OPERATIONS)
+        assert {"skip_connect", "none"} <= set(operations)
+        if name != "all":
+            assert all(o.startswith((name, "skip", "none")) for o in operations)
+    assert not any("att" in name for name in (*SEQUENCE_SPACES["lstm"], *SEQUENCE_SPACES["rnn"]))
+
+
+@pytest.mark.parametrize("name", CNN_BUILDERS)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(8, 12), (7, 5), (1, 1)])
+def test_cnn_operations_keep_channels_and_divide_maps_by_the_stride(
+    name: str, stride: int, size: tuple[int, int]
+) -> None:
+    operation = CNN_BUILDERS[name](6, stride, True).eval()
+    out = operation(torch.randn(2, 6, *size))
+    assert out.shape == (2, 6, *(-(-s // stride) for s in size))
+
+
+def test_separable_convolutions_have_the_layers_of_darts() -> None:
+    sep, dil = CNN_BUILDERS["sep_conv_5x5"](4, 2, False), CNN_BUILDERS["dil_conv_3x3"](4, 1, False)
+    kinds = [type(m).__name__ for m in sep.children()]
+    assert kinds == ["ReLU", "Conv2d", "Conv2d", "BatchNorm2d"] * 2
+    convolutions = [m for m in sep.children() if isinstance(m, nn.Conv2d)]
+    assert [(c.kernel_size[0], c.stride[0], c.groups) for c in convolutions] == [
+        (5, 2, 4),
+        (1, 1, 1),
+        (5, 1, 4),
+        (1, 1, 1),
+    ]
+    dilated = next(m for m in dil.children() if isinstance(m, nn.Conv2d))
+    assert dilated.dilation == (2, 2)
+    assert not any(p.requires_grad and p.dim() == 1 for p in sep.parameters())  # no affine BN
+
+
+def test_factorised_reduce_sees_even_and_odd_positions() -> None:
+    reduce = FactorisedReduce(1, 2, affine=False).eval()
+    nn.init.ones_(reduce.even.weight)
+    assert reduce.odd is not None
+    nn.init.ones_(reduce.odd.weight)
+    x = torch.arange(1.0, 26.0).view(1, 1, 5, 5)
+    out = reduce(x) * torch.sqrt(torch.tensor(1.0 + reduce.norm.eps))
+    torch.testing.assert_close(out[0, 0], x[0, 0, ::2, ::2])
+    expected = torch.zeros(3, 3)
+    expected[:2, :2] = x[0, 0, 1::2, 1::2]
+    torch.testing.assert_close(out[0, 1], expected)
+
+
+@pytest.mark.parametrize("name", REAL_SEQUENCE_OPERATIONS)
+def test_sequence_operations_keep_shape_and_refuse_what_is_no_sequence(name: str) -> None:
+    operation = build_sequence_operation(name, 6)
+    assert operation(torch.randn(3, 5, 6)).shape == (3, 5, 6)
+    with pytest.raises(ShapeError, match=r"\(3, 6\)"):
+        operation(torch.randn(3, 6))
+
+
+@pytest.mark.parametrize("name", REAL_SEQUENCE_OPERATIONS)
+def test_sequence_operations_run_over_time_and_never_over_the_batch(name: str) -> None:
+    operation = build_sequence_operation(name, 6).eval()
+    x = torch.randn(4, 5, 6)
+    changed = x.clone()
+    changed[1, 2] += 1.0
+    difference = (operation(changed) - operation(x)).abs().amax(dim=2)  # (B, T)
+    assert torch.all(difference[[0, 2, 3]] == 0)
+    assert difference[1, 2] > 0
+    if name == "skip_connect":
+        assert torch.all(difference[1, [0, 1, 3, 4]] == 0)
+    elif "att" in name:  # bidirectional: the change is seen everywhere
+        assert torch.all(difference[1] > 0)
+    else:
+        assert torch.all(difference[1, :2] == 0)
+        assert torch.all(difference[1, 2:] > 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "layers", "directions"),
+    [("lstm_3", nn.LSTM, 3, 1), ("rnn_4", nn.RNN, 4, 1), ("lstm_att_2", nn.LSTM, 2, 2)],
+)
+def test_names_say_kind_layers_and_direction(
+    name: str, kind: type, layers: int, directions: int
+) -> None:
+    operation = build_sequence_operation(name, 6)
+    assert isinstance(operation, Recurrent)
+    assert isinstance(operation.recurrent, kind)
+    assert operation.recurrent.num_layers == layers
+    assert operation.recurrent.bidirectional == (directions == 2)
+    assert (operation.attention is not None) == (directions == 2)
+
+
+def test_attention_is_a_softmax_over_time() -> None:
+    attention = TimeAttention(3)
+    x = torch.randn(2, 7, 3)
+    scores = x @ attention.score.weight[0] + attention.score.bias  # (B, T)
+    weights = scores.exp() / scores.exp().sum(dim=1, keepdim=True)
+    torch.testing.assert_close(attention(x), torch.einsum("bt,btc->bc", weights, x))
+
+
+def test_mixed_operation_is_the_weighted_sum_without_none() -> None:
+    names = ("a", NONE, "b")
+    mixed = MixedOperation(names, [nn.Identity(), nn.Flatten(0, -1)])
+    x = torch.randn(5)
+    out = mixed(x, torch.tensor([0.2, 0.5, 0.3]))
+    torch.testing.assert_close(out, 0.5 * x)
+
+
+def test_cell_sums_edges_and_joins_nodes() -> None:
+    class Scale(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.factor * x
+
+    sources = all_sources(2)
+    assert sources == ((0, 1), (0, 1, 2))
+    cell = Cell((nn.Identity(), nn.Identity()), sources, [Scale(f) for f in (1, 2, 3, 4, 5)], 1)
+    a, b = torch.randn(2, 3), torch.randn(2, 3)
+    first = a + 2 * b
+    torch.testing.assert_close(cell(a, b), torch.cat([first, 3 * a + 4 * b + 5 * first], dim=1))
