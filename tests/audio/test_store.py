@@ -216,13 +216,24 @@ def test_whole_file_of_another_shape_or_type_is_computed_again(
     assert torch.equal(extract(utterances[:1], SPEC, folder).features, first.features)
 
 
-def test_pickle_is_refused(utterances: list[Utterance], folder: Path) -> None:
+class _MakesFolder:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_nothing_is_unpickled(utterances: list[Utterance], folder: Path, tmp_path: Path) -> None:
     first = extract(utterances[:1], SPEC, folder)
     (path,) = stored(folder)
-    np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+    np.save(path, np.array([_MakesFolder(tmp_path / "trap")], dtype=object), allow_pickle=True)
     data = path.read_bytes()
     path.write_bytes(data + hashlib.sha256(data).digest())
     assert torch.equal(extract(utterances[:1], SPEC, folder).features, first.features)
+    assert not (tmp_path / "trap").exists()
 
 
 def test_files_lie_in_shards_and_numpy_reads_them(
@@ -337,6 +348,15 @@ def test_skip_bad_returns_the_good_ones(utterances: list[Utterance], folder: Pat
     assert result.contents == tuple(before.contents[i] for i in good)
     assert [name for name, _ in result.bad] == ["u1", "u4"]
     assert "no such file" in result.bad[0][1]
+
+
+def test_bad_ones_keep_the_order_asked_for(utterances: list[Utterance], folder: Path) -> None:
+    late = [replace(utterances[0], name=f"late{i}", start=100.0 + i) for i in range(2)]
+    utterances[1].path.unlink()
+    rows = [late[0], utterances[1], utterances[2], late[1]]
+    result = extract(rows, SPEC, folder, skip_bad=True)
+    assert [name for name, _ in result.bad] == ["late0", "u1", "late1"]
+    assert [u.name for u in result.utterances] == ["u2"]
 
 
 def test_skip_bad_with_nothing_good(utterances: list[Utterance], folder: Path) -> None:

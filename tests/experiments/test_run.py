@@ -16,7 +16,7 @@ from emodarts.batches import Part, class_indices
 from emodarts.corpora import Corpus, load_corpus
 from emodarts.errors import AudioError, GenotypeError, RecipeError, RunError, SplitError
 from emodarts.experiments.run import Options, load_dataset, run
-from emodarts.experiments.trial import Dataset, Trial, search_trial, train_trial
+from emodarts.experiments.trial import Trial, search_trial, train_trial
 from emodarts.models.bundle import load_bundle
 from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Silent

@@ -154,6 +154,17 @@ def test_crowded_cells_stay_clear(nodes: int) -> None:
     assert len(read_edges(figure)["normal"]) == 2 * nodes
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_line_from_above_enters_the_upper_box(first: int) -> None:
+    """In whatever order a node lists its edges, its two lines do not cross."""
+    edges = {0: Edge("max_pool_3x3", 0), 1: Edge("avg_pool_3x3", 1)}
+    cell = ((edges[first], edges[1 - first]),)
+    texts = draw_genotype(Genotype(cell, cell)).axes[0].texts
+    height = {t.get_text(): -t.get_position()[1] for t in reversed(texts)}
+    assert height["$c_{k-2}$"] > height["$c_{k-1}$"]
+    assert height["max_pool_3x3"] > height["avg_pool_3x3"]
+
+
 def test_every_operation_has_its_label_family_and_colour() -> None:
     figure = draw_genotype(Genotype(crowded("max_pool_3x3", 1), crowded("dil_conv_3x3", 1)))
     texts = [t.get_text() for t in figure.axes[0].texts]

@@ -103,10 +103,21 @@ def test_equal_genotypes_are_drawn_once(make_run: MakeRun) -> None:
 @pytest.mark.usefixtures("no_ink")
 def test_random_cells_without_a_sequence_network(make_run: MakeRun) -> None:
     text = write_report(make_run(strategy="random", sequence=False)).read_text()
-    assert "Cells drawn at random" in text
+    assert "Genotypes: drawn at random." in text
     assert "## Search" not in text
     assert "alphas.png" not in text
     assert "lstm" not in text.split("## Cells")[1]
+
+
+@pytest.mark.usefixtures("no_ink")
+def test_a_given_genotype_is_not_called_searched(make_run: MakeRun) -> None:
+    run = make_run()
+    assert "Genotypes: searched (300 epochs, order 2)." in write_report(run).read_text()
+    for path in [*run.glob("fold-*/seed-*/search.csv"), *run.glob("fold-*/seed-*/alphas.json")]:
+        path.unlink()
+    text = write_report(run).read_text()
+    assert "Genotypes: given, not searched." in text
+    assert "## Search" not in text
 
 
 @pytest.mark.usefixtures("no_ink")

@@ -191,7 +191,7 @@ def two_by_two() -> list[Prediction]:
         (0, 0): "aab",  # UA 1, WA 1
         (0, 1): "aba",  # UA 1/4, WA 1/3
         (1, 0): "ab",  # UA 1/2, WA 1/2
-        (1, 1): "aa",  # UA 1, WA 1
+        (1, 1): "bb",  # UA 0, WA 0
     }
     return [
         said(f"{fold}-{i}", label, predicted, speaker=f"s{fold}-{i % 2}", fold=fold, seed=seed)
@@ -202,13 +202,13 @@ def two_by_two() -> list[Prediction]:
 
 def test_means_are_over_folds_of_the_mean_over_seeds() -> None:
     result = aggregate(two_by_two(), AB)
-    ua = [(1 + 0.25) / 2, (0.5 + 1) / 2]
-    wa = [(1 + 1 / 3) / 2, (0.5 + 1) / 2]
+    ua = [(1 + 0.25) / 2, (0.5 + 0) / 2]
+    wa = [(1 + 1 / 3) / 2, (0.5 + 0) / 2]
     assert result["ua"] == pytest.approx(np.mean(ua))
     assert result["wa"] == pytest.approx(np.mean(wa))
     assert result["ua_sd_folds"] == pytest.approx(np.std(ua, ddof=1))
     assert result["wa_sd_folds"] == pytest.approx(np.std(wa, ddof=1))
-    assert result["ua_sd_seeds"] == pytest.approx(np.std([(1 + 0.5) / 2, (0.25 + 1) / 2], ddof=1))
+    assert result["ua_sd_seeds"] == pytest.approx(np.std([(1 + 0.5) / 2, (0.25 + 0) / 2], ddof=1))
     assert [f["ua"] for f in result["folds"]] == pytest.approx(ua)
     assert [s["ua"] for s in result["folds"][0]["seeds"]] == pytest.approx([1, 0.25])
     assert result["folds"][1]["absent_classes"] == ["b"]
@@ -220,7 +220,7 @@ def test_every_utterance_counts_once() -> None:
     result = aggregate(two_by_two(), AB)
     assert result["n_test"] == 5
     assert [f["n_test"] for f in result["folds"]] == [3, 2]
-    assert result["confusion"] == [[6, 2], [1, 1]]  # 5 utterances x 2 seeds
+    assert result["confusion"] == [[4, 4], [1, 1]]  # 5 utterances x 2 seeds
 
 
 def test_pooled_scores_are_those_of_one_big_set() -> None:
@@ -286,6 +286,17 @@ def test_bootstrap_has_the_standard_error_of_a_mean() -> None:
     assert samples.shape == (metrics.BOOTSTRAP_SAMPLES, 3)
     assert samples[:, 1].mean() == pytest.approx(0.8, abs=0.003)
     assert samples[:, 1].std() == pytest.approx(np.sqrt(0.8 * 0.2 / n), rel=0.05)
+
+
+def test_interval_covers_95_percent() -> None:
+    """WA of resampled speakers with one utterance each is Binomial(100, 0.8) / 100.
+
+    Its 2.5 and 97.5 % points are 72 and 88 (cdf at 87: 0.9747), its 5 and 95 % points 73, 86.
+    """
+    predictions = [said(f"{i}", "a", "ab"[i < 20], speaker=f"s{i}") for i in range(100)]
+    low, high = aggregate(predictions, AB)["pooled"]["wa_interval"]
+    assert low == pytest.approx(0.72, abs=0.005)
+    assert high == pytest.approx(0.875, abs=0.0051)
 
 
 def test_resamples_without_a_class_use_the_present_ones() -> None:
@@ -394,8 +405,8 @@ def test_paired_test_is_symmetric_and_averages_over_seeds() -> None:
     forward, backward = paired_test(a, b, AB), paired_test(b, a, AB)
     assert forward["wa"]["difference"] == pytest.approx(-backward["wa"]["difference"])
     assert forward["wa"]["p"] == pytest.approx(backward["wa"]["p"])
-    # WA by speaker with seeds 0 and 1: 1 and 1/2, 1 and 0, 1 and 1, 0 and 1.
-    expected = np.mean([3 / 4 - 1, 1 / 2 - 1, 1 - 1, 1 / 2 - 0])
+    # WA by speaker with seeds 0 and 1: 1 and 1/2, 1 and 0, 1 and 0, 0 and 0.
+    expected = np.mean([3 / 4 - 1, 1 / 2 - 1, 1 / 2 - 1, 0 - 0])
     assert forward["wa"]["difference"] == pytest.approx(expected)
 
 

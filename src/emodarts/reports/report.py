@@ -85,13 +85,16 @@ def write_report(run: Path) -> Path:
     """
     result = load_result(run)
     recipe = load_recipe(run / "recipe.yaml")
+    searched = [folder for folder in _trials(run, result) if (folder / "search.csv").exists()]
+    origin = _origin(recipe, bool(searched))
     figures: dict[str, Figure] = {}
     sections = [
         f"# {tables.escape(result['name'])} on {tables.escape(result['corpus'])}",
         *_result_section(run, result, figures),
-        *_setup_section(run, result, recipe),
-        *_cells_section(result, recipe, figures),
-        *_curves_section(run, result, recipe, figures),
+        *_setup_section(run, result, recipe, origin),
+        *_cells_section(result, origin, figures),
+        *_training_section(run, result, figures),
+        *_search_section(searched, recipe, figures),
     ]
     folder = run / FOLDER
     for name, figure in figures.items():
@@ -143,7 +146,14 @@ def _optimistic_line(run: Path, result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> list[str]:
+def _origin(recipe: Recipe, searched: bool) -> str:
+    """Where the genotypes come from: a recipe can search, but a run can be given one."""
+    if searched:
+        return f"searched ({recipe.search.epochs} epochs, order {recipe.search.order})"
+    return "drawn at random" if recipe.search.strategy == "random" else "given, not searched"
+
+
+def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe, origin: str) -> list[str]:
     data = _read_object(run / "data.json", "n_utterances", "n_speakers", "digest")
     environment = _read_object(run / "environment.json")
     facts = {
@@ -155,6 +165,7 @@ def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> list
         "protocol": result["protocol"],
         "seeds": ", ".join(map(str, result["seeds"])),
         **_recipe_facts(recipe),
+        "genotypes": origin,
         "data digest": data["digest"],
     }
     return [
@@ -169,15 +180,12 @@ def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> list
 
 
 def _recipe_facts(recipe: Recipe) -> dict[str, str]:
-    search, training = recipe.search, recipe.training
-    found = f"{search.epochs} epochs, order {search.order}" if search.strategy == "darts" else ""
     return {
         "features": f"{recipe.features.kind}, {recipe.features.n_features} x "
         f"{recipe.features.n_frames} (frequency x time), {recipe.features.duration:g} s at "
         f"{recipe.features.sample_rate} Hz",
         "SeqNN": recipe.network.seqnn.mode,
-        "search": ", ".join(filter(None, (search.strategy, found))),
-        "training": f"{training.epochs} epochs, epoch chosen by {training.select}",
+        "training": f"{recipe.training.epochs} epochs, epoch chosen by {recipe.training.select}",
     }
 
 
@@ -203,9 +211,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _cells_section(
-    result: Mapping[str, Any], recipe: Recipe, figures: dict[str, Figure]
-) -> list[str]:
+def _cells_section(result: Mapping[str, Any], origin: str, figures: dict[str, Figure]) -> list[str]:
     """Draw the cells of each fold's first seed; equal ones once."""
     found = {
         (fold["fold"], seed["seed"]): Genotype.from_dict(seed["genotype"])
@@ -215,11 +221,10 @@ def _cells_section(
     }
     if not found:
         return []
-    how = {"darts": "found by the search", "random": "drawn at random"}[recipe.search.strategy]
     sections = [
         "## Cells",
-        f"Cells {how}. How often each operation was chosen, over {len(found)} genotype(s) of all "
-        "folds and seeds:",
+        f"Genotypes: {origin}. How often each operation occurs in those of all {len(found)} folds "
+        "and seeds:",
         tables.operation_table(list(found.values())),
     ]
     first_seed = result["seeds"][0]
@@ -235,22 +240,26 @@ def _cells_section(
     return sections
 
 
-def _curves_section(
-    run: Path, result: Mapping[str, Any], recipe: Recipe, figures: dict[str, Figure]
+def _training_section(
+    run: Path, result: Mapping[str, Any], figures: dict[str, Figure]
 ) -> list[str]:
-    trials = _trials(run, result)
-    training = [read_curve(folder / "training.csv", epoch) for folder, epoch in trials.items()]
-    figure = plots.training_figure(training)
-    sections = [
+    trials = _trials(run, result).items()
+    curves = [read_curve(folder / "training.csv", epoch) for folder, epoch in trials]
+    figure = plots.training_figure(curves)
+    return [
         "## Training",
         _image(figures, "training.png", figure, "Loss and UA over the training epochs"),
         "Faint lines are folds and seeds, bold ones their mean.",
     ]
-    searched = [folder for folder in trials if (folder / "search.csv").exists()]
+
+
+def _search_section(
+    searched: Sequence[Path], recipe: Recipe, figures: dict[str, Figure]
+) -> list[str]:
     if not searched:
-        return sections
+        return []
     figure = plots.search_figure([read_curve(folder / "search.csv") for folder in searched])
-    sections += [
+    sections = [
         "## Search",
         _image(figures, "search.png", figure, "Loss, UA, skips and entropy over the search epochs"),
     ]

@@ -37,15 +37,17 @@ def escape(text: object) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out a Markdown table that is also aligned as plain text; numbers to the right."""
-    cells = [list(header), *[[escape(cell) for cell in row] for row in rows]]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    lines = [
-        [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(padded)]
-        for padded in (zip(row, widths, strict=True) for row in cells)
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+    """Lay out a Markdown table that also reads well as plain text; numbers stand to the right."""
+    body = [[escape(cell) for cell in row] for row in rows]
+    columns = []
+    for name, *cells in zip(header, *body, strict=True):
+        width = max(3, len(name), *map(len, cells))
+        if cells and all(re.match(r"[-+–]?[0-9]|–$", cell) for cell in cells):
+            rule = "-" * (width - 1) + ":"
+            columns.append([name.rjust(width), rule, *(cell.rjust(width) for cell in cells)])
+        else:
+            columns.append([name.ljust(width), "-" * width, *(c.ljust(width) for c in cells)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
 
 
 def percent(value: float | None) -> str:

@@ -1,0 +1,118 @@
+"""Bundles: what goes in comes out, and what was altered is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from emodarts import files
+from emodarts.batches import Normalisation
+from emodarts.errors import BundleError
+from emodarts.models.bundle import Bundle, load_bundle, save_bundle
+from emodarts.models.network import SearchedNetwork
+from emodarts.recipe import CNNSpec, FeatureSpec, FixedSeqNN, NetworkSpec
+from emodarts.search.derive import random_genotype
+
+FEATURES = FeatureSpec(sample_rate=8000, duration=1.0, n_fft=256, hop_length=128, n_mels=16)
+
+
+@pytest.fixture
+def bundle() -> Bundle:
+    torch.manual_seed(0)
+    spec = NetworkSpec(
+        cnn=CNNSpec(cells=3, nodes=2, channels=2), seqnn=FixedSeqNN(mode="fixed", width=4)
+    )
+    genotype = random_genotype(spec, torch.Generator().manual_seed(0))
+    network = SearchedNetwork(genotype, spec, 16, 3, auxiliary=True)
+    network(torch.randn(4, 1, 16, 15))
+    return Bundle(
+        network.eval(),
+        FEATURES,
+        Normalisation(torch.randn(16), torch.rand(16) + 0.5),
+        ("a", "b", "c"),
+        {"corpus": "toy"},
+    )
+
+
+def test_round_trip_is_exact(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path / "model", bundle)
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "model.json",
+        "model.safetensors",
+    ]
+    loaded = load_bundle(tmp_path / "model")
+    assert (loaded.features, loaded.classes, loaded.genotype, loaded.origin) == (
+        bundle.features,
+        bundle.classes,
+        bundle.genotype,
+        bundle.origin,
+    )
+    assert loaded.network.auxiliary is None
+    features = torch.randn(5, 1, 16, 15)
+    assert torch.equal(loaded.probabilities(features), bundle.probabilities(features))
+    torch.testing.assert_close(loaded.probabilities(features).sum(dim=1), torch.ones(5))
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_missing_file_is_named(bundle: Bundle, tmp_path: Path, name: str) -> None:
+    save_bundle(tmp_path, bundle)
+    (tmp_path / name).unlink()
+    with pytest.raises(BundleError, match=name):
+        load_bundle(tmp_path)
+
+
+def test_altered_weights_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path, bundle)
+    path = tmp_path / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(BundleError, match=r"model\.safetensors was altered"):
+        load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["b", "a", "c"]}, "was altered"),
+        ({"format": "emodarts.model/9"}, "legal: 'emodarts.model/1'"),
+    ],
+)
+def test_an_altered_description_is_refused(
+    bundle: Bundle, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    save_bundle(tmp_path, bundle)
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(BundleError, match=message):
+        load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"surprise": 1}, "surprise"),
+        ({"genotype": {"format": "emodarts.genotype/1"}}, "no 'normal' cell"),
+        ({"classes": ["a", "b"]}, "do not fit"),
+        ({"mean": "zero"}, "mean"),
+    ],
+)
+def test_a_description_with_a_right_digest_is_checked_all_the_same(
+    bundle: Bundle, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    save_bundle(tmp_path, bundle)
+    path = tmp_path / "model.json"
+    value = {k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"} | change
+    path.write_text(json.dumps({**value, "sha256": files.digest_of(value)}))
+    with pytest.raises(BundleError, match=message):
+        load_bundle(tmp_path)
+
+
+def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such model"):
+        load_bundle(tmp_path / "nowhere")
+    (tmp_path / "model.json").write_text("[1, 2")
+    with pytest.raises(BundleError, match="not JSON: line 1"):
+        load_bundle(tmp_path)

@@ -1,0 +1,131 @@
+"""Stretches of a file: windows, pieces, and that each is heard alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emodarts.batches import Normalisation
+from emodarts.errors import AudioError, EmodartsError
+from emodarts.models.bundle import Bundle
+from emodarts.models.network import SearchedNetwork
+from emodarts.recipe import CNNSpec, FeatureSpec, NetworkSpec, SearchedSeqNN
+from emodarts.search.derive import random_genotype
+from emodarts.serving.predict import Model, find_audio, piece_starts, windows
+
+FEATURES = FeatureSpec(sample_rate=8000, duration=1.0, n_fft=256, hop_length=128, n_mels=16)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    spec = NetworkSpec(
+        cnn=CNNSpec(cells=3, nodes=1, channels=2),
+        seqnn=SearchedSeqNN(space="lstm", cells=1, nodes=1, width=4),
+    )
+    network = SearchedNetwork(random_genotype(spec, torch.Generator().manual_seed(0)), spec, 16, 3)
+    network(torch.randn(8, 1, 16, 15))
+    return Model(
+        Bundle(
+            network.eval(),
+            FEATURES,
+            Normalisation(torch.zeros(16), 20 * torch.ones(16)),
+            ("a", "b", "c"),
+        )
+    )
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    samples = np.random.default_rng(seed).standard_normal(round(8000 * seconds))
+    return (0.1 * samples).astype(np.float32)
+
+
+def test_a_long_stretch_is_the_mean_of_its_pieces(model: Model) -> None:
+    sound = noise(2.2)
+    pieces = [sound[start : start + 8000] for start in (0, 4000, 8000, 9600)]
+    assert piece_starts(len(sound), 8000) == [0, 4000, 8000, 9600]
+    expected = np.mean([model.probabilities(piece) for piece in pieces], axis=0)
+    np.testing.assert_allclose(model.probabilities(sound), expected, atol=1e-6)
+    assert model.probabilities(sound).sum() == pytest.approx(1)
+
+
+def test_a_short_stretch_is_padded_with_silence_at_its_end(model: Model) -> None:
+    sound = noise(0.4)
+    padded = np.concatenate([sound, np.zeros(8000 - len(sound), np.float32)])
+    assert np.array_equal(model.probabilities(sound), model.probabilities(padded))
+
+
+def test_windows_are_heard_as_if_they_were_files(model: Model, tmp_path: Path) -> None:
+    sound = noise(3.0)
+    soundfile.write(tmp_path / "a.wav", sound, 8000, subtype="FLOAT")
+    answers = model.predict(tmp_path / "a.wav", window=1.0, hop=1.0)
+    assert [(a.start, a.end) for a in answers] == [(0, 1), (1, 2), (2, 3)]
+    for k, answer in enumerate(answers):
+        alone = model.probabilities(sound[8000 * k : 8000 * (k + 1)])
+        assert list(answer.probabilities.values()) == alone.tolist()
+        assert answer.label == model.classes[int(alone.argmax())]
+
+
+def test_channels_are_averaged_and_rates_converted(model: Model, tmp_path: Path) -> None:
+    sound = noise(1.0)
+    soundfile.write(tmp_path / "a.wav", sound, 8000, subtype="FLOAT")
+    stereo = np.column_stack([2 * sound, np.zeros_like(sound)])
+    soundfile.write(tmp_path / "b.wav", stereo, 8000, subtype="FLOAT")
+    first, second = (model.predict(tmp_path / name)[0] for name in ("a.wav", "b.wav"))
+    assert list(first.probabilities.values()) == pytest.approx(list(second.probabilities.values()))
+
+
+@given(
+    st.floats(0.01, 100),
+    st.one_of(st.none(), st.floats(0.05, 50)),
+    st.one_of(st.none(), st.floats(0.05, 50)),
+)
+def test_windows_begin_at_0_advance_by_the_hop_and_end_with_the_sound(
+    duration: float, window: float | None, hop: float | None
+) -> None:
+    spans = list(windows(duration, window, hop))
+    assert spans[0][0] == 0
+    assert all(0 <= start < end <= duration for start, end in spans)
+    if window is not None:
+        assert all(end - start <= window + 1e-9 for start, end in spans)
+        if hop is None or hop <= window:
+            assert spans[-1][1] == duration
+    for (first, _), (second, _) in zip(spans, spans[1:], strict=False):
+        assert second - first == pytest.approx(hop or window)
+
+
+@given(st.integers(1, 5000), st.integers(1, 800))
+def test_pieces_cover_every_sample(n_samples: int, piece: int) -> None:
+    starts = piece_starts(n_samples, piece)
+    heard = np.zeros(max(n_samples, piece), bool)
+    for start in starts:
+        heard[start : start + piece] = True
+    assert heard[:n_samples].all()
+    assert n_samples <= piece or starts[-1] + piece == n_samples
+    assert len(set(starts)) == len(starts)
+
+
+def test_folders_are_searched_and_files_taken_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("b.wav", "a.FLAC", "deep/c.mp3", "notes.txt"):
+        (tmp_path / name).touch()
+    odd = tmp_path / "notes.txt"
+    assert find_audio([tmp_path, odd]) == [
+        tmp_path / "a.FLAC",
+        tmp_path / "b.wav",
+        tmp_path / "deep" / "c.mp3",
+        odd,
+    ]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(AudioError, match="holds no audio file"):
+        find_audio([tmp_path / "none"])
+
+
+def test_impossible_windows_are_refused(model: Model, tmp_path: Path) -> None:
+    for window, hop in [(0.0, None), (-1.0, None), (float("nan"), None), (1.0, 0.0), (None, 1.0)]:
+        with pytest.raises(EmodartsError, match="legal"):
+            model.predict(tmp_path / "a.wav", window, hop)

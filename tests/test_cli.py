@@ -1,0 +1,359 @@
+"""The real command line, in processes of their own: help, runs, answers, bad input."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+COMMANDS = ("demo", "corpora", "run", "search", "train", "predict", "report")
+
+
+def emodarts(
+    *arguments: str | Path, code: int = 0, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command and check its exit code."""
+    done = subprocess.run(
+        [sys.executable, "-m", "emodarts", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=540,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def refused(*arguments: str | Path, cwd: Path | None = None) -> str:
+    """Run a command that must end with one clear sentence and exit code 2."""
+    done = emodarts(*arguments, code=2, cwd=cwd)
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert done.stdout == ""
+    return errors[0]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_recipe_file: Path, tiny_emodb: Path, cache: Path) -> tuple[str | Path, ...]:
+    return (tiny_recipe_file, "--corpus", "emodb", "--root", tiny_emodb, "--cache", cache)
+
+
+@pytest.fixture(scope="session")
+def finished(tiny: tuple[str | Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "run"
+    emodarts("run", *tiny, "--out", out)
+    return out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_complete_and_has_an_example(command: str) -> None:
+    text = emodarts(command, "--help").stdout
+    assert f"Example:  emodarts {command}" in text
+    options = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", text, re.M)
+    assert "--help" in options
+    for line in re.findall(r"^  (--[a-z-]+(?: \S+)?)\s*$", text, re.M):
+        following = text.split(line, 1)[1].splitlines()[1]
+        assert following.startswith("     "), f"{line} has no description"
+
+
+def test_help_of_the_whole_lists_every_command_and_loads_nothing_heavy() -> None:
+    text = emodarts("--help").stdout
+    assert all(re.search(rf"^  {command} ", text, re.M) for command in COMMANDS)
+    code = (
+        "import sys, emodarts.cli\n"
+        "try: emodarts.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'sklearn', 'matplotlib', 'pydantic', 'yaml',"
+        " 'soundfile'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_version() -> None:
+    assert re.fullmatch(r"emodarts \d+\.\d+\.\d+\n", emodarts("--version").stdout)
+
+
+def test_corpora_lists_readers_and_counts_a_corpus(tiny_emodb: Path) -> None:
+    assert {"emodb", "synthetic"} <= set(json.loads(emodarts("corpora", "--json").stdout))
+    assert "Berlin Database" in emodarts("corpora").stdout
+    place = ("corpora", "--corpus", "emodb", "--root", tiny_emodb)
+    value = json.loads(emodarts(*place, "--json").stdout)
+    assert value["corpus"] == "emodb"
+    assert value["utterances"] == 72
+    assert value["classes"] == dict.fromkeys(("anger", "happiness", "neutral", "sadness"), 18)
+    assert value["speakers"]["03"] == 12
+    assert value["skipped"] == []
+    assert re.search(r"classes +anger +18", emodarts(*place).stdout)
+
+
+def test_run_ends_with_a_table_that_defines_its_scores(finished: Path) -> None:
+    done = emodarts("report", finished)
+    for text in ("UA: unweighted accuracy", "WA: weighted accuracy", "chance", "majority"):
+        assert text in done.stdout
+    reported = re.search(r"Report: (\S+)", done.stdout)
+    assert reported is not None
+    report = Path(reported[1])
+    images = re.findall(r"\]\(([^)]+\.png)\)", report.read_text())
+    assert images
+    assert all((report.parent / image).read_bytes()[:4] == b"\x89PNG" for image in images)
+
+
+def test_same_recipe_in_another_process_gives_the_same_result(
+    finished: Path, tiny: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    done = emodarts("run", *tiny, "--out", tmp_path / "again", "--json")
+    assert json.loads(done.stdout) == json.loads((finished / "result.json").read_text())
+    assert same_outcome(finished, tmp_path / "again")
+
+
+def same_outcome(a: Path, b: Path) -> bool:
+    """Whether two runs found the same genotypes, scores, predictions and weights."""
+    names = ["result.json", "predictions.csv"]
+    for trial in sorted(p.parent.relative_to(a) for p in a.glob("fold-*/seed-*/result.json")):
+        names += [
+            str(trial / name)
+            for name in (
+                "genotype.json",
+                "alphas.json",
+                "result.json",
+                "predictions.csv",
+                "model/model.safetensors",
+                "model/model.json",
+            )
+        ]
+    assert len(names) > 2
+    return all((a / name).read_bytes() == (b / name).read_bytes() for name in names)
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.is_file() else 0
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_resumed_ends_as_one_never_killed(
+    tiny: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    """SIGKILL in the search of fold 0, in its training, and in the search of fold 1."""
+    longer = ("--set", "search.epochs=12", "--set", "training.epochs=40", "--folds", "0,1")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    emodarts("run", *tiny, *longer, "--out", whole)
+    command = [sys.executable, "-m", "emodarts", "run", *map(str, tiny), *longer, "--out", killed]
+    moments = [
+        ("fold-0/seed-0/search.csv", 4, "fold-0/seed-0/genotype.json"),
+        ("fold-0/seed-0/training.csv", 6, "fold-0/seed-0/result.json"),
+        ("fold-1/seed-0/search.csv", 3, "fold-1/seed-0/genotype.json"),
+    ]
+    for watched, lines, not_yet in moments:
+        with subprocess.Popen(
+            [str(part) for part in command] + (["--resume"] if killed.exists() else []),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            deadline = time.monotonic() + 300
+            while lines_of(killed / watched) < lines:
+                assert process.poll() is None, "the run ended before it could be killed"
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            os.kill(process.pid, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        assert not (killed / not_yet).exists(), "killed too late to show anything"
+    emodarts("run", *tiny, *longer, "--out", killed, "--resume")
+    assert same_outcome(whole, killed)
+
+
+def test_search_and_train_are_the_halves_of_a_run(
+    finished: Path, tiny: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "halves"
+    printed = emodarts("search", *tiny, "--out", out).stdout.split()
+    assert printed == [str(out / f"fold-{k}" / "seed-0" / "genotype.json") for k in range(3)]
+    emodarts("train", *tiny, "--out", out, "--resume")
+    assert same_outcome(finished, out)
+
+
+def test_train_makes_the_model_to_deploy(
+    finished: Path, tiny: tuple[str | Path, ...], tiny_emodb: Path, tmp_path: Path
+) -> None:
+    genotype = finished / "fold-0" / "seed-0" / "genotype.json"
+    done = emodarts(
+        "train", *tiny, "--genotype", genotype, "--all-data", "--out", tmp_path / "deploy"
+    )
+    model = Path(done.stdout.strip())
+    assert model == tmp_path / "deploy" / "seed-0" / "model"
+    emodarts("predict", model, next(tiny_emodb.iterdir()))
+
+
+@pytest.fixture(scope="session")
+def model(finished: Path) -> Path:
+    return finished / "fold-0" / "seed-0" / "model"
+
+
+def test_predict_in_three_formats(model: Path, tiny_emodb: Path) -> None:
+    files = sorted(tiny_emodb.iterdir())[:3]
+    lines = emodarts("predict", model, *files, "--format", "json").stdout.splitlines()
+    objects = [json.loads(line) for line in lines]
+    assert [o["file"] for o in objects] == [str(f) for f in files]
+    for value in objects:
+        assert set(value) == {"file", "start", "end", "label", "probabilities"}
+        assert (value["start"], value["end"]) == (0, 1)
+        assert sum(value["probabilities"].values()) == pytest.approx(1)
+        assert value["label"] == max(value["probabilities"], key=value["probabilities"].get)
+    text = emodarts("predict", model, *files, "--format", "csv").stdout
+    for row, value in zip(csv.DictReader(io.StringIO(text)), objects, strict=True):
+        assert row["file"] == value["file"]
+        assert float(row["p_anger"]) == value["probabilities"]["anger"]
+    table = emodarts("predict", model, *files).stdout.splitlines()
+    assert table[0].split() == ["file", "start", "end", "label", *objects[0]["probabilities"]]
+    assert table[1].split()[3] == objects[0]["label"]
+
+
+def test_predict_windows_and_folders(model: Path, tiny_emodb: Path, tmp_path: Path) -> None:
+    parts = [soundfile.read(p)[0] for p in sorted(tiny_emodb.iterdir())[:5]]
+    soundfile.write(tmp_path / "long.flac", np.concatenate(parts), 8000)
+    done = emodarts("predict", model, tmp_path, "--window", "2", "--hop", "1.5", "--format", "json")
+    spans = [(o["start"], o["end"]) for o in map(json.loads, done.stdout.splitlines())]
+    assert spans == [(0, 2), (1.5, 3.5), (3, 5)]
+
+
+def test_predict_answers_the_good_files_and_names_the_bad(
+    model: Path, tiny_emodb: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.wav").write_text("not a sound")
+    good = next(tiny_emodb.iterdir())
+    (tmp_path / "b.wav").write_bytes(good.read_bytes())
+    done = emodarts("predict", model, tmp_path, tmp_path / "c.wav", "--format", "json", code=2)
+    assert [json.loads(line)["file"] for line in done.stdout.splitlines()] == [
+        str(tmp_path / "b.wav")
+    ]
+    assert "a.wav: cannot be decoded" in done.stderr
+    assert "c.wav: no such file" in done.stderr
+    assert "2 of 3 files could not be heard" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_real_utterance_sounds_the_same_in_any_format(emodb_root: Path, tmp_path: Path) -> None:
+    """Search and train on real speech; the same sound as 48 kHz stereo FLAC and as MP3."""
+    out = tmp_path / "run"
+    emodarts(
+        "run",
+        "quick",
+        *("--corpus", "emodb", "--root", emodb_root, "--out", out, "--cache", tmp_path / "cache"),
+        *("--folds", "0", "--set", "search.epochs=3", "--set", "search.order=1"),
+        *("--set", "training.epochs=6", "--set", "network.cnn.channels=4"),
+    )
+    result = json.loads((out / "result.json").read_text())
+    assert result["ua"] > 0.3  # chance is 0.25; after six epochs it has begun to hear
+    speaker = result["folds"][0]["test_speakers"][0]
+    utterance = sorted((emodb_root / "wav").glob(f"{speaker}*Wa.wav"))[0]
+    sound, rate = soundfile.read(utterance)
+    resampled = soxr.resample(sound, rate, 48000)
+    soundfile.write(tmp_path / "a.flac", np.column_stack([resampled, resampled]), 48000)
+    soundfile.write(tmp_path / "a.mp3", sound, rate)
+    done = emodarts(
+        "predict",
+        out / "fold-0" / "seed-0" / "model",
+        *(utterance, tmp_path / "a.flac", tmp_path / "a.mp3"),
+        *("--format", "json"),
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len({a["label"] for a in answers}) == 1
+    for answer in answers[1:]:
+        for name, p in answer["probabilities"].items():
+            assert p == pytest.approx(answers[0]["probabilities"][name], abs=0.05)
+
+
+def bad_recipe(folder: Path, text: str) -> Path:
+    path = folder / "bad.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("serch: {epochs: 3}", "unknown key 'serch' (did you mean 'search'?)"),
+        ("search: {epochs: many}", "search.epochs: 'many'"),
+        ("network: {cnn: {cells: 0}}", "network.cnn.cells: 0"),
+        ("features: {duration: 0.1, hop_length: 512, n_mels: 16}", "leave nothing of time"),
+        ("search: [", "not valid YAML"),
+    ],
+)
+def test_bad_recipes_are_refused(tiny_emodb: Path, tmp_path: Path, text: str, message: str) -> None:
+    recipe = bad_recipe(tmp_path, text)
+    error = refused(
+        *("run", recipe, "--corpus", "emodb", "--root", tiny_emodb, "--out", tmp_path / "out")
+    )
+    assert message in error
+    assert str(recipe) in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_bad_input_is_refused(
+    tiny: tuple[str | Path, ...], tiny_emodb: Path, model: Path, tmp_path: Path
+) -> None:
+    out = ("--out", tmp_path / "out")
+    recipe = tiny[0]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    twice = tmp_path / "twice"
+    for folder in (twice, twice / "copy"):
+        folder.mkdir()
+        (folder / "03a01Wa.wav").write_bytes((tiny_emodb / "03a01Wa.wav").read_bytes())
+    future = tmp_path / "future.json"
+    cell = [[["max_pool_3x3", 0], ["skip_connect", 5]]]
+    value: dict[str, Any] = {"format": "emodarts.genotype/1", "normal": cell, "reduction": cell}
+    future.write_text(json.dumps(value))
+    in_emodb = ("--corpus", "emodb", "--root")
+    for arguments, message in [
+        (("run", recipe, *in_emodb, tmp_path / "nowhere", *out), "nowhere"),
+        (("run", recipe, *in_emodb, empty, *out), "03a01Wa.wav"),
+        (("run", recipe, *in_emodb, twice, *out), "'03a01Wa' in"),
+        (("run", recipe, "--corpus", "emobd", *out), "did you mean 'emodb'?"),
+        (("run", "quik", "--corpus", "emodb", *out), "give a YAML file or one of"),
+        (("run", *tiny, "--split", "groups:7", *out), "groups:2 to groups:6"),
+        (("run", *tiny, "--split", "random", *out), "legal: speaker, session, groups:K"),
+        (("run", *tiny, "--folds", "0,x", *out), "--folds '0,x'"),
+        (("run", *tiny, "--set", "search.epochs", *out), "legal: KEY=VALUE"),
+        (("run", *tiny, "--device", "tpu", *out), "tpu"),
+        (("train", *tiny, "--genotype", future, *out), "an edge from state 5"),
+        (("predict", empty, tiny_emodb), "model.json"),
+        (("predict", model, empty), "holds no audio file"),
+        (("predict", model, tiny_emodb, "--hop", "1"), "hop is given without window"),
+        (("predict", model, tiny_emodb, "--window", "0"), "more than 0"),
+        (("report", empty), str(empty)),
+        (("corpora", "--root", empty), "--root needs --corpus"),
+    ]:
+        assert message in refused(*arguments), arguments
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = emodarts("predict", tmp_path, tmp_path, "--debug", code=1)
+    assert "Traceback" in done.stderr
+    assert "BundleError" in done.stderr
+
+
+def test_usage_errors_have_exit_code_2() -> None:
+    emodarts("run", code=2)
+    emodarts("predict", "--nonsense", code=2)
+    emodarts("dance", code=2)
