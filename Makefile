@@ -1,8 +1,10 @@
 # Every target sets up what it needs in .venv; a fresh machine needs Python and make only.
 
 PYTHON ?= python3
-# Parallel test processes (0: none) and extra arguments of pytest, e.g. ARGS="-k recipe".
+# Parallel test processes (0: none), threads of each, and extra arguments of pytest, e.g.
+# ARGS="-k recipe". Two processes of one thread do not fight for two cores.
 WORKERS ?= 2
+THREADS ?= 1
 ARGS ?=
 
 VENV := .venv
@@ -21,7 +23,7 @@ demo: $(VENV)/.core  ## Search, train, test, report and predict on made-up speec
 	$(BIN)/emodarts demo --out demo
 
 test: $(VENV)/.dev  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 lint: $(VENV)/.dev  ## Check format and style
 	$(BIN)/ruff format --check .

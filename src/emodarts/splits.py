@@ -203,9 +203,7 @@ def _inner_speakers(
         )
     classes = set(labels.tolist())
     n_parts = min(_INNER_VALIDATION_PARTS, n_groups)
-    for train, validation in _stratified_groups(
-        n_parts, labels.tolist(), groups.tolist(), seed
-    ):
+    for train, validation in _stratified_groups(n_parts, labels.tolist(), groups.tolist(), seed):
         both = (set(labels[train].tolist()), set(labels[validation].tolist()))
         if len(validation) and both == (classes, classes):
             return _indices(development[train]), _indices(development[validation])

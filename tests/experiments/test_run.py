@@ -215,10 +215,10 @@ def test_a_directory_in_use_is_refused(
     out, _ = finished
     with pytest.raises(RunError, match="not empty; give --resume"):
         start(tiny_recipe, corpus, out, tmp_path)
+    changed = tiny_recipe.model_copy(
+        update={"search": tiny_recipe.search.model_copy(update={"epochs": 9})}
+    )
     with pytest.raises(RunError, match="run of another recipe"):
-        changed = tiny_recipe.model_copy(
-            update={"search": tiny_recipe.search.model_copy(update={"epochs": 9})}
-        )
         start(changed, corpus, out, tmp_path, resume=True)
     foreign = tmp_path / "foreign"
     foreign.mkdir()

@@ -1,5 +1,6 @@
 """Stretches of a file: windows, pieces, and that each is heard alone."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_windows_begin_at_0_advance_by_the_hop_and_end_with_the_sound(
         assert all(end - start <= window + 1e-9 for start, end in spans)
         if hop is None or hop <= window:
             assert spans[-1][1] == duration
-    for (first, _), (second, _) in zip(spans, spans[1:], strict=False):
+    for (first, _), (second, _) in pairwise(spans):
         assert second - first == pytest.approx(hop or window)
 
 

@@ -1,0 +1,168 @@
+"""Accuracy and cost of the second-order gradient: exact, or the difference quotient.
+
+    python benchmarks/hessian.py [--json FILE]
+
+Errors are relative to the exact gradient in float64 on a supernet of the size of `quick`, at its
+start and after some steps, on made-up features. Costs are ratios to a first-order step of
+alphas, each measured in a process of its own, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from emodarts import files
+from emodarts.recipe import load_recipe
+from emodarts.runtime import describe_environment
+from emodarts.search.gradients import (
+    Batch,
+    LookAhead,
+    first_order_gradient,
+    second_order_gradient,
+)
+from emodarts.search.supernet import Supernet
+
+EPSILONS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+STEPS = (0, 30)
+N_CLASSES = 4
+STEP = LookAhead(0.025, 0.9, 3e-4, {})
+METHODS = ("first order", "finite difference", "exact")
+
+
+def build() -> tuple[Supernet, int, int]:
+    """The supernet of `quick`, and the size of its features."""
+    recipe = load_recipe("quick")
+    n_features, n_frames = recipe.features.n_features, recipe.features.n_frames
+    torch.manual_seed(0)
+    return Supernet(recipe.network, n_features, N_CLASSES).train(), n_features, n_frames
+
+
+class Batches:
+    """Noisy class prototypes, so that there is something to learn."""
+
+    def __init__(self, n_features: int, n_frames: int, size: int = 16) -> None:
+        self.generator = torch.Generator().manual_seed(0)
+        shape = (N_CLASSES, 1, n_features, n_frames)
+        self.prototypes = torch.randn(shape, generator=self.generator)
+        self.size = size
+
+    def draw(self) -> Batch:
+        """Features (B, 1, F, T) and targets (B,)."""
+        targets = torch.randint(N_CLASSES, (self.size,), generator=self.generator)
+        clean = self.prototypes[targets]
+        return 0.7 * clean + torch.randn(clean.shape, generator=self.generator), targets
+
+
+def gradient(
+    method: str, supernet: Supernet, train: Batch, validation: Batch, eps: float
+) -> Tensor:
+    """Gradient of all alphas in one vector."""
+    loss = functional.cross_entropy
+    if method == "first order":
+        found, _ = first_order_gradient(supernet, validation, loss)
+    else:
+        found, _ = second_order_gradient(
+            supernet,
+            train,
+            validation,
+            loss,
+            STEP,
+            hessian="exact" if method == "exact" else "finite_difference",
+            epsilon=eps,
+        )
+    return torch.cat([g.flatten().double() for g in found.values()])
+
+
+def measure_accuracy() -> list[dict[str, Any]]:
+    """Relative errors after each number of training steps."""
+    rows = []
+    for steps in STEPS:
+        supernet, n_features, n_frames = build()
+        batches = Batches(n_features, n_frames, 8)
+        optimiser = torch.optim.SGD(supernet.parameters(), lr=0.025, momentum=0.9)
+        for _ in range(steps):
+            features, targets = batches.draw()
+            optimiser.zero_grad()
+            functional.cross_entropy(supernet(features), targets).backward()
+            torch.nn.utils.clip_grad_norm_(supernet.parameters(), 5.0)
+            optimiser.step()
+        rows.append({"steps": steps, **errors(supernet, batches.draw(), batches.draw())})
+    return rows
+
+
+def errors(supernet: Supernet, train: Batch, validation: Batch) -> dict[str, float]:
+    """Relative errors of each method in float32 against the exact one in float64."""
+    # Masks are drawn in the precision of the pass: without dropout both precisions agree.
+    supernet.network.dropout.p = 0.0
+    double = copy.deepcopy(supernet).double()
+    in_double = [(features.double(), targets) for features, targets in (train, validation)]
+    reference = gradient("exact", double, *in_double, 1.0)
+    asked = [("first order", "first order", 1.0), ("exact float32", "exact", 1.0)]
+    asked += [(f"eps {eps:g}", "finite difference", eps) for eps in EPSILONS]
+    found = {}
+    for name, method, eps in asked:
+        difference = gradient(method, supernet, train, validation, eps) - reference
+        found[name] = float(difference.norm() / reference.norm())
+    return found
+
+
+def cost(method: str) -> tuple[float, float]:
+    """Seconds (median of three) and peak memory in bytes of a step of alphas."""
+    supernet, n_features, n_frames = build()
+    batches = Batches(n_features, n_frames)
+    train, validation = batches.draw(), batches.draw()
+    gradient("first order", supernet, train, validation, 0.3)
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        gradient(method, supernet, train, validation, 0.3)
+        seconds.append(time.perf_counter() - begun)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return statistics.median(seconds), peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def measure_cost() -> dict[str, dict[str, float]]:
+    """Time and peak memory of each method over those of first order."""
+    found = {}
+    for method in METHODS:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found[method] = pool.apply(cost, (method,))
+    seconds, peak = found["first order"]
+    return {m: {"time_ratio": s / seconds, "memory_ratio": p / peak} for m, (s, p) in found.items()}
+
+
+def main() -> None:
+    """Print both tables, and write them as JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    costs, accuracy = measure_cost(), measure_accuracy()
+    print("step of alphas   time  peak memory (over first order)")
+    for method, ratios in costs.items():
+        print(f"{method:16} {ratios['time_ratio']:4.1f}  {ratios['memory_ratio']:4.1f}")
+    for row in accuracy:
+        print(f"\nrelative error after {row['steps']} steps")
+        for name, value in row.items():
+            if name != "steps":
+                print(f"{name:16} {value:.1e}")
+    if arguments.json is not None:
+        environment = describe_environment(torch.device("cpu"))
+        result = {"cost": costs, "accuracy": accuracy, "environment": environment}
+        files.write_text(arguments.json, json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
