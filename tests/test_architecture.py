@@ -168,6 +168,8 @@ def test_the_check_itself_passes(text: str) -> None:
 
 @pytest.mark.parametrize("name", emodarts.__all__)
 def test_public_name_can_be_imported(name: str) -> None:
+    # Importing a module sets it as an attribute of its package, over a function of that name.
+    assert f"emodarts.{name}" not in MODULES, f"{name} is a module too; call one otherwise"
     assert getattr(importlib.import_module("emodarts"), name).__doc__
     assert name in dir(emodarts)
 

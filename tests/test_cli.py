@@ -186,6 +186,7 @@ def test_search_and_train_are_the_halves_of_a_run(
     out = tmp_path / "halves"
     printed = emodarts("search", *tiny, "--out", out).stdout.split()
     assert printed == [str(out / f"fold-{k}" / "seed-0" / "genotype.json") for k in range(3)]
+    assert all(Path(p).with_name("cells.png").read_bytes()[:4] == b"\x89PNG" for p in printed)
     emodarts("train", *tiny, "--out", out, "--resume")
     assert same_outcome(finished, out)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from emodarts.corpora import load_corpus
     from emodarts.errors import EmodartsError
-    from emodarts.experiments.run import Options, run
+    from emodarts.experiments.run import Options, run, search, train
     from emodarts.recipe import Recipe, load_recipe
     from emodarts.serving.predict import Model
     from emodarts.space.genotype import Genotype
@@ -27,6 +27,8 @@ __all__ = [
     "load_corpus",
     "load_recipe",
     "run",
+    "search",
+    "train",
 ]
 
 _HOMES = {
@@ -38,6 +40,8 @@ _HOMES = {
     "load_corpus": "emodarts.corpora",
     "load_recipe": "emodarts.recipe",
     "run": "emodarts.experiments.run",
+    "search": "emodarts.experiments.run",
+    "train": "emodarts.experiments.run",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -246,7 +247,7 @@ def search(
     skip_bad: SkipBadOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """First half of a run: write a genotype for every fold and seed, train nothing."""
+    """First half of a run: write and draw a genotype for every fold and seed, train nothing."""
     from emodarts.experiments.run import Options
 
     loaded = _load_recipe(recipe, changes, split, protocol, folds, seeds, device)
@@ -353,8 +354,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write the report of a run (Markdown and plots), or compare several runs."""
-    from emodarts.reports.report import compare, load_result, write_report
-    from emodarts.reports.tables import result_table
+    from emodarts.reports.report import compare, load_result
 
     results = [load_result(run) for run in runs]
     if as_json:
@@ -362,9 +362,7 @@ def report(
     elif len(runs) > 1:
         typer.echo(compare(runs))
     else:
-        path = write_report(runs[0])
-        typer.echo(result_table(results))
-        typer.echo(f"\nReport: {path}")
+        _print_report(runs[0], results[0])
 
 
 def _load_recipe(
@@ -420,10 +418,16 @@ def _carry_out(
     elif "trials" in result:
         for trial in result["trials"]:
             place = out if options.all_data else out / f"fold-{trial['fold']}"
-            folder = place / f"seed-{trial['seed']}"
-            typer.echo(str(folder / ("model" if options.train else "genotype.json")))
+            _print_trial(place / f"seed-{trial['seed']}", trained=options.train)
     else:
         _print_report(out, result)
+
+
+def _print_trial(folder: Path, trained: bool) -> None:
+    from emodarts.reports.report import draw_cells
+
+    draw_cells(folder)
+    typer.echo(str(folder / ("model" if trained else "genotype.json")))
 
 
 def _print_report(out: Path, result: dict[str, Any]) -> None:
@@ -480,6 +484,9 @@ def _align(rows: Sequence[Sequence[str]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors of the project's own type end with exit code 2."""
+    # With many small layers, threads that spin while they wait cost nine tenths of the time as
+    # soon as another process wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = _DEBUG in given
     try:

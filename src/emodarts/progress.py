@@ -5,6 +5,7 @@ Everything goes to standard error, so that standard output holds results alone.
 
 from __future__ import annotations
 
+import atexit
 import sys
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -96,6 +97,7 @@ class Bar:
             console=Console(stderr=True),
         )
         self._running = False
+        atexit.register(self.stop)  # whatever ends the process, the cursor comes back
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         """Begin a task; the bar of the one before stays above."""

@@ -25,7 +25,7 @@ READERS: dict[str, Reader] = {
 __all__ = ["READERS", "Corpus", "Reader", "Utterance", "describe_readers", "load_corpus"]
 
 
-def load_corpus(name: str, root: Path | None = None) -> Corpus:
+def load_corpus(name: str, root: str | Path | None = None) -> Corpus:
     """List a corpus by the name of its reader.
 
     Raises
@@ -37,7 +37,7 @@ def load_corpus(name: str, root: Path | None = None) -> Corpus:
         raise CorpusError(
             f"unknown corpus {name!r}{did_you_mean(name, READERS)}; legal: {', '.join(READERS)}"
         )
-    return READERS[name](root)
+    return READERS[name](None if root is None else Path(root))
 
 
 def describe_readers() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -75,11 +75,14 @@ class Options:
 def run(
     recipe: Recipe,
     corpus: Corpus,
-    out: Path,
+    out: str | Path,
     options: Options | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Carry out a recipe on a corpus; return what ``result.json`` in ``out`` holds.
+
+    Half a run, and one that tests on nobody, have no such file: they return
+    ``{"name": ..., "trials": [...]}`` with the genotype of every fold and seed.
 
     Nothing is written to ``out`` before recipe, audio, folds and network have been checked.
 
@@ -88,7 +91,7 @@ def run(
     EmodartsError
         Of the part that found the fault; see :mod:`emodarts.errors`.
     """
-    options, progress = options or Options(), progress or Silent()
+    options, progress, out = options or Options(), progress or Silent(), Path(out)
     _check_directory(out, options)
     if options.resume:
         recipe = _with_recorded_threads(recipe, out)
@@ -114,6 +117,38 @@ def run(
     result = _summarise(recipe, data, header, folds, trials, results)
     files.write_json(out / RESULT, result)
     return result
+
+
+def search(
+    recipe: Recipe,
+    corpus: Corpus,
+    out: str | Path,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> list[Genotype]:
+    """First half of a run: a genotype for every fold and, within it, every seed.
+
+    Raises as :func:`run` does.
+    """
+    half = replace(options or Options(), train=False)
+    found = run(recipe, corpus, out, half, progress)
+    return [Genotype.from_dict(trial["genotype"]) for trial in found["trials"]]
+
+
+def train(
+    recipe: Recipe,
+    corpus: Corpus,
+    out: str | Path,
+    genotype: Genotype | None = None,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Second half of a run, of a given genotype or of those that :func:`search` left in ``out``.
+
+    Returns and raises as :func:`run` does.
+    """
+    half = replace(options or Options(), search=False, genotype=genotype)
+    return run(recipe, corpus, out, half, progress)
 
 
 def load_dataset(

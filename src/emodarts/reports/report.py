@@ -104,6 +104,19 @@ def write_report(run: Path) -> Path:
     return path
 
 
+def draw_cells(trial: Path) -> Path:
+    """Draw the genotype in a trial's folder as ``cells.png`` beside it.
+
+    Raises
+    ------
+    GenotypeError
+        If ``genotype.json`` is missing or broken.
+    """
+    path = trial / "cells.png"
+    files.write_bytes(path, _png(cells.draw_genotype(Genotype.load(trial / "genotype.json"))))
+    return path
+
+
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
