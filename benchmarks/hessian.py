@@ -27,13 +27,13 @@ from torch.nn import functional
 from emodarts import files
 from emodarts.recipe import load_recipe
 from emodarts.runtime import describe_environment
-from emodarts.search.gradients import (
+from emodarts.searching.gradients import (
     Batch,
     LookAhead,
     first_order_gradient,
     second_order_gradient,
 )
-from emodarts.search.supernet import Supernet
+from emodarts.searching.supernet import Supernet
 
 EPSILONS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 STEPS = (0, 30)

@@ -32,7 +32,7 @@ FLOORS = [
     {"corpora"},
     {"splits"},
     {"space"},
-    {"search", "models"},
+    {"searching", "models"},
     {"training"},
     {"experiments"},
     {"reports"},

@@ -21,7 +21,7 @@ from emodarts.models.bundle import load_bundle
 from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Silent
 from emodarts.recipe import Recipe, load_recipe
-from emodarts.search.loop import SearchData, search_genotype
+from emodarts.searching.loop import SearchData, search_genotype
 from emodarts.space.genotype import Genotype
 from emodarts.splits import make_folds, make_parts
 from emodarts.training.loop import train_network

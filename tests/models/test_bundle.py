@@ -13,7 +13,7 @@ from emodarts.errors import BundleError
 from emodarts.models.bundle import Bundle, load_bundle, save_bundle
 from emodarts.models.network import SearchedNetwork
 from emodarts.recipe import CNNSpec, FeatureSpec, FixedSeqNN, NetworkSpec
-from emodarts.search.derive import random_genotype
+from emodarts.searching.derive import random_genotype
 
 FEATURES = FeatureSpec(sample_rate=8000, duration=1.0, n_fft=256, hop_length=128, n_mels=16)
 

@@ -15,8 +15,8 @@ from emodarts.models.count import (
 )
 from emodarts.models.network import DropPath, SearchedNetwork
 from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
-from emodarts.search.derive import random_genotype
-from emodarts.search.supernet import Supernet
+from emodarts.searching.derive import random_genotype
+from emodarts.searching.supernet import Supernet
 
 SEQNNS = {
     "searched": SearchedSeqNN(space="all", cells=2, nodes=2, width=5),

@@ -15,7 +15,7 @@ from emodarts.errors import AudioError, EmodartsError
 from emodarts.models.bundle import Bundle
 from emodarts.models.network import SearchedNetwork
 from emodarts.recipe import CNNSpec, FeatureSpec, NetworkSpec, SearchedSeqNN
-from emodarts.search.derive import random_genotype
+from emodarts.searching.derive import random_genotype
 from emodarts.serving.predict import Model, find_audio, piece_starts, windows
 
 FEATURES = FeatureSpec(sample_rate=8000, duration=1.0, n_fft=256, hop_length=128, n_mels=16)

@@ -10,7 +10,7 @@ from emodarts.batches import Normalisation, Part, class_weights, predict_logits,
 from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Silent
 from emodarts.recipe import CNNSpec, MaskSpec, NetworkSpec, SearchedSeqNN, TrainingSpec
-from emodarts.search.derive import random_genotype
+from emodarts.searching.derive import random_genotype
 from emodarts.training import loop
 from emodarts.training.loop import Trained, epoch_file, learning_rate, mask_features, train_network
 

@@ -22,7 +22,7 @@ from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Progress
 from emodarts.recipe import Recipe
 from emodarts.runtime import derive_seed
-from emodarts.search.loop import SearchData, search_genotype
+from emodarts.searching.loop import SearchData, search_genotype
 from emodarts.space.genotype import Genotype
 from emodarts.splits import Indices, Parts
 from emodarts.training.loop import EPOCHS, Trained, epoch_file, train_network

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, SearchedSeqNN
-from emodarts.search.gradients import (
+from emodarts.searching.gradients import (
     Batch,
     LookAhead,
     first_order_gradient,
@@ -20,7 +20,7 @@ from emodarts.search.gradients import (
     restore_random_state,
     second_order_gradient,
 )
-from emodarts.search.supernet import Supernet
+from emodarts.searching.supernet import Supernet
 
 SPECS = {
     "searched": NetworkSpec(

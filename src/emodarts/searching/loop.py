@@ -35,8 +35,8 @@ from emodarts.events import EventWriter
 from emodarts.progress import Progress
 from emodarts.recipe import NetworkSpec, SearchSpec
 from emodarts.runtime import derive_seed
-from emodarts.search.derive import derive_genotype, random_genotype
-from emodarts.search.gradients import (
+from emodarts.searching.derive import derive_genotype, random_genotype
+from emodarts.searching.gradients import (
     Batch,
     LookAhead,
     first_order_gradient,
@@ -44,7 +44,7 @@ from emodarts.search.gradients import (
     restore_random_state,
     second_order_gradient,
 )
-from emodarts.search.supernet import Supernet
+from emodarts.searching.supernet import Supernet
 from emodarts.space.genotype import Genotype
 
 CHECKPOINT = "search.safetensors"

@@ -19,8 +19,8 @@ from emodarts.recipe import (
     SearchSpec,
     WeightOptimiser,
 )
-from emodarts.search import loop
-from emodarts.search.loop import SearchData, search_genotype
+from emodarts.searching import loop
+from emodarts.searching.loop import SearchData, search_genotype
 from emodarts.space.genotype import Genotype
 
 NETWORK = NetworkSpec(

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from emodarts.search.supernet import Supernet
+from emodarts.searching.supernet import Supernet
 
 #: Features (B, 1, F, T) and class indices (B,).
 Batch = tuple[Tensor, Tensor]

@@ -5,8 +5,8 @@ from collections import Counter
 import torch
 
 from emodarts.recipe import CNNSpec, NetworkSpec, NoSeqNN, SearchedSeqNN
-from emodarts.search.derive import derive_cell, derive_genotype, random_genotype
-from emodarts.search.supernet import alpha_shapes
+from emodarts.searching.derive import derive_cell, derive_genotype, random_genotype
+from emodarts.searching.supernet import alpha_shapes
 from emodarts.space.genotype import CNN_OPERATIONS, Edge
 
 OPERATIONS = ("a", "b", "none")
