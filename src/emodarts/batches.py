@@ -85,17 +85,16 @@ def predict_logits(network: nn.Module, features: Tensor, batch_size: int = 64) -
 def loss_and_ua(logits: Tensor, targets: Tensor) -> tuple[float, float]:
     """Mean cross-entropy, and the mean recall of the classes that occur in ``targets``."""
     loss = float(functional.cross_entropy(logits, targets))
-    right = (logits.argmax(dim=1) == targets).double()
-    recalls = [float(right[targets == k].mean()) for k in torch.unique(targets)]
+    truth = targets.cpu()
+    right = (logits.argmax(dim=1).cpu() == truth).double()
+    recalls = [float(right[truth == k].mean()) for k in torch.unique(truth)]
     return loss, sum(recalls) / len(recalls)
 
 
-def require_finite(loss: float, where: str) -> None:
-    """Raise :class:`TrainingError` if a loss is NaN or infinite."""
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"{where}: the loss is {loss}; lower the learning rate, or clip gradients more"
-        )
+def require_finite(value: float, where: str) -> None:
+    """Raise :class:`TrainingError` if a loss or the norm of a gradient is NaN or infinite."""
+    if not math.isfinite(value):
+        raise TrainingError(f"{where} is {value}; lower the learning rate, or clip gradients more")
 
 
 def class_weights(targets: Tensor, n_classes: int) -> Tensor:

@@ -166,7 +166,7 @@ def test_seeds_and_folds_can_be_chosen(corpus: Corpus, tiny_recipe: Recipe, tmp_
     assert [s["seed"] for s in result["folds"][0]["seeds"]] == [1, 3]
     assert result["ua_sd_folds"] is None
     assert result["ua_sd_seeds"] is not None
-    assert "only 1 folds ran" in result["warnings"][0]
+    assert "not all folds ran: 24 of 72" in result["warnings"][0]
 
 
 @pytest.mark.parametrize(
@@ -227,6 +227,37 @@ def test_a_directory_in_use_is_refused(
         start(tiny_recipe, corpus, foreign, tmp_path, resume=True)
     with pytest.raises(RunError, match="is a file"):
         start(tiny_recipe, corpus, foreign / "thesis.tex", tmp_path)
+
+
+def test_a_resumed_run_keeps_its_device_and_threads(
+    corpus: Corpus, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    out, result = finished
+    recipe = load_recipe(out / "recipe.yaml", ["compute={device: auto}"])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert start(recipe, corpus, out, tmp_path, resume=True) == result
+        assert torch.get_num_threads() == 1  # as recorded
+    finally:
+        torch.set_num_threads(before)
+    more = load_recipe(out / "recipe.yaml", ["compute.threads=2"])
+    with pytest.raises(RunError, match="begun with threads 1"):
+        start(more, corpus, out, tmp_path, resume=True)
+
+
+def test_a_resumed_run_sweeps_up_what_a_killed_one_was_writing(
+    corpus: Corpus, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    out, _ = finished
+    leftover = out / "fold-0" / "seed-0" / f".search.csv.{'0' * 32}"
+    own = out / ".notes"
+    leftover.write_text("half")
+    own.write_text("mine")
+    start(load_recipe(out / "recipe.yaml"), corpus, out, tmp_path, resume=True)
+    assert not leftover.exists()
+    assert own.exists()
+    own.unlink()
 
 
 def test_other_data_is_refused_on_resume(

@@ -35,6 +35,7 @@ SPECS = {
     ),
 }
 LEARNING_RATE = 0.1
+CPU = torch.device("cpu")
 
 
 def batch(seed: int) -> Batch:
@@ -95,9 +96,9 @@ def test_second_order_equals_autograd_through_the_step(
     tolerance: float,
 ) -> None:
     train, validation = batch(1), batch(2)
-    masks = random_state()
+    masks = random_state(CPU)
     expected = exact_by_autograd(supernet, train, validation)
-    restore_random_state(masks)
+    restore_random_state(CPU, masks)
     gradients, _ = second_order_gradient(
         supernet,
         train,
@@ -107,7 +108,7 @@ def test_second_order_equals_autograd_through_the_step(
         hessian=hessian,
         epsilon=epsilon,
     )
-    restore_random_state(masks)
+    restore_random_state(CPU, masks)
     supernet(train[0])  # leaves the generator where the validation pass found it above
     first, _ = first_order_gradient(supernet, validation, functional.cross_entropy)
     error = (flatten(gradients) - expected).norm() / expected.norm()
@@ -119,10 +120,10 @@ def test_second_order_equals_autograd_through_the_step(
 def test_a_wrong_scale_of_the_difference_quotient_would_be_seen(supernet: Supernet) -> None:
     """The published code multiplies by eps where it must divide."""
     train, validation = batch(1), batch(2)
-    masks = random_state()
+    masks = random_state(CPU)
     results = []
     for epsilon in (1e-6, 2e-6):
-        restore_random_state(masks)
+        restore_random_state(CPU, masks)
         gradients, _ = second_order_gradient(
             supernet,
             train,
@@ -164,10 +165,10 @@ def test_dropout_masks_of_the_look_ahead_step_are_those_of_the_training_pass() -
     torch.manual_seed(0)
     supernet = Supernet(SPECS["searched"], 8, 3).double().train()
     train = batch(1)
-    masks = random_state()
+    masks = random_state(CPU)
     with torch.no_grad():
         first = supernet(train[0])
-        restore_random_state(masks)
+        restore_random_state(CPU, masks)
         assert torch.equal(supernet(train[0]), first)
         assert not torch.equal(supernet(train[0]), first)
 

@@ -94,7 +94,8 @@ def run(
     options, progress, out = options or Options(), progress or Silent(), Path(out)
     _check_directory(out, options)
     if options.resume:
-        recipe = _with_recorded_threads(recipe, out)
+        files.remove_leftovers(out)
+        recipe = _with_recorded_compute(recipe, out)
     device = configure(recipe.compute)
     if recipe.labels is not None:
         corpus = corpus.select(recipe.labels)
@@ -217,15 +218,20 @@ def _check_directory(out: Path, options: Options) -> None:
         raise RunError(f"{out} is not empty and holds no run ({RECIPE} is missing)")
 
 
-def _with_recorded_threads(recipe: Recipe, out: Path) -> Recipe:
-    """Threads change the last bits of a sum, so a resumed run keeps the count it began with."""
+def _with_recorded_compute(recipe: Recipe, out: Path) -> Recipe:
+    """Device and threads change the last bits of a sum, so a resumed run keeps what it had."""
     if not (out / ENVIRONMENT).is_file():
         return recipe
-    threads = files.read_json(out / ENVIRONMENT, RunError).get("threads")
-    if recipe.compute.threads is None and isinstance(threads, int):
-        compute = recipe.compute.model_copy(update={"threads": threads})
-        return recipe.model_copy(update={"compute": compute})
-    return recipe
+    recorded = files.read_json(out / ENVIRONMENT, RunError)
+    asked = recipe.compute
+    for key, value in (("device", asked.device), ("threads", asked.threads)):
+        if value not in ("auto", None, recorded.get(key)):
+            raise RunError(
+                f"{out} was begun with {key} {recorded.get(key)}, and a resumed run must end as "
+                f"one never stopped; leave {key} {value} out, or give another --out"
+            )
+    compute = asked.model_copy(update={k: recorded[k] for k in ("device", "threads")})
+    return recipe.model_copy(update={"compute": compute})
 
 
 def _folds(recipe: Recipe, data: Dataset, options: Options) -> list[Fold]:
@@ -372,7 +378,7 @@ def _warnings(
     tested = sum(len(fold.test) for fold in folds)
     if tested < len(data.utterances):
         warnings.append(
-            f"only {len(folds)} folds ran: {tested} of {len(data.utterances)} utterances are tested"
+            f"not all folds ran: {tested} of {len(data.utterances)} utterances are tested"
         )
     if recipe.search.strategy == "random":
         warnings.append("the genotypes were drawn at random, not searched")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,13 +163,11 @@ def train_trial(
         "recipe_digest": recipe.digest(),
         **result,
     }
-    save_bundle(trial.folder / MODEL, Bundle(network, *_rest(bundle), origin=origin))
+    save_bundle(trial.folder / MODEL, replace(bundle, origin=origin))
     files.write_json(path, result)
+    # Only now: a run that is killed before and resumed needs them again.
+    shutil.rmtree(trial.folder / EPOCHS, ignore_errors=True)
     return result
-
-
-def _rest(bundle: Bundle) -> tuple[Any, Normalisation, tuple[str, ...]]:
-    return bundle.features, bundle.normalisation, bundle.classes
 
 
 def _result(trial: Trial, data: Dataset, bundle: Bundle, trained: Trained) -> dict[str, Any]:
@@ -238,4 +236,3 @@ def _write_optimistic(trial: Trial, data: Dataset, bundle: Bundle, trained: Trai
     bundle.network.load_state_dict(chosen, strict=False)
     warning = "optimistic: the epoch is chosen on the test fold, and for each score anew"
     files.write_json(trial.folder / OPTIMISTIC, {**best, "warning": warning})
-    shutil.rmtree(trial.folder / EPOCHS, ignore_errors=True)

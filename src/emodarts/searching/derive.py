@@ -30,7 +30,7 @@ def derive_cell(alpha: Tensor, operations: Sequence[str]) -> CellGenotype:
     alpha : (E, O), rows in the order of :func:`emodarts.space.cell.all_sources`.
     operations : names of the O candidates.
     """
-    weights = torch.softmax(alpha.detach().double().cpu(), dim=-1).tolist()
+    weights = torch.softmax(alpha.detach().cpu().double(), dim=-1).tolist()
     candidates = [k for k, name in enumerate(operations) if name != NONE]
     nodes = 0
     while sum(len(s) for s in all_sources(nodes)) < len(weights):

@@ -101,11 +101,12 @@ def second_order_gradient(
     """
     weights = supernet.weight_parameters()
     alphas = list(supernet.alpha_parameters().values())
-    masks = random_state()
+    device = train[0].device
+    masks = random_state(device)
     exact = hessian == "exact"
 
     def train_loss() -> Tensor:
-        restore_random_state(masks)
+        restore_random_state(device, masks)
         return loss(supernet(train[0]), train[1])
 
     with frozen_running_statistics(supernet), _differentiable_twice(exact):
@@ -175,15 +176,10 @@ def _difference_product(
     epsilon: float,
 ) -> list[Tensor]:
     """Central difference of the alpha gradient along ``vector``."""
-    norm = torch.sqrt(
-        sum(
-            (v.double().square().sum() for v in vector if v is not None),
-            start=torch.zeros((), dtype=torch.float64),
-        )
-    )
+    norm = _norm([v for v in vector if v is not None])
     if norm == 0:
         return [torch.zeros_like(a) for a in alphas]
-    eps = epsilon / float(norm)
+    eps = epsilon / norm
     sides = []
     for sign in (1.0, -1.0):
         shifted = [
@@ -196,6 +192,12 @@ def _difference_product(
         (_zeros_if_none(p, a) - _zeros_if_none(n, a)) / (2.0 * eps)
         for p, n, a in zip(*sides, alphas, strict=True)
     ]
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    # Apple's GPUs have no float64.
+    wide = torch.float32 if tensors and tensors[0].device.type == "mps" else torch.float64
+    return float(torch.stack([v.to(wide).square().sum() for v in tensors]).sum().sqrt())
 
 
 def _zeros_if_none(value: Tensor | None, like: Tensor) -> Tensor:
@@ -240,12 +242,16 @@ def _differentiable_twice(needed: bool) -> Iterator[None]:
         yield
 
 
-def random_state() -> list[Tensor]:
-    """State of the generators that draw dropout masks, on the CPU and each GPU."""
-    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+def random_state(device: torch.device) -> list[Tensor]:
+    """State of the generators that draw dropout masks: the CPU's and the device's."""
+    states = [torch.get_rng_state()]
+    if device.type != "cpu":
+        states.append(torch.get_device_module(device).get_rng_state())
+    return states
 
 
-def restore_random_state(state: Sequence[Tensor]) -> None:
+def restore_random_state(device: torch.device, states: Sequence[Tensor]) -> None:
     """Set what :func:`random_state` returned."""
-    torch.set_rng_state(state[0])
-    torch.cuda.set_rng_state_all(state[1:])
+    torch.set_rng_state(states[0])
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states[1])

@@ -162,7 +162,7 @@ class _Searcher:
             if searches:
                 self._step_alphas(train, next(alpha_batches), rate)
             loss, ua = self._step_weights(train)
-            require_finite(loss, f"search epoch {epoch + 1}, step {step + 1}")
+            require_finite(loss, f"search epoch {epoch + 1}, step {step + 1}: the loss")
             total += loss * len(index)
             progress.advance(loss=loss, ua=ua)
         self.epoch += 1
@@ -184,7 +184,8 @@ class _Searcher:
             yield part.batch(index)
 
     def _step_alphas(self, train: Batch, validation: Batch, rate: float) -> None:
-        masks = random_state()
+        device = train[0].device
+        masks = random_state(device)
         loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
         if self.spec.order == 1:
             gradients, _ = first_order_gradient(self.supernet, validation, loss)
@@ -213,7 +214,7 @@ class _Searcher:
             self.alphas[name].grad = gradient
         self.alpha_optimiser.step()
         # The training pass uses the dropout masks that the look-ahead step used.
-        restore_random_state(masks)
+        restore_random_state(device, masks)
 
     def _step_weights(self, train: Batch) -> tuple[float, float]:
         logits = self.supernet(train[0])
@@ -222,7 +223,8 @@ class _Searcher:
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        torch.nn.utils.clip_grad_norm_(parameters, self.spec.weights.gradient_clip)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.spec.weights.gradient_clip)
+        require_finite(float(norm), f"search epoch {self.epoch + 1}: the gradient norm")
         self.weight_optimiser.step()
         return loss_and_ua(logits.detach(), train[1])
 

@@ -136,7 +136,8 @@ class JointNetwork(nn.Module):
                 f"got {tuple(features.shape)}"
             )
         # oneDNN runs depthwise convolutions several times faster in this layout.
-        maps = [self.stem(features.contiguous(memory_format=torch.channels_last))] * 2
+        # `to`, as `contiguous` leaves a map of one channel as it is.
+        maps = [self.stem(features.to(memory_format=torch.channels_last))] * 2
         for name, cell in zip(self.cnn_cell_names, self.cnn_cells, strict=True):
             edge_weights = None if weights is None else weights[name]
             maps.append(self.dropout(cell(maps[-2], maps[-1], edge_weights)))
@@ -146,10 +147,13 @@ class JointNetwork(nn.Module):
         self, maps: Sequence[Tensor], weights: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """The last two CNN maps -> logits ``(B, n_classes)``."""
-        n_frames = maps[-1].shape[3]
-        x = self._to_sequence(maps[-1], n_frames)
+        x = self._to_sequence(maps[-1])
         if len(self.sequence_cells):
-            before = self._to_sequence(maps[-2], n_frames)
+            before = self._to_sequence(maps[-2])
+            if before.shape[1] != x.shape[1]:  # the map before a reduction cell is longer
+                before = functional.avg_pool1d(
+                    before.transpose(1, 2), 2, ceil_mode=True, count_include_pad=False
+                ).transpose(1, 2)
             edge_weights = None if weights is None else weights["sequence"]
             for cell in self.sequence_cells:
                 before, x = x, self.dropout(cell(before, x, edge_weights))
@@ -160,9 +164,7 @@ class JointNetwork(nn.Module):
         logits: Tensor = self.classifier(pooled)
         return logits
 
-    def _to_sequence(self, maps: Tensor, n_frames: int) -> Tensor:
-        """``(B, C, F, T)`` -> ``(B, n_frames, C * F)`` or, with averaged frequency, ``C``."""
+    def _to_sequence(self, maps: Tensor) -> Tensor:
+        """``(B, C, F, T)`` -> ``(B, T, C * F)`` or, with averaged frequency, ``(B, T, C)``."""
         x = maps.mean(dim=2) if self.spec.frequency == "mean" else maps.flatten(1, 2)
-        if x.shape[2] != n_frames:  # the map before a reduction cell is longer
-            x = functional.adaptive_avg_pool1d(x, n_frames)
         return x.transpose(1, 2)

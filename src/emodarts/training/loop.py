@@ -190,11 +190,11 @@ class _Trainer:
             rate = learning_rate(spec, epoch * len(batches) + step, spec.epochs * len(batches))
             features, target = self.train.batch(index)
             loss, out = self._step(mask_features(features, spec.masks), target, rate)
-            require_finite(loss, f"training epoch {epoch + 1}, step {step + 1}")
+            require_finite(loss, f"training epoch {epoch + 1}, step {step + 1}: the loss")
             total += loss * len(index)
             logits.append(out)
             targets.append(target)
-        _, train_ua = loss_and_ua(torch.cat(logits), torch.cat(targets))
+        train_loss, train_ua = loss_and_ua(torch.cat(logits), torch.cat(targets))
         out = predict_logits(self.network, self.validation.features)
         validation_loss, validation_ua = loss_and_ua(out, self.validation.targets)
         right = out.argmax(dim=1) == self.validation.targets
@@ -202,11 +202,12 @@ class _Trainer:
         row = {
             "epoch": self.epoch,
             "learning_rate": rate,
-            "train_loss": total / len(self.train),
+            "objective": total / len(self.train),
+            "train_loss": train_loss,
             "train_ua": train_ua,
             "validation_loss": validation_loss,
             "validation_ua": validation_ua,
-            "validation_wa": float(right.double().mean()),
+            "validation_wa": float(right.cpu().double().mean()),
             "seconds": round(time.monotonic() - begun, 3),
         }
         self.history.append(row)
@@ -229,7 +230,8 @@ class _Trainer:
             loss = loss + spec.auxiliary_weight * criterion(extra)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), spec.gradient_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), spec.gradient_clip)
+        require_finite(float(norm), f"training epoch {self.epoch + 1}: the gradient norm")
         self.optimiser.step()
         return loss.item(), logits.detach()
 
