@@ -72,9 +72,9 @@ def gradient(
     """Gradient of all alphas in one vector."""
     loss = functional.cross_entropy
     if method == "first order":
-        found, _ = first_order_gradient(supernet, validation, loss)
+        found = first_order_gradient(supernet, validation, loss)
     else:
-        found, _ = second_order_gradient(
+        found = second_order_gradient(
             supernet,
             train,
             validation,

@@ -247,7 +247,7 @@ def test_predict_answers_the_good_files_and_names_the_bad(
     ]
     assert "a.wav: cannot be decoded" in done.stderr
     assert "c.wav: no such file" in done.stderr
-    assert "2 of 3 files could not be heard" in done.stderr
+    assert "2 could not be heard; the other 1 are answered" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -151,6 +151,9 @@ def test_impossible_parts_are_refused() -> None:
     single = [u for u in corpus(4) if u.label != "anger" or u.speaker in ("00", "01")]
     with pytest.raises(SplitError, match="no choice of inner validation speakers leaves every"):
         make_parts(single, make_folds(single, "speaker")[0], "full", 0)
+    nine = corpus(3, each=1)[:9]
+    with pytest.raises(SplitError, match="too few"):
+        make_parts(nine, Fold(0, tuple(range(9)), ()), "paper", 0)
     few = corpus(3, each=1)
     with pytest.raises(SplitError, match="too few utterances"):
         make_parts(few[:5], Fold(0, (0, 1, 2, 3, 4), ()), "paper", 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -139,7 +139,9 @@ def demo(
         return
     typer.echo(result_table([result]))
     typer.echo(f"\nA file of an unseen speaker, in truth {unseen.label}:")
-    typer.echo(_answers_as_table(answers))
+    print_answers = _table_printer(result["classes"])
+    print_answers(answers)
+    print_answers([])
     typer.echo(f"\nReport with the found cells: {report}")
     typer.echo(f"Hear a file of yours:        emodarts predict {model} FILE")
 
@@ -330,19 +332,25 @@ def predict(
 
     check_windows(window, hop)
     loaded = Model.load(model)
-    found = find_audio(files)
-    bad = 0
-    answers: list[Answer] = []
-    for path in found:
+    print_answers = _PRINTERS[style](loaded.classes)
+    heard, bad = 0, 0
+    for path in files:
         try:
-            answers += loaded.predict(path, window, hop)
+            found = find_audio(path)
         except EmodartsError as error:
-            bad += 1
+            found, bad = [], bad + 1
             typer.echo(f"error: {error}", err=True)
-    if answers:
-        typer.echo(_FORMATS[style](answers))
+        for file in found:
+            try:
+                print_answers(loaded.predict(file, window, hop))
+                heard += 1
+            except EmodartsError as error:
+                bad += 1
+                typer.echo(f"error: {error}", err=True)
+    print_answers([])
+    if bad and heard:
+        typer.echo(f"error: {bad} could not be heard; the other {heard} are answered", err=True)
     if bad:
-        typer.echo(f"error: {bad} of {len(found)} files could not be heard", err=True)
         raise typer.Exit(2)
 
 
@@ -357,12 +365,11 @@ def report(
     from emodarts.reports.report import compare, load_result
 
     results = [load_result(run) for run in runs]
+    text = compare(runs) if len(runs) > 1 else "\n".join(_report_lines(runs[0], results[0]))
     if as_json:
         _print_json(results[0] if len(results) == 1 else results)
-    elif len(runs) > 1:
-        typer.echo(compare(runs))
     else:
-        _print_report(runs[0], results[0])
+        typer.echo(text)
 
 
 def _load_recipe(
@@ -413,64 +420,79 @@ def _carry_out(
 
     out = out or Path("runs") / f"{recipe.name}-{corpus}"
     result = run(recipe, load_corpus(corpus, root), out, options, for_terminal())
+    if "trials" in result:
+        lines = [_draw_trial(out, trial, options) for trial in result["trials"]]
+    else:
+        lines = _report_lines(out, result)
     if as_json:
         _print_json(result)
-    elif "trials" in result:
-        for trial in result["trials"]:
-            place = out if options.all_data else out / f"fold-{trial['fold']}"
-            _print_trial(place / f"seed-{trial['seed']}", trained=options.train)
     else:
-        _print_report(out, result)
+        typer.echo("\n".join(lines))
 
 
-def _print_trial(folder: Path, trained: bool) -> None:
+def _draw_trial(out: Path, trial: dict[str, Any], options: Options) -> str:
+    """Draw a trial's cells; return the path of what it has made."""
     from emodarts.reports.report import draw_cells
 
+    place = out if options.all_data else out / f"fold-{trial['fold']}"
+    folder = place / f"seed-{trial['seed']}"
     draw_cells(folder)
-    typer.echo(str(folder / ("model" if trained else "genotype.json")))
+    return str(folder / ("model" if options.train else "genotype.json"))
 
 
-def _print_report(out: Path, result: dict[str, Any]) -> None:
+def _report_lines(out: Path, result: dict[str, Any]) -> list[str]:
+    """Write a run's report; return the table and the report's path to print."""
     from emodarts.reports.report import write_report
     from emodarts.reports.tables import result_table
 
     path = write_report(out)
-    typer.echo(result_table([result]))
-    typer.echo(f"\nReport: {path}")
+    return [result_table([result]), "", f"Report: {path}"]
 
 
 def _print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False))
 
 
-def _answers_as_table(answers: Sequence[Answer]) -> str:
-    classes = list(answers[0].probabilities)
+# A printer takes the answers of one file after another, and an empty list at the end.
+_Printer = Callable[[Sequence["Answer"]], None]
+
+
+def _table_printer(classes: Sequence[str]) -> _Printer:
+    """Everything at the end: only then is the width of each column known."""
     rows = [["file", "start", "end", "label", *classes]]
-    for a in answers:
-        shown = [f"{p:.3f}" for p in a.probabilities.values()]
-        rows.append([a.file, f"{a.start:.2f}", f"{a.end:.2f}", a.label, *shown])
-    return _align(rows)
+
+    def print_answers(answers: Sequence[Answer]) -> None:
+        for a in answers:
+            shown = [f"{p:.3f}" for p in a.probabilities.values()]
+            rows.append([a.file, f"{a.start:.2f}", f"{a.end:.2f}", a.label, *shown])
+        if not answers and len(rows) > 1:
+            typer.echo(_align(rows))
+
+    return print_answers
 
 
-def _answers_as_json(answers: Sequence[Answer]) -> str:
-    return "\n".join(json.dumps(a.to_dict(), ensure_ascii=False) for a in answers)
+def _json_printer(classes: Sequence[str]) -> _Printer:
+    def print_answers(answers: Sequence[Answer]) -> None:
+        for a in answers:
+            typer.echo(json.dumps(a.to_dict(), ensure_ascii=False))
+
+    return print_answers
 
 
-def _answers_as_csv(answers: Sequence[Answer]) -> str:
+def _csv_printer(classes: Sequence[str]) -> _Printer:
     import csv
-    import io
 
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ["file", "start", "end", "label", *(f"p_{c}" for c in answers[0].probabilities)]
-    )
-    for a in answers:
-        writer.writerow([a.file, a.start, a.end, a.label, *a.probabilities.values()])
-    return buffer.getvalue().rstrip("\n")
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["file", "start", "end", "label", *(f"p_{name}" for name in classes)])
+
+    def print_answers(answers: Sequence[Answer]) -> None:
+        for a in answers:
+            writer.writerow([a.file, a.start, a.end, a.label, *a.probabilities.values()])
+
+    return print_answers
 
 
-_FORMATS = {"table": _answers_as_table, "json": _answers_as_json, "csv": _answers_as_csv}
+_PRINTERS = {"table": _table_printer, "json": _json_printer, "csv": _csv_printer}
 
 
 def _align(rows: Sequence[Sequence[str]]) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emodarts.errors import EmodartsError, WriteError
+from emodarts.errors import EmodartsError, WriteError, list_some
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -88,13 +88,28 @@ def read_json(path: Path, error: type[EmodartsError]) -> Any:
 def parse_json(text: str, where: str, error: type[EmodartsError]) -> Any:
     """Parse JSON text, raising ``error`` with ``where`` and the line for anything wrong."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as cause:
         raise error(
             f"{where} is not JSON: line {cause.lineno}, column {cause.colno}: {cause.msg}"
         ) from cause
     except (ValueError, RecursionError) as cause:
         raise error(f"{where} is not usable JSON: {cause}") from cause
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number that JSON has")
+
+
+def read_object(path: Path, error: type[EmodartsError], *keys: str) -> dict[str, Any]:
+    """Read a JSON file that must hold an object with ``keys``; raise ``error`` otherwise."""
+    value = read_json(path, error)
+    if not isinstance(value, dict):
+        raise error(f"{path} is not a JSON object")
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise error(f"{path} has no {list_some(missing)}")
+    return value
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:

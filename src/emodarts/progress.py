@@ -27,10 +27,6 @@ class Progress(Protocol):
         """One step is done; ``values`` such as ``loss`` and ``ua`` are shown."""
         ...
 
-    def note(self, text: str) -> None:
-        """Say something once."""
-        ...
-
 
 class Silent:
     """Says nothing."""
@@ -39,9 +35,6 @@ class Silent:
         """Ignore."""
 
     def advance(self, **values: float) -> None:
-        """Ignore."""
-
-    def note(self, text: str) -> None:
         """Ignore."""
 
 
@@ -65,11 +58,7 @@ class Lines:
         left = each * (self._total - self._done)
         parts = [f"{self._task} {self._done}/{self._total}", format_values(values)]
         parts.append(f"{format_seconds(left)} left" if left else f"{now - self._begun:.1f} s")
-        self.note("  ".join(part for part in parts if part))
-
-    def note(self, text: str) -> None:
-        """Print a line."""
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)  # noqa: T201
 
 
 class Bar:
@@ -116,10 +105,6 @@ class Bar:
         self._left -= 1
         if self._left <= 0:
             self.stop()
-
-    def note(self, text: str) -> None:
-        """Print a line above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False)
 
     def stop(self) -> None:
         """Leave the bar as it is and give the cursor back."""

@@ -291,7 +291,8 @@ class TrainingSpec(_Section):
     select: Literal["ua", "loss", "last"] = "ua"
     """What on the inner validation utterances chooses the epoch; ``last`` chooses none."""
     optimistic: bool = False
-    """After the choice, also tell what the best epoch on the test fold would have scored."""
+    """After the choice, also tell what the best epoch on the test fold would have scored; keeps
+    the weights of every epoch on disk until then."""
 
 
 class EvaluationSpec(_Section):
@@ -363,6 +364,11 @@ class Recipe(_Section):
                         f"(frequency x time) are too small: {len(cnn.reductions)} reduction cells "
                         f"halve each axis and leave nothing of {axis}; legal: at least {smallest}"
                     )
+            if self.features.n_features == self.features.n_frames == smallest:
+                raise ValueError(
+                    f"features of {smallest} x {smallest} are reduced to a single value, which "
+                    f"batch norm cannot normalise; legal: one axis larger than {smallest}"
+                )
         if self.training.seqnn_cells is not None and self.network.seqnn.mode != "searched":
             raise ValueError(
                 f"training.seqnn_cells needs a searched SeqNN; "

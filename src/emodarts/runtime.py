@@ -28,8 +28,12 @@ def configure(spec: ComputeSpec) -> torch.device:
     device = resolve_device(spec.device)
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
+    if device.type == "cuda":
+        # Read by cuBLAS when it starts, which is later than this.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False
     return device
 
 

@@ -227,9 +227,15 @@ def _stratified(
             f"class {list_some(rare or counts)} has too few utterances ({len(part)} in all) to be "
             "divided; each class needs at least 2 in every training fold"
         )
-    first, second = train_test_split(
-        np.array(part), train_size=share, stratify=labels, random_state=seed
-    )
+    try:
+        first, second = train_test_split(
+            np.array(part), train_size=share, stratify=labels, random_state=seed
+        )
+    except ValueError as error:
+        raise SplitError(
+            f"{len(part)} utterances of {len(counts)} classes are too few to set {share:.0%} "
+            f"of each class apart: {error}"
+        ) from error
     return _indices(first), _indices(second)
 
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ import torch
 from emodarts.audio.store import extract
 from emodarts.batches import Part, class_indices
 from emodarts.corpora import Corpus, load_corpus
-from emodarts.errors import AudioError, GenotypeError, RecipeError, RunError, SplitError
+from emodarts.errors import (
+    AudioError,
+    EmodartsError,
+    GenotypeError,
+    RecipeError,
+    RunError,
+    SplitError,
+    TrainingError,
+)
 from emodarts.experiments.run import Options, load_dataset, run
 from emodarts.experiments.trial import Trial, search_trial, train_trial
 from emodarts.models.bundle import load_bundle
@@ -22,7 +31,7 @@ from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Silent
 from emodarts.recipe import Recipe, load_recipe
 from emodarts.searching.loop import SearchData, search_genotype
-from emodarts.space.genotype import Genotype
+from emodarts.space.genotype import Edge, Genotype
 from emodarts.splits import make_folds, make_parts
 from emodarts.training.loop import train_network
 
@@ -227,6 +236,82 @@ def test_a_directory_in_use_is_refused(
         start(tiny_recipe, corpus, foreign, tmp_path, resume=True)
     with pytest.raises(RunError, match="is a file"):
         start(tiny_recipe, corpus, foreign / "thesis.tex", tmp_path)
+
+
+def test_a_given_genotype_is_no_searched_one(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    """Its search may have heard test speakers, and a resumed run must not mix two of them."""
+    assert finished[1]["genotypes"] == "searched"
+    genotype = Genotype.load(finished[0] / "fold-1" / "seed-0" / "genotype.json")
+    out = tmp_path / "run"
+    result = start(tiny_recipe, corpus, out, tmp_path, search=False, genotype=genotype)
+    assert result["genotypes"] == "given"
+    assert "may have heard test speakers" in result["warnings"][0]
+    other = dataclasses.replace(
+        genotype, normal=((Edge("avg_pool_3x3", 0), Edge("max_pool_3x3", 1)),)
+    )
+    with pytest.raises(RunError, match="holds other cells"):
+        start(tiny_recipe, corpus, out, tmp_path, search=False, genotype=other, resume=True)
+    with pytest.raises(RunError, match="begun without --all-data"):
+        start(tiny_recipe, corpus, out, tmp_path, genotype=genotype, resume=True, all_data=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("data.json", "[]", "is not a JSON object"),
+        ("environment.json", "{}", "has no device, threads"),
+        ("fold-0/seed-0/result.json", "{}", "has no fold"),
+        ("fold-0/seed-0/genotype.json", "{", "not JSON"),
+    ],
+)
+def test_a_broken_file_of_a_run_is_named(
+    corpus: Corpus,
+    tmp_path: Path,
+    finished: tuple[Path, dict[str, Any]],
+    name: str,
+    text: str,
+    message: str,
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    (out / name).write_text(text)
+    with pytest.raises(EmodartsError, match=message) as caught:
+        start(load_recipe(out / "recipe.yaml"), corpus, out, tmp_path, resume=True)
+    assert name in str(caught.value)
+
+
+def test_a_class_without_usable_audio_cannot_be_skipped(
+    tiny_emodb: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    folder = tmp_path / "corpus"
+    shutil.copytree(tiny_emodb, folder)
+    for path in folder.glob("*T?.wav"):
+        path.write_bytes(b"")
+    with pytest.raises(AudioError, match="no utterance of class sadness has usable audio"):
+        start(tiny_recipe, load_corpus("emodb", folder), tmp_path / "run", tmp_path, skip_bad=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_folds_are_refused_before_any_audio_is_read(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emodarts.experiments.run.extract", None)
+    evaluation = tiny_recipe.evaluation.model_copy(update={"split": "groups:7"})
+    with pytest.raises(SplitError):
+        start(tiny_recipe.model_copy(update={"evaluation": evaluation}), corpus, tmp_path, tmp_path)
+
+
+def test_too_little_memory_is_explained(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhaust(*_: Any, **__: Any) -> None:
+        torch.empty(2**60)
+
+    monkeypatch.setattr("emodarts.experiments.run.search_trial", exhaust)
+    with pytest.raises(TrainingError, match="does not fit in memory; lower"):
+        start(tiny_recipe, corpus, tmp_path / "run", tmp_path)
 
 
 def test_a_resumed_run_keeps_its_device_and_threads(

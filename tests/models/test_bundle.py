@@ -110,6 +110,14 @@ def test_a_description_with_a_right_digest_is_checked_all_the_same(
         load_bundle(tmp_path)
 
 
+def test_numbers_that_json_has_not_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path, bundle)
+    path = tmp_path / "model.json"
+    path.write_text(path.read_text().replace('"corpus": "toy"', '"corpus": NaN'))
+    with pytest.raises(BundleError, match="NaN is not a number that JSON has"):
+        load_bundle(tmp_path)
+
+
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no such model"):
         load_bundle(tmp_path / "nowhere")

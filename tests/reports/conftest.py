@@ -137,6 +137,7 @@ def make_run(tmp_path: Path) -> MakeRun:
                     files.write_json(trial / "optimistic.json", best)
         result |= {
             "format": "emodarts.result/1",
+            "genotypes": "random" if strategy == "random" else "searched",
             "name": name,
             "corpus": "synthetic",
             "notice": "made-up speech: scores say nothing about emotion",

@@ -115,6 +115,8 @@ def test_a_given_genotype_is_not_called_searched(make_run: MakeRun) -> None:
     assert "Genotypes: searched (300 epochs, order 2)." in write_report(run).read_text()
     for path in [*run.glob("fold-*/seed-*/search.csv"), *run.glob("fold-*/seed-*/alphas.json")]:
         path.unlink()
+    result = files.read_json(run / "result.json", RunError)
+    files.write_json(run / "result.json", {**result, "genotypes": "given"})
     text = write_report(run).read_text()
     assert "Genotypes: given, not searched." in text
     assert "## Search" not in text

@@ -56,6 +56,8 @@ def test_every_searched_cell_is_derived() -> None:
     genotype = derive_genotype(alphas, spec)
     assert genotype.sequence is not None
     assert [len(cell) for cell in genotype.cells.values()] == [2, 2, 3]
+    assert genotype.normal == derive_cell(alphas["normal"], CNN_OPERATIONS)
+    assert genotype.reduction == derive_cell(alphas["reduction"], CNN_OPERATIONS)
     assert {e.operation for node in genotype.sequence for e in node} <= {
         "rnn_att_1",
         "rnn_att_2",

@@ -99,7 +99,7 @@ def test_second_order_equals_autograd_through_the_step(
     masks = random_state(CPU)
     expected = exact_by_autograd(supernet, train, validation)
     restore_random_state(CPU, masks)
-    gradients, _ = second_order_gradient(
+    gradients = second_order_gradient(
         supernet,
         train,
         validation,
@@ -110,7 +110,7 @@ def test_second_order_equals_autograd_through_the_step(
     )
     restore_random_state(CPU, masks)
     supernet(train[0])  # leaves the generator where the validation pass found it above
-    first, _ = first_order_gradient(supernet, validation, functional.cross_entropy)
+    first = first_order_gradient(supernet, validation, functional.cross_entropy)
     error = (flatten(gradients) - expected).norm() / expected.norm()
     assert error < tolerance
     # The test means something only where the second-order term matters.
@@ -124,7 +124,7 @@ def test_a_wrong_scale_of_the_difference_quotient_would_be_seen(supernet: Supern
     results = []
     for epsilon in (1e-6, 2e-6):
         restore_random_state(CPU, masks)
-        gradients, _ = second_order_gradient(
+        gradients = second_order_gradient(
             supernet,
             train,
             validation,
@@ -135,6 +135,33 @@ def test_a_wrong_scale_of_the_difference_quotient_would_be_seen(supernet: Supern
         )
         results.append(flatten(gradients))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-9)
+
+
+def test_the_quotient_is_taken_at_a_distance_that_the_scale_of_the_loss_leaves(
+    supernet: Supernet,
+) -> None:
+    """``epsilon`` is over the norm of the gradient: all is linear in the validation loss."""
+    train, validation = batch(1), batch(2)
+    masks = random_state(CPU)
+    results = []
+    for scale in (1.0, 100.0):
+
+        def loss(logits: Tensor, targets: Tensor, scale: float = scale) -> Tensor:
+            value = functional.cross_entropy(logits, targets)
+            return scale * value if targets is validation[1] else value
+
+        restore_random_state(CPU, masks)
+        gradients, _ = second_order_gradient(
+            supernet,
+            train,
+            validation,
+            loss,
+            momentum(supernet),
+            hessian="finite_difference",
+            epsilon=0.3,
+        )
+        results.append(flatten(gradients) / scale)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("hessian", ["exact", "finite_difference"])

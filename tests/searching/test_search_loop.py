@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from emodarts.batches import Part
+from emodarts.batches import Part, loss_and_ua, predict_logits
 from emodarts.errors import CheckpointError, TrainingError
 from emodarts.progress import Silent
 from emodarts.recipe import (
@@ -20,13 +20,23 @@ from emodarts.recipe import (
     WeightOptimiser,
 )
 from emodarts.searching import loop
+from emodarts.searching.gradients import (
+    Batch,
+    LookAhead,
+    frozen_running_statistics,
+    look_ahead,
+    random_state,
+    restore_random_state,
+)
 from emodarts.searching.loop import SearchData, search_genotype
+from emodarts.searching.supernet import Supernet
 from emodarts.space.genotype import Genotype
 
 NETWORK = NetworkSpec(
     cnn=CNNSpec(cells=3, nodes=1, channels=2),
     seqnn=SearchedSeqNN(space="lstm_att", cells=1, nodes=1, width=4),
 )
+CPU = torch.device("cpu")
 SPEC = SearchSpec(epochs=4, warmup_epochs=1, batch_size=6, alphas=AlphaOptimiser(learning_rate=0.1))
 
 
@@ -45,9 +55,16 @@ def search(folder: Path, data: SearchData, spec: SearchSpec = SPEC, seed: int = 
         data,
         seed=seed,
         folder=folder,
-        device=torch.device("cpu"),
+        device=CPU,
         progress=Silent(),
     )
+
+
+def position(part: Part, batch: Batch) -> list[int]:
+    """Which utterances of a part are in a batch; fails if one is not of that part."""
+    same = (batch[0][:, None] == part.features).flatten(2).all(dim=2)
+    assert torch.equal(same.sum(dim=1), torch.ones(len(batch[1]), dtype=torch.long))
+    return same.nonzero()[:, 1].tolist()
 
 
 def alphas(folder: Path) -> list[dict[str, Any]]:
@@ -62,7 +79,7 @@ def test_alphas_stand_still_in_warm_up_and_move_after_it(
     genotype = search(tmp_path, data, SPEC.model_copy(update={"order": order}))
     records = alphas(tmp_path)
     assert len(records) == 4
-    start = loop._Searcher(SPEC, NETWORK, data, 0, torch.device("cpu")).alphas
+    start = loop._Searcher(SPEC, NETWORK, data, 0, CPU).alphas
     for name in ("normal", "reduction", "sequence"):
         assert records[0]["alphas"][name] == start[name].tolist()
         assert records[1]["alphas"][name] != records[0]["alphas"][name]
@@ -85,8 +102,6 @@ def test_the_record_of_an_epoch_is_complete(tmp_path: Path, data: SearchData) ->
         *(f"skips_{c}" for c in cells),
         *(f"entropy_{c}" for c in cells),
     }
-    assert float(rows[0]["learning_rate"]) == 0.025
-    assert 0.001 < float(rows[-1]["learning_rate"]) < float(rows[0]["learning_rate"])
     record = alphas(tmp_path)[-1]
     genotype = Genotype.from_dict(record["genotype"])
     for name, count in genotype.skip_counts().items():
@@ -134,10 +149,98 @@ def test_seeds_differ_and_repeat(tmp_path: Path, data: SearchData) -> None:
     assert alphas(tmp_path / "a") != alphas(tmp_path / "c")
 
 
-def test_orders_give_different_alphas(tmp_path: Path, data: SearchData) -> None:
-    for order in (1, 2):
-        search(tmp_path / str(order), data, SPEC.model_copy(update={"order": order}))
-    assert alphas(tmp_path / "1") != alphas(tmp_path / "2")
+def test_weights_step_to_where_the_alphas_look(
+    data: SearchData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While alphas stand still, each look-ahead is the step that follows it, masks and all."""
+    spec = SPEC.model_copy(
+        update={
+            "warmup_epochs": 0,
+            "weights": WeightOptimiser(gradient_clip=1e9),
+            "alphas": AlphaOptimiser().model_copy(update={"learning_rate": 0.0}),
+        }
+    )
+    searcher = loop._Searcher(spec, NETWORK, data, 0, CPU)
+    weights = searcher.weights
+    aheads: list[list[torch.Tensor]] = []
+    heard: list[tuple[list[int], list[int]]] = []
+    original = loop.second_order_gradient
+
+    def spy(
+        supernet: Supernet, train: Batch, validation: Batch, loss: Any, step: LookAhead, **how: Any
+    ) -> Any:
+        assert supernet.training
+        if aheads:
+            torch.testing.assert_close([w.detach() for w in weights.values()], aheads[-1])
+        masks = random_state(CPU)
+        with frozen_running_statistics(supernet):
+            value = loss(supernet(train[0]), train[1])
+            gradient = torch.autograd.grad(value, list(weights.values()))
+        restore_random_state(CPU, masks)
+        aheads.append(look_ahead(weights, gradient, step))
+        heard.append((position(data.weights, train), position(data.alphas, validation)))
+        return original(supernet, train, validation, loss, step, **how)
+
+    monkeypatch.setattr(loop, "second_order_gradient", spy)
+    for _ in range(3):
+        scalars = searcher.run_epoch(Silent())["scalars"]
+    torch.testing.assert_close([w.detach() for w in weights.values()], aheads[-1])
+    logits = predict_logits(searcher.supernet, data.alphas.features)
+    assert (scalars["alpha_loss"], scalars["alpha_ua"]) == loss_and_ua(logits, data.alphas.targets)
+    # Two steps an epoch: each half is heard once, in another order every epoch.
+    for part in zip(*heard, strict=True):
+        epochs = [
+            tuple(first + second) for first, second in zip(part[::2], part[1::2], strict=True)
+        ]
+        assert [sorted(order) for order in epochs] == [list(range(10))] * 3
+        assert len(set(epochs)) == 3
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [
+        (None, {"order": 1}),
+        (None, {"hessian": "exact"}),
+        (None, {"epsilon": 0.01}),
+        (None, {"warmup_epochs": 0}),
+        (None, {"batch_size": 4}),
+        ("weights", {"learning_rate": 0.01}),
+        ("weights", {"learning_rate_min": 0.02}),
+        ("weights", {"momentum": 0.5}),
+        ("weights", {"weight_decay": 0.1}),
+        ("weights", {"gradient_clip": 0.1}),
+        ("alphas", {"learning_rate": 0.01}),
+        ("alphas", {"beta1": 0.9}),
+        ("alphas", {"beta2": 0.9}),
+        ("alphas", {"weight_decay": 0.1}),
+        ("alphas", {"initial_sd": 0.1}),
+    ],
+    ids=str,
+)
+def test_every_setting_does_something(
+    tmp_path: Path, data: SearchData, section: str | None, change: dict[str, Any]
+) -> None:
+    base = SPEC.model_copy(update={"epochs": 3})
+    if section is not None:
+        change = {section: getattr(base, section).model_copy(update=change)}
+    search(tmp_path / "base", data, base)
+    search(tmp_path / "other", data, base.model_copy(update=change))
+    assert alphas(tmp_path / "base")[-1] != alphas(tmp_path / "other")[-1]
+
+
+def test_the_rate_of_the_weights_is_torchs_cosine(tmp_path: Path, data: SearchData) -> None:
+    search(tmp_path, data)
+    with (tmp_path / "search.csv").open() as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    weights = SPEC.weights
+    optimiser = torch.optim.SGD([torch.zeros(1)], lr=weights.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimiser, SPEC.epochs, weights.learning_rate_min
+    )
+    for rate in rates:
+        assert rate == pytest.approx(schedule.get_last_lr()[0])
+        optimiser.step()
+        schedule.step()
 
 
 def test_the_supernet_learns(tmp_path: Path, data: SearchData) -> None:

@@ -90,13 +90,28 @@ def test_windows_begin_at_0_advance_by_the_hop_and_end_with_the_sound(
 ) -> None:
     spans = list(windows(duration, window, hop))
     assert spans[0][0] == 0
-    assert all(0 <= start < end <= duration for start, end in spans)
-    if window is not None:
-        assert all(end - start <= window + 1e-9 for start, end in spans)
-        if hop is None or hop <= window:
-            assert spans[-1][1] == duration
-    for (first, _), (second, _) in pairwise(spans):
-        assert second - first == pytest.approx(hop or window)
+    assert all(0 <= start < end <= duration + 1e-9 for start, end in spans)
+    assert spans[-1][1] == duration
+    if window is not None and window < duration:
+        assert all(end - start == pytest.approx(window) for start, end in spans)
+    *steps, last = [second - first for (first, _), (second, _) in pairwise(spans)] or [0.0]
+    assert all(step == pytest.approx(hop or window) for step in steps)
+    assert len(spans) == 1 or 0 < last <= (hop or window or 0) * (1 + 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("duration", "window", "expected"),
+    [
+        (2.1, 0.7, [0, 0.7, 1.4]),
+        (0.9, 0.3, [0, 0.3, 0.6]),
+        (8.01, 4.0, [0, 4, 4.01]),
+        (8.0, 8.0, [0]),
+    ],
+)
+def test_no_window_is_a_sliver_past_the_end(
+    duration: float, window: float, expected: list[float]
+) -> None:
+    assert [start for start, _ in windows(duration, window, None)] == pytest.approx(expected)
 
 
 @given(st.integers(1, 5000), st.integers(1, 800))
@@ -115,15 +130,15 @@ def test_folders_are_searched_and_files_taken_as_they_are(tmp_path: Path) -> Non
     for name in ("b.wav", "a.FLAC", "deep/c.mp3", "notes.txt"):
         (tmp_path / name).touch()
     odd = tmp_path / "notes.txt"
-    assert find_audio([tmp_path, odd]) == [
+    assert find_audio(tmp_path) == [
         tmp_path / "a.FLAC",
         tmp_path / "b.wav",
         tmp_path / "deep" / "c.mp3",
-        odd,
     ]
+    assert find_audio(odd) == [odd]
     (tmp_path / "none").mkdir()
     with pytest.raises(AudioError, match="holds no audio file"):
-        find_audio([tmp_path / "none"])
+        find_audio(tmp_path / "none")
 
 
 def test_impossible_windows_are_refused(model: Model, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from emodarts.corpora.utterance import Utterance
 from emodarts.errors import AudioError
 from emodarts.recipe import FeatureSpec
 
-_NAMED = 5
+_NAMED = 100
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -200,13 +200,14 @@ def _one_torch_thread() -> Iterator[None]:
 
 def _explain(utterances: Sequence[Utterance], bad: dict[int, str]) -> str:
     named = [f"{utterances[row].name}: {bad[row]}" for row in sorted(bad)]
-    more = f"; and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    more = f"\n  and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
     rest = (
         "none is usable"
         if len(bad) == len(utterances)
         else "mend them, or go on without them by --skip-bad"
     )
     return (
-        f"{len(bad)} of {len(utterances)} utterances have unusable audio: "
-        f"{'; '.join(named[:_NAMED])}{more}; {rest}"
+        f"{len(bad)} of {len(utterances)} utterances have unusable audio; {rest}:\n  "
+        + "\n  ".join(named[:_NAMED])
+        + more
     )

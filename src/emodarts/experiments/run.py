@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -13,8 +14,8 @@ import torch
 
 from emodarts import files
 from emodarts.audio.store import default_cache_folder, extract
-from emodarts.corpora.utterance import Corpus
-from emodarts.errors import RecipeError, RunError
+from emodarts.corpora.utterance import Corpus, Utterance
+from emodarts.errors import AudioError, RecipeError, RunError, TrainingError, list_some
 from emodarts.experiments.trial import (
     GENOTYPE,
     OPTIMISTIC,
@@ -51,7 +52,7 @@ ENVIRONMENT = "environment.json"
 
 @dataclass(frozen=True)
 class Options:
-    """How a run is carried out; nothing here changes what a trial computes.
+    """What a recipe does not say: how much of a run to do, where its files are, how to go on.
 
     Attributes
     ----------
@@ -92,32 +93,54 @@ def run(
         Of the part that found the fault; see :mod:`emodarts.errors`.
     """
     options, progress, out = options or Options(), progress or Silent(), Path(out)
-    _check_directory(out, options)
     if options.resume:
         files.remove_leftovers(out)
+    _check_directory(out, options)
+    if options.resume:
         recipe = _with_recorded_compute(recipe, out)
     device = configure(recipe.compute)
     if recipe.labels is not None:
         corpus = corpus.select(recipe.labels)
+    _folds(recipe, corpus.utterances, options)  # refuse bad folds before hours of extraction
     data, header = load_dataset(recipe, corpus, options, progress)
-    folds = _folds(recipe, data, options)
+    folds = _folds(recipe, data.utterances, options)
     trials = _trials(recipe, data, folds, out, device, options)
     _check_genotypes(recipe, data, trials, options)
     _write_header(out, recipe, data, header, trials, device, options)
     results = []
     for trial in trials:
-        genotype = options.genotype
-        if genotype is None:
-            genotype = search_trial(trial, data, progress)
-        if options.train:
-            results.append(train_trial(trial, data, genotype, progress))
-        else:
-            results.append({"fold": trial.fold, "seed": trial.seed, "genotype": genotype.to_dict()})
+        with _explained_memory():
+            results.append(_carry_out(trial, data, options, progress))
     if not options.train or options.all_data:
         return {"name": recipe.name, "trials": results}
-    result = _summarise(recipe, data, header, folds, trials, results)
+    result = _summarise(recipe, data, header, folds, trials, results, options)
     files.write_json(out / RESULT, result)
     return result
+
+
+def _carry_out(trial: Trial, data: Dataset, options: Options, progress: Progress) -> dict[str, Any]:
+    genotype = options.genotype
+    if genotype is None:
+        genotype = search_trial(trial, data, progress)
+    if options.train:
+        return train_trial(trial, data, genotype, progress)
+    return {"fold": trial.fold, "seed": trial.seed, "genotype": genotype.to_dict()}
+
+
+@contextmanager
+def _explained_memory() -> Iterator[None]:
+    """Tell what to make smaller; on the CPU torch has no exception of its own for this."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(
+            error
+        ):
+            raise
+        raise TrainingError(
+            "the network does not fit in memory; lower search.batch_size, training.batch_size, "
+            "network.cnn.channels or network.seqnn.width, or choose a smaller network.seqnn.space"
+        ) from error
 
 
 def search(
@@ -160,7 +183,7 @@ def load_dataset(
     Raises
     ------
     AudioError
-        Naming all unusable files together.
+        Naming all unusable files together, or a class that none is left of.
     """
     cache = options.cache or default_cache_folder()
     progress.start("features", len(corpus))
@@ -171,6 +194,12 @@ def load_dataset(
         skip_bad=options.skip_bad,
         on_done=progress.advance,
     )
+    lost = sorted(set(corpus.classes) - {u.label for u in extracted.utterances})
+    if lost:
+        raise AudioError(
+            f"no utterance of class {list_some(lost)} has usable audio; mend some of its files, "
+            "or keep the other classes only (recipe key labels)"
+        )
     rows = [
         {
             "name": u.name,
@@ -222,22 +251,23 @@ def _with_recorded_compute(recipe: Recipe, out: Path) -> Recipe:
     """Device and threads change the last bits of a sum, so a resumed run keeps what it had."""
     if not (out / ENVIRONMENT).is_file():
         return recipe
-    recorded = files.read_json(out / ENVIRONMENT, RunError)
+    recorded = files.read_object(out / ENVIRONMENT, RunError, "device", "threads")
     asked = recipe.compute
-    for key, value in (("device", asked.device), ("threads", asked.threads)):
-        if value not in ("auto", None, recorded.get(key)):
+    for key in ("device", "threads"):
+        wanted = getattr(asked, key)
+        if wanted not in ("auto", None, recorded[key]):
             raise RunError(
-                f"{out} was begun with {key} {recorded.get(key)}, and a resumed run must end as "
-                f"one never stopped; leave {key} {value} out, or give another --out"
+                f"{out} was begun with {key} {recorded[key]}, and a resumed run must end as "
+                f"one never stopped; leave {key} {wanted} out, or give another --out"
             )
-    compute = asked.model_copy(update={k: recorded[k] for k in ("device", "threads")})
-    return recipe.model_copy(update={"compute": compute})
+    compute = {"device": recorded["device"], "threads": recorded["threads"]}
+    return Recipe.from_dict({**recipe.to_dict(), "compute": compute}, str(out / ENVIRONMENT))
 
 
-def _folds(recipe: Recipe, data: Dataset, options: Options) -> list[Fold]:
+def _folds(recipe: Recipe, utterances: tuple[Utterance, ...], options: Options) -> list[Fold]:
     if options.all_data:
-        return [deployment_fold(data.utterances)]
-    folds = make_folds(data.utterances, recipe.evaluation.split)
+        return [deployment_fold(utterances)]
+    folds = make_folds(utterances, recipe.evaluation.split)
     asked = recipe.evaluation.folds
     if asked is None:
         return folds
@@ -276,6 +306,12 @@ def _check_genotypes(
         n_classes = len(data.classes)
         n_features = recipe.features.n_features
         SearchedNetwork(options.genotype, recipe.trained_network, n_features, n_classes)
+        for path in (trial.folder / GENOTYPE for trial in trials):
+            if path.is_file() and Genotype.load(path) != options.genotype:
+                raise RunError(
+                    f"{path} holds other cells than the genotype that is given; "
+                    "resume with those cells, or give another --out"
+                )
     elif not options.search:
         missing = [t.folder / GENOTYPE for t in trials if not (t.folder / GENOTYPE).is_file()]
         if missing:
@@ -295,7 +331,7 @@ def _write_header(
     options: Options,
 ) -> None:
     if (out / DATA).is_file():
-        _check_same_run(out, recipe, data)
+        _check_same_run(out, recipe, data, options)
         return
     files.write_text(out / RECIPE, recipe.to_yaml())
     rows = header["utterances"]
@@ -314,17 +350,24 @@ def _write_header(
     files.write_json(out / ENVIRONMENT, {**describe_environment(device), "started": started})
     # Last, as its presence says that the header is whole.
     kept = {k: v for k, v in header.items() if k != "utterances"}
-    files.write_json(out / DATA, {**kept, "recipe_digest": recipe.digest()})
+    files.write_json(
+        out / DATA, {**kept, "recipe_digest": recipe.digest(), "all_data": options.all_data}
+    )
 
 
-def _check_same_run(out: Path, recipe: Recipe, data: Dataset) -> None:
-    recorded = files.read_json(out / DATA, RunError)
-    if recorded.get("recipe_digest") != recipe.digest():
+def _check_same_run(out: Path, recipe: Recipe, data: Dataset, options: Options) -> None:
+    recorded = files.read_object(out / DATA, RunError, "recipe_digest", "digest", "all_data")
+    if recorded["all_data"] != options.all_data:
+        raise RunError(
+            f"{out} was begun {'with' if recorded['all_data'] else 'without'} --all-data; "
+            "resume it so, or give another --out"
+        )
+    if recorded["recipe_digest"] != recipe.digest():
         raise RunError(
             f"{out} holds a run of another recipe (see {RECIPE} there); "
             "resume it with the same settings, or give another --out"
         )
-    if recorded.get("digest") != data.digest:
+    if recorded["digest"] != data.digest:
         raise RunError(
             f"{out} holds a run on other data (see {UTTERANCES} there); "
             "resume it with the same files and labels, or give another --out"
@@ -338,6 +381,7 @@ def _summarise(
     folds: Sequence[Fold],
     trials: Sequence[Trial],
     results: Sequence[dict[str, Any]],
+    options: Options,
 ) -> dict[str, Any]:
     """Write the predictions of all folds; return the contents of ``result.json``."""
     predictions = [p for trial in trials for p in trial_predictions(trial)]
@@ -361,7 +405,8 @@ def _summarise(
         "split": recipe.evaluation.split,
         "seeds": list(recipe.evaluation.seeds),
         "definitions": {"ua": UA_DEFINITION, "wa": WA_DEFINITION},
-        "warnings": _warnings(recipe, data, header, folds),
+        "genotypes": _genotype_origin(recipe, options),
+        "warnings": _warnings(recipe, data, header, folds, options),
         **scores,
         "parameters": round(fmean(r["parameters"] for r in results)),
         "multiply_adds": round(fmean(r["multiply_adds"] for r in results)),
@@ -369,8 +414,18 @@ def _summarise(
     }
 
 
+def _genotype_origin(recipe: Recipe, options: Options) -> str:
+    if options.genotype is not None:
+        return "given"
+    return "random" if recipe.search.strategy == "random" else "searched"
+
+
 def _warnings(
-    recipe: Recipe, data: Dataset, header: dict[str, Any], folds: Sequence[Fold]
+    recipe: Recipe,
+    data: Dataset,
+    header: dict[str, Any],
+    folds: Sequence[Fold],
+    options: Options,
 ) -> list[str]:
     warnings = []
     if header["bad"]:
@@ -380,7 +435,13 @@ def _warnings(
         warnings.append(
             f"not all folds ran: {tested} of {len(data.utterances)} utterances are tested"
         )
-    if recipe.search.strategy == "random":
+    origin = _genotype_origin(recipe, options)
+    if origin == "given":
+        warnings.append(
+            "the genotype was given, not searched in each fold: its search may have heard "
+            "test speakers"
+        )
+    elif origin == "random":
         warnings.append("the genotypes were drawn at random, not searched")
     return warnings
 
@@ -425,7 +486,7 @@ def _three_scores(predictions: Sequence[Prediction], classes: Sequence[str]) -> 
 
 def _write_optimistic(out: Path, trials: Sequence[Trial]) -> None:
     """Mean of what the published way of scoring would report; see contract of ``trial``."""
-    values = [files.read_json(t.folder / OPTIMISTIC, RunError) for t in trials]
+    values = [files.read_object(t.folder / OPTIMISTIC, RunError, "warning") for t in trials]
     keys = [key for key in values[0] if key != "warning"]
     means = {key: fmean(v[key] for v in values) for key in keys}
     files.write_json(out / OPTIMISTIC, {**means, "warning": values[0]["warning"]})

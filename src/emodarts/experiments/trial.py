@@ -122,8 +122,7 @@ def train_trial(
     """Train the network of a genotype, test it, write its model; return ``result.json``."""
     path = trial.folder / RESULT
     if path.is_file():
-        result: dict[str, Any] = files.read_json(path, RunError)
-        return result
+        return files.read_object(path, RunError, "fold", "seed", "parameters", "genotype")
     genotype.save(trial.folder / GENOTYPE)
     recipe, parts = trial.recipe, trial.parts
     normalisation = Normalisation.fit(data.features[list(parts.train)])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from emodarts.models.network import SearchedNetwork
 
-_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+_GATES = {"LSTM": 4, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
 def count_parameters(network: SearchedNetwork) -> int:

@@ -16,22 +16,25 @@ import numpy as np
 
 from emodarts import files
 from emodarts.errors import RunError, list_some
+from emodarts.experiments.run import DATA, ENVIRONMENT, FORMAT, RECIPE
+from emodarts.experiments.trial import GENOTYPE, OPTIMISTIC, RESULT
 from emodarts.recipe import Recipe, SearchedSeqNN, load_recipe
 from emodarts.reports import cells, plots, tables
+from emodarts.searching import loop as search_loop
 from emodarts.space.genotype import CNN_OPERATIONS, Genotype
+from emodarts.training import loop as training_loop
 from emodarts.training import metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMAT = "emodarts.result/1"
 FOLDER = "report"
 """Of the report, within the run directory."""
 
 _REQUIRED = (
     *("name", "corpus", "protocol", "split", "seeds", "ua", "wa", "macro_f1", "ua_sd_folds"),
     *("wa_sd_folds", "macro_f1_sd_folds", "ua_sd_seeds", "pooled", "confusion", "classes"),
-    *("n_test", "folds"),
+    *("n_test", "folds", "genotypes"),
 )
 
 
@@ -45,24 +48,13 @@ def load_result(run: Path) -> dict[str, Any]:
     """
     if not run.is_dir():
         raise RunError(f"no run directory {run}")
-    path = run / "result.json"
+    path = run / RESULT
     if not path.exists():
-        raise RunError(f"the run in {run} is not finished: it has no result.json")
-    result = _read_object(path, "format")
+        raise RunError(f"the run in {run} is not finished: it has no {RESULT}")
+    result = files.read_object(path, RunError, "format")
     if result["format"] != FORMAT:
         raise RunError(f"{path}: format is {result['format']!r}; legal: {FORMAT!r}")
-    return _read_object(path, *_REQUIRED)
-
-
-def _read_object(path: Path, *keys: str) -> dict[str, Any]:
-    """Read a JSON object that has all ``keys``."""
-    value = files.read_json(path, RunError)
-    if not isinstance(value, dict):
-        raise RunError(f"{path} is not a JSON object")
-    missing = [key for key in keys if key not in value]
-    if missing:
-        raise RunError(f"{path} has no {list_some(missing)}")
-    return value
+    return files.read_object(path, RunError, *_REQUIRED)
 
 
 def write_report(run: Path) -> Path:
@@ -84,9 +76,11 @@ def write_report(run: Path) -> Path:
         If the report cannot be written.
     """
     result = load_result(run)
-    recipe = load_recipe(run / "recipe.yaml")
-    searched = [folder for folder in _trials(run, result) if (folder / "search.csv").exists()]
-    origin = _origin(recipe, bool(searched))
+    recipe = load_recipe(run / RECIPE)
+    searched = [
+        folder for folder in _trials(run, result) if (folder / search_loop.HISTORY).exists()
+    ]
+    origin = _origin(recipe, result)
     figures: dict[str, Figure] = {}
     sections = [
         f"# {tables.escape(result['name'])} on {tables.escape(result['corpus'])}",
@@ -113,7 +107,7 @@ def draw_cells(trial: Path) -> Path:
         If ``genotype.json`` is missing or broken.
     """
     path = trial / "cells.png"
-    files.write_bytes(path, _png(cells.draw_genotype(Genotype.load(trial / "genotype.json"))))
+    files.write_bytes(path, _png(cells.draw_genotype(Genotype.load(trial / GENOTYPE))))
     return path
 
 
@@ -147,11 +141,13 @@ def _result_section(run: Path, result: Mapping[str, Any], figures: dict[str, Fig
 
 def _optimistic_line(run: Path, result: Mapping[str, Any]) -> list[str]:
     """What choosing on the test fold would have shown, where every fold and seed has told."""
-    paths = [folder / "optimistic.json" for folder in _trials(run, result)]
+    paths = [folder / OPTIMISTIC for folder in _trials(run, result)]
     if not all(path.exists() for path in paths):
         return []
     key = "test_ua_of_best_test_epoch"
-    found = np.array([_read_object(path, key)[key] for path in paths], dtype=np.float64)
+    found = np.array(
+        [files.read_object(path, RunError, key)[key] for path in paths], dtype=np.float64
+    )
     mean = float(found.mean())
     return [
         f"*Optimistic, not a result:* had each epoch been chosen on the test fold itself, mean UA "
@@ -159,16 +155,16 @@ def _optimistic_line(run: Path, result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _origin(recipe: Recipe, searched: bool) -> str:
+def _origin(recipe: Recipe, result: Mapping[str, Any]) -> str:
     """Where the genotypes come from: a recipe can search, but a run can be given one."""
-    if searched:
+    if result["genotypes"] == "searched":
         return f"searched ({recipe.search.epochs} epochs, order {recipe.search.order})"
-    return "drawn at random" if recipe.search.strategy == "random" else "given, not searched"
+    return "drawn at random" if result["genotypes"] == "random" else "given, not searched"
 
 
 def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe, origin: str) -> list[str]:
-    data = _read_object(run / "data.json", "n_utterances", "n_speakers", "digest")
-    environment = _read_object(run / "environment.json")
+    data = files.read_object(run / DATA, RunError, "n_utterances", "n_speakers", "digest")
+    environment = files.read_object(run / ENVIRONMENT, RunError)
     facts = {
         "corpus": result["corpus"],
         "utterances": f"{data['n_utterances']:,} of {data['n_speakers']} speakers",
@@ -257,7 +253,7 @@ def _training_section(
     run: Path, result: Mapping[str, Any], figures: dict[str, Figure]
 ) -> list[str]:
     trials = _trials(run, result).items()
-    curves = [read_curve(folder / "training.csv", epoch) for folder, epoch in trials]
+    curves = [read_curve(folder / training_loop.HISTORY, epoch) for folder, epoch in trials]
     figure = plots.training_figure(curves)
     return [
         "## Training",
@@ -271,12 +267,14 @@ def _search_section(
 ) -> list[str]:
     if not searched:
         return []
-    figure = plots.search_figure([read_curve(folder / "search.csv") for folder in searched])
+    figure = plots.search_figure([read_curve(folder / search_loop.HISTORY) for folder in searched])
     sections = [
         "## Search",
         _image(figures, "search.png", figure, "Loss, UA, skips and entropy over the search epochs"),
     ]
-    alphas = [folder / "alphas.json" for folder in searched if (folder / "alphas.json").exists()]
+    alphas = [
+        folder / search_loop.ALPHAS for folder in searched if (folder / search_loop.ALPHAS).exists()
+    ]
     if alphas:
         figure = plots.alpha_figure([_read_alphas(path) for path in alphas], _operations(recipe))
         sections.append(_image(figures, "alphas.png", figure, "Weights of the operations"))

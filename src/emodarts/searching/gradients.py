@@ -36,7 +36,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class LookAhead:
-    """The step of SGD that the second-order gradient looks past.
+    """The step of SGD that the second-order gradient looks past, before any clipping.
 
     Attributes
     ----------
@@ -51,24 +51,15 @@ class LookAhead:
     buffers: Mapping[str, Tensor]
 
 
-def first_order_gradient(
-    supernet: Supernet, validation: Batch, loss: Loss
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Gradient of the validation loss at the present weights.
-
-    Returns
-    -------
-    gradients : by cell name, shaped as the alphas.
-    logits : (B, n_classes) on the validation batch, detached.
-    """
+def first_order_gradient(supernet: Supernet, validation: Batch, loss: Loss) -> dict[str, Tensor]:
+    """Gradient of the validation loss at the present weights, by cell name."""
     alphas = supernet.alpha_parameters()
     with frozen_running_statistics(supernet):
         logits = supernet(validation[0])
         grads = torch.autograd.grad(
             loss(logits, validation[1]), list(alphas.values()), allow_unused=True
         )
-    found = {k: _zeros_if_none(g, alphas[k]) for k, g in zip(alphas, grads, strict=True)}
-    return found, logits.detach()
+    return {k: _zeros_if_none(g, alphas[k]) for k, g in zip(alphas, grads, strict=True)}
 
 
 def second_order_gradient(
@@ -80,7 +71,7 @@ def second_order_gradient(
     *,
     hessian: Literal["exact", "finite_difference"],
     epsilon: float,
-) -> tuple[dict[str, Tensor], Tensor]:
+) -> dict[str, Tensor]:
     """Total derivative of the validation loss after one step on the training batch.
 
     All passes over the training batch use the dropout masks that the next pass over it would
@@ -97,7 +88,6 @@ def second_order_gradient(
     Returns
     -------
     gradients : by cell name, shaped as the alphas.
-    logits : (B, n_classes) on the validation batch at the looked-ahead weights, detached.
     """
     weights = supernet.weight_parameters()
     alphas = list(supernet.alpha_parameters().values())
@@ -126,13 +116,12 @@ def second_order_gradient(
         else:
             product = _difference_product(alphas, weights, vector, train_loss, epsilon)
     xi = step.learning_rate
-    total = {
+    return {
         name: _zeros_if_none(d, a) - xi * p
         for (name, a), d, p in zip(
             supernet.alpha_parameters().items(), direct, product, strict=True
         )
     }
-    return total, logits.detach()
 
 
 def look_ahead(

@@ -188,7 +188,7 @@ class _Searcher:
         masks = random_state(device)
         loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
         if self.spec.order == 1:
-            gradients, _ = first_order_gradient(self.supernet, validation, loss)
+            gradients = first_order_gradient(self.supernet, validation, loss)
         else:
             state = self.weight_optimiser.state
             ahead = LookAhead(
@@ -201,7 +201,7 @@ class _Searcher:
                     if state[w].get("momentum_buffer") is not None
                 },
             )
-            gradients, _ = second_order_gradient(
+            gradients = second_order_gradient(
                 self.supernet,
                 train,
                 validation,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from emodarts.models.bundle import Bundle, load_bundle
 #: Pieces of a long stretch begin this share of the model's duration after one another.
 _PIECE_HOP = 0.5
 _BATCH = 32
+#: Share of a hop below which a window would only repeat the last one.
+_SLACK = 1e-6
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,7 @@ class Model:
         duration = len(waveform) / rate
         answers = []
         for start, end in windows(duration, window, hop):
-            stretch = waveform[
-                round(start * rate) : max(round(end * rate), round(start * rate) + 1)
-            ]
+            stretch = waveform[round(start * rate) : round(end * rate)]
             probabilities = self.probabilities(stretch)
             label = self.classes[int(np.argmax(probabilities))]
             by_class = dict(zip(self.classes, probabilities.tolist(), strict=True))
@@ -136,19 +137,18 @@ def check_windows(window: float | None, hop: float | None) -> None:
 def windows(
     duration: float, window: float | None, hop: float | None
 ) -> Iterator[tuple[float, float]]:
-    """Start and end in seconds of each window; the last one ends with the sound."""
+    """Start and end in seconds of each window.
+
+    Windows begin at 0 and advance by the hop; the last one ends with the sound and, where the hop
+    does not lead there, begins as much earlier as it needs to be whole.
+    """
     if window is None or window >= duration:
         yield 0.0, duration
         return
-    index = 0
-    while True:
-        start = index * (hop or window)
-        if start >= duration:
-            return
-        yield start, min(start + window, duration)
-        if start + window >= duration:
-            return
-        index += 1
+    step, last = hop or window, duration - window
+    for index in range(math.ceil(last / step - _SLACK)):
+        yield index * step, index * step + window
+    yield last, duration
 
 
 def piece_starts(n_samples: int, piece: int) -> list[int]:
@@ -160,23 +160,19 @@ def piece_starts(n_samples: int, piece: int) -> list[int]:
     return [*range(0, last, step), last]
 
 
-def find_audio(paths: Sequence[Path]) -> list[Path]:
-    """Files as given, and the audio files in and below each folder, sorted.
+def find_audio(path: Path) -> list[Path]:
+    """A file as it is given, or the audio files in and below a folder, sorted.
 
     Raises
     ------
     AudioError
         If a folder holds no audio file.
     """
-    found: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(
-            p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()
-        )
-        if not inside:
-            raise AudioError(f"{path} holds no audio file; legal: {', '.join(AUDIO_SUFFIXES)}")
-        found += inside
-    return found
+    if not path.is_dir():
+        return [path]
+    inside = sorted(
+        p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()
+    )
+    if not inside:
+        raise AudioError(f"{path} holds no audio file; legal: {', '.join(AUDIO_SUFFIXES)}")
+    return inside
