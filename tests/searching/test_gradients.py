@@ -151,7 +151,7 @@ def test_the_quotient_is_taken_at_a_distance_that_the_scale_of_the_loss_leaves(
             return scale * value if targets is validation[1] else value
 
         restore_random_state(CPU, masks)
-        gradients, _ = second_order_gradient(
+        gradients = second_order_gradient(
             supernet,
             train,
             validation,

@@ -1,0 +1,53 @@
+"""What the documentation says exists: links, commands, options, recipes."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from emodarts.cli import app
+from emodarts.recipe import builtin_recipes
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+RECIPES = sorted(builtin_recipes().values())
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """Words of every ``emodarts ...`` line, continuation lines joined, comments cut."""
+    lines = text.replace("\\\n", " ").splitlines()
+    found = [re.fullmatch(r"[#\s]*(?:\$ )?(emodarts [a-z].*)", line) for line in lines]
+    return [shlex.split(match[1], comments=True) for match in found if match]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RECIPES], ids=lambda p: p.name)
+def test_nothing_is_left_to_fill_in(page: Path) -> None:
+    assert not re.search(r"\b(TODO|TBD|FIXME|XXX|[A-Z]+_(MINUTES|TABLE))\b", page.read_text())
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RECIPES], ids=lambda p: p.name)
+def test_commands_and_options_exist(page: Path) -> None:
+    known = getattr(get_command(app), "commands", {})
+    for _, command, *words in commands_in(page.read_text()):
+        assert command in known, command
+        options = {o for parameter in known[command].params for o in parameter.opts}
+        for word in words:
+            assert not word.startswith("--") or word in {*options, "--help"}, f"{command} {word}"
+
+
+def test_the_readme_shows_commands() -> None:
+    shown = {words[1] for words in commands_in((ROOT / "README.md").read_text())}
+    assert shown >= {"corpora", "run", "search", "train", "predict", "report"}
+
+
+def test_every_recipe_tells_its_command() -> None:
+    for path in RECIPES:
+        assert commands_in(path.read_text()), path.name
