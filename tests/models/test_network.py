@@ -17,6 +17,8 @@ from emodarts.models.network import DropPath, SearchedNetwork
 from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
 from emodarts.searching.derive import random_genotype
 from emodarts.searching.supernet import Supernet
+from emodarts.space.cnn_ops import FactorisedReduce
+from emodarts.space.genotype import CNN_OPERATIONS, SEQUENCE_OPERATIONS, SKIP, Edge, Genotype
 
 SEQNNS = {
     "searched": SearchedSeqNN(space="all", cells=2, nodes=2, width=5),
@@ -98,6 +100,57 @@ def test_any_depth_and_any_map_size(cells: int, size: tuple[int, int]) -> None:
     assert network.cnn_cell_names.count("reduction") == len(spec.cnn.reductions)
 
 
+@pytest.mark.parametrize("frequency", ["join", "mean"])
+@pytest.mark.parametrize("pooling", ["attention", "mean"])
+def test_the_last_map_is_read_over_time_and_pooled(frequency: str, pooling: str) -> None:
+    features = torch.randn(3, 1, 10, 13)
+    network = build(SPECS[f"none-{frequency}-{pooling}"]).eval()
+    maps = network.cnn_maps(features)[-1]  # (B, C, F, T)
+    frames = [maps[..., t] for t in range(maps.shape[3])]
+    steps = torch.stack([f.flatten(1) if frequency == "join" else f.mean(2) for f in frames], 1)
+    pooled = steps.mean(dim=1) if network.attention is None else network.attention(steps)
+    assert (network.attention is None) == (pooling == "mean")
+    torch.testing.assert_close(network(features), network.classifier(pooled))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_discrete_network_is_the_supernet_whose_alphas_choose_its_edges(seed: int) -> None:
+    spec = NetworkSpec(cnn=CNNSpec(cells=3, nodes=3, channels=2), seqnn=SEQNNS["searched"])
+    features = torch.randn(3, 1, 10, 13)
+    network = build(spec, seed=seed).eval()
+    supernet = Supernet(spec, 10, 4)
+    warm(supernet, features)
+    weights = {name: torch.zeros_like(alpha) for name, alpha in supernet.alphas.items()}
+    state = supernet.network.state_dict()
+    network.load_state_dict({k: v for k, v in state.items() if "cells" not in k}, strict=False)
+    names = [*network.cnn_cell_names, *["sequence"] * len(network.sequence_cells)]
+    cells = [*network.cnn_cells, *network.sequence_cells]
+    mixed_cells = [*supernet.network.cnn_cells, *supernet.network.sequence_cells]
+    for name, cell, mixed in zip(names, cells, mixed_cells, strict=True):
+        cell.inputs.load_state_dict(mixed.inputs.state_dict(), strict=False)
+        operations = SEQUENCE_OPERATIONS if name == "sequence" else CNN_OPERATIONS
+        edges = iter(cell.edges)
+        for node, chosen in enumerate(network.genotype.cells[name]):
+            for edge in chosen:
+                row = sum(range(2, 2 + node)) + edge.source
+                column = operations.index(edge.operation)
+                weights[name][row, column] = 1.0
+                candidates, built = mixed.edges[row], next(edges)
+                source = candidates.operations[candidates.columns.index(column)]
+                target = built.operation if isinstance(built, DropPath) else built
+                target.load_state_dict(source.state_dict(), strict=False)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(features), supernet.network(features, weights))
+
+
+def test_batch_norms_of_cells_rescale_in_the_discrete_network_only() -> None:
+    """In a supernet they would hide the weight of an operation."""
+    spec = SPECS["none-join-mean"]
+    for network, affine in ((build(spec), True), (Supernet(spec, 10, 4).network, False)):
+        norms = [m for m in network.cnn_cells.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert {m.affine for m in norms} == {affine}
+
+
 def test_reduction_cells_sit_at_thirds_double_channels_and_halve_maps() -> None:
     spec = NetworkSpec(cnn=CNNSpec(cells=4, nodes=2, channels=3), seqnn=NoSeqNN(mode="none"))
     network = build(spec, 16)
@@ -142,6 +195,10 @@ def test_drop_path_drops_whole_utterances_and_keeps_the_mean() -> None:
     network = build(SPECS["searched-join-mean"])
     network.set_drop_path(0.5)
     assert {m.probability for m in network.modules() if isinstance(m, DropPath)} == {0.5}
+    skips = ((Edge(SKIP, 0), Edge(SKIP, 1)),)
+    network = SearchedNetwork(Genotype(skips, skips, skips), SPECS["searched-join-mean"], 10, 4)
+    dropped = {type(m.operation) for m in network.modules() if isinstance(m, DropPath)}
+    assert dropped == {FactorisedReduce}  # every edge but the identity
 
 
 @pytest.mark.parametrize("name", ["none-join-mean", "none-mean-attention"])

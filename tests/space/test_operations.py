@@ -1,8 +1,12 @@
 """Candidates of both spaces: shapes, time, independence of utterances."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from emodarts.errors import ShapeError
 from emodarts.recipe import CNNSpec, NetworkSpec, NoSeqNN
@@ -54,6 +58,19 @@ def test_separable_convolutions_have_the_layers_of_darts() -> None:
     assert not any(p.requires_grad and p.dim() == 1 for p in sep.parameters())  # no affine BN
 
 
+def test_pools_look_at_the_map_and_not_at_its_padding() -> None:
+    x = torch.randn(1, 1, 5, 7)
+    padded = functional.pad(x, (1, 1, 1, 1), value=torch.nan)
+    patches = functional.unfold(padded, 3).view(9, 5, 7)
+    expected = {
+        "avg_pool_3x3": patches.nanmean(dim=0),
+        "max_pool_3x3": patches.nan_to_num(-torch.inf).amax(dim=0),
+    }
+    for name, value in expected.items():
+        pool = next(CNN_BUILDERS[name](1, 1, False).children())
+        torch.testing.assert_close(pool(x)[0, 0], value)
+
+
 def test_factorised_reduce_sees_even_and_odd_positions() -> None:
     reduce = FactorisedReduce(1, 2, affine=False).eval()
     nn.init.ones_(reduce.even.weight)
@@ -65,6 +82,27 @@ def test_factorised_reduce_sees_even_and_odd_positions() -> None:
     expected = torch.zeros(3, 3)
     expected[:2, :2] = x[0, 0, 1::2, 1::2]
     torch.testing.assert_close(out[0, 1], expected)
+
+
+STRESS = """
+import sys, torch
+from emodarts.space.cnn_ops import CNN_BUILDERS, FactorisedReduce
+torch.set_num_threads(2)
+modules = [build(4, 2, False) for build in CNN_BUILDERS.values()] + [FactorisedReduce(4, 4, False)]
+for _ in range(4):
+    for size in (16, 15):
+        x = torch.randn(size, 4, 64, 32).to(memory_format=torch.channels_last).requires_grad_()
+        for module in modules:
+            torch.autograd.grad(module(x).square().sum(), [x, *module.parameters()])
+"""
+
+
+def test_backward_passes_survive_batches_of_changing_size_on_two_threads() -> None:
+    """A 1x1 convolution with stride 2 does not: the process is aborted, hence its own one."""
+    done = subprocess.run([sys.executable, "-c", STRESS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    reduce = FactorisedReduce(4, 6, affine=False)
+    assert all(m.stride == (1, 1) for m in reduce.modules() if isinstance(m, nn.Conv2d))
 
 
 @pytest.mark.parametrize("name", REAL_SEQUENCE_OPERATIONS)
@@ -123,6 +161,17 @@ def test_maps_run_channels_last() -> None:
         torch.randn(2, 1, 8, 9), {"reduction": torch.ones(2, 8)}
     )
     assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
+
+
+def test_the_context_of_an_attention_is_joined_to_every_step() -> None:
+    operation = build_sequence_operation("rnn_att_1", 4)
+    assert isinstance(operation, Recurrent)
+    assert operation.attention is not None
+    x = torch.randn(2, 5, 4)
+    steps = operation.recurrent(x)[0]
+    context = operation.attention(steps)
+    expected = [operation.project(torch.cat([steps[:, t], context], dim=1)) for t in range(5)]
+    torch.testing.assert_close(operation(x), torch.stack(expected, dim=1))
 
 
 def test_mixed_operation_is_the_weighted_sum_without_none() -> None:

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from emodarts.batches import Normalisation, Part, class_weights, predict_logits, shuffled_batches
+from emodarts.batches import (
+    Normalisation,
+    Part,
+    class_weights,
+    loss_and_ua,
+    predict_logits,
+    shuffled_batches,
+)
 from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Silent
 from emodarts.recipe import CNNSpec, MaskSpec, NetworkSpec, SearchedSeqNN, TrainingSpec
@@ -173,6 +180,15 @@ def test_masks_zero_whole_bands_and_stretches_of_legal_width() -> None:
     assert mask_features(features, MaskSpec()) is features
     wide = mask_features(features, MaskSpec(time_masks=1, time_width=1000))
     assert wide.shape == features.shape
+
+
+def test_ua_is_the_mean_recall_of_the_classes_that_occur() -> None:
+    logits = torch.eye(4)[[0, 0, 1, 2, 2]]
+    targets = torch.tensor([0, 0, 0, 2, 2])
+    loss, ua = loss_and_ua(logits, targets)
+    assert ua == pytest.approx((2 / 3 + 1) / 2)
+    right, wrong = torch.tensor([1.0, 0, 0, 0]).log_softmax(0)[:2].tolist()
+    assert loss == pytest.approx(-(4 * right + wrong) / 5)
 
 
 def test_class_weights_undo_the_class_frequencies() -> None:

@@ -69,23 +69,27 @@ def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
 
 
 class FactorisedReduce(nn.Module):
-    """Halve both axes without losing a position: two 1x1 convolutions, one offset by (1, 1)."""
+    """Halve both axes without losing a position: two 1x1 convolutions, one offset by (1, 1).
+
+    The convolutions see every other position and have stride 1: with stride 2, oneDNN's backward
+    pass in channels_last corrupts memory on several threads (seen in torch 2.13).
+    """
 
     def __init__(self, channels_in: int, channels_out: int, affine: bool) -> None:
         super().__init__()
         half = channels_out // 2
-        self.even = nn.Conv2d(channels_in, channels_out - half, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(channels_in, half, 1, stride=2, bias=False) if half else None
+        self.even = nn.Conv2d(channels_in, channels_out - half, 1, bias=False)
+        self.odd = nn.Conv2d(channels_in, half, 1, bias=False) if half else None
         self.norm = nn.BatchNorm2d(channels_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, F, T)`` -> ``(B, C_out, ceil(F / 2), ceil(T / 2))``."""
         x = functional.relu(x)
-        maps = [self.even(x)]
+        maps = [self.even(x[:, :, ::2, ::2])]
         if self.odd is not None:
             # An odd size has no position after its last one: a zero stands for it.
-            shifted = functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
-            maps.append(self.odd(shifted))
+            padded = functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+            maps.append(self.odd(padded[:, :, 1::2, 1::2]))
         out: Tensor = self.norm(torch.cat(maps, dim=1))
         return out
 
