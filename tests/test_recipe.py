@@ -273,6 +273,7 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         ({"evaluation": {"folds": [-1]}}, ["evaluation.folds.0: -1"]),
         # values that cannot be together
         ({"features": {"n_mfcc": 129}}, ["features: n_mfcc 129 exceeds n_mels 128"]),
+        ({"features": {"fmax": 20000.0}}, ["fmax 20000 exceeds half of sample_rate, 16375 Hz"]),
         ({"features": {"kind": "log_mel", "n_mfcc": 40}}, ["n_mfcc belongs to kind mfcc"]),
         ({"features": {"hop_length": 4096}}, ["hop_length 4096 exceeds n_fft 2048"]),
         ({"features": {"duration": 0.01}}, ["n_fft 2048 exceeds the 328 samples of 0.01 s"]),

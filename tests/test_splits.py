@@ -90,8 +90,13 @@ def test_parts_depend_on_the_seed_and_on_nothing_else() -> None:
     utterances = corpus()
     fold = make_folds(utterances, "groups:4")[0]
     assert make_parts(utterances, fold, "full", 3) == make_parts(utterances, fold, "full", 3)
-    drawn = {make_parts(utterances, fold, "full", seed) for seed in range(6)}
-    assert len(drawn) > 1
+    for protocol, drawn_anew in (
+        ("full", ("search_weights", "validation")),
+        ("paper", ("search_weights", "train")),
+    ):
+        drawn = [make_parts(utterances, fold, protocol, seed) for seed in range(6)]  # type: ignore[arg-type]
+        for name in drawn_anew:
+            assert len({getattr(parts, name) for parts in drawn}) > 1
 
 
 @pytest.mark.parametrize("attribute", ["name", "speaker", "session", "dialogue"])

@@ -47,6 +47,9 @@ class FeatureSpec(_Section):
     """Mel bands (Slaney scale and norm)."""
     n_mfcc: PositiveInt | None = None
     """Coefficients kept (kind mfcc only); default: all ``n_mels``."""
+    fmax: Positive | None = None
+    """Hz, upper edge of the mel bands; default: half the sample rate. Lossy formats such as MP3
+    cut the highest bands off, so a model that shall hear them must not listen there."""
     pool: PositiveInt = 4
     """Maximum over this many neighbouring frames."""
 
@@ -65,6 +68,10 @@ class FeatureSpec(_Section):
         if self.n_mels > self.n_fft // 2:
             raise ValueError(
                 f"n_mels {self.n_mels} exceeds n_fft // 2 = {self.n_fft // 2}: bands would be empty"
+            )
+        if self.fmax is not None and self.fmax > self.sample_rate / 2:
+            raise ValueError(
+                f"fmax {self.fmax:g} exceeds half of sample_rate, {self.sample_rate / 2:g} Hz"
             )
         if self.n_frames < 1:
             raise ValueError(f"pool {self.pool} leaves no frame of {self.duration} s")

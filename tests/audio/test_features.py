@@ -25,10 +25,13 @@ SMALL_MFCC = FeatureSpec(
 SMALL_MEL = FeatureSpec(
     kind="log_mel", sample_rate=16000, duration=3.0, n_fft=400, hop_length=200, n_mels=40, pool=1
 )
+BAND_LIMITED = FeatureSpec(
+    sample_rate=16000, duration=2.0, n_fft=512, hop_length=160, n_mels=40, fmax=7000.0, pool=2
+)
 ODD = FeatureSpec(
     kind="log_mel", sample_rate=11025, duration=1.0, n_fft=301, hop_length=77, n_mels=20, pool=4
 )
-SPECS = {"paper": PAPER, "mfcc": SMALL_MFCC, "log_mel": SMALL_MEL, "odd": ODD}
+SPECS = {"paper": PAPER, "mfcc": SMALL_MFCC, "log_mel": SMALL_MEL, "fmax": BAND_LIMITED, "odd": ODD}
 
 
 @pytest.fixture(params=SPECS.values(), ids=SPECS.keys())
@@ -51,6 +54,7 @@ def by_librosa(waveform: np.ndarray, spec: FeatureSpec) -> np.ndarray:
         "n_fft": spec.n_fft,
         "hop_length": spec.hop_length,
         "n_mels": spec.n_mels,
+        "fmax": spec.fmax,
     }
     if spec.kind == "mfcc":
         maps = librosa.feature.mfcc(y=waveform, n_mfcc=spec.n_features, **where)

@@ -14,7 +14,7 @@ from emodarts.batches import Normalisation
 from emodarts.errors import AudioError, EmodartsError
 from emodarts.models.bundle import Bundle
 from emodarts.models.network import SearchedNetwork
-from emodarts.recipe import CNNSpec, FeatureSpec, NetworkSpec, SearchedSeqNN
+from emodarts.recipe import CNNSpec, FeatureSpec, NetworkSpec, NoSeqNN
 from emodarts.searching.derive import random_genotype
 from emodarts.serving.predict import Model, find_audio, piece_starts, windows
 
@@ -26,7 +26,7 @@ def model() -> Model:
     torch.manual_seed(0)
     spec = NetworkSpec(
         cnn=CNNSpec(cells=3, nodes=1, channels=2),
-        seqnn=SearchedSeqNN(space="lstm", cells=1, nodes=1, width=4),
+        seqnn=NoSeqNN(mode="none"),
     )
     network = SearchedNetwork(random_genotype(spec, torch.Generator().manual_seed(0)), spec, 16, 3)
     network(torch.randn(8, 1, 16, 15))
@@ -41,15 +41,22 @@ def model() -> Model:
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    """Noise that grows louder, so that no two stretches sound the same."""
     samples = np.random.default_rng(seed).standard_normal(round(8000 * seconds))
-    return (0.1 * samples).astype(np.float32)
+    return (0.1 * np.linspace(0.01, 1, len(samples)) * samples).astype(np.float32)
 
 
-def test_a_long_stretch_is_the_mean_of_its_pieces(model: Model) -> None:
+@pytest.mark.parametrize("batch", [1, 3, 32])
+def test_a_long_stretch_is_the_mean_of_its_pieces(
+    model: Model, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr("emodarts.serving.predict._BATCH", batch)
     sound = noise(2.2)
     pieces = [sound[start : start + 8000] for start in (0, 4000, 8000, 9600)]
     assert piece_starts(len(sound), 8000) == [0, 4000, 8000, 9600]
-    expected = np.mean([model.probabilities(piece) for piece in pieces], axis=0)
+    heard = np.array([model.probabilities(piece) for piece in pieces])
+    assert np.ptp(heard, axis=0).max() > 1e-3  # else the test means nothing
+    expected = heard.mean(axis=0)
     np.testing.assert_allclose(model.probabilities(sound), expected, atol=1e-6)
     assert model.probabilities(sound).sum() == pytest.approx(1)
 
@@ -63,10 +70,10 @@ def test_a_short_stretch_is_padded_with_silence_at_its_end(model: Model) -> None
 def test_windows_are_heard_as_if_they_were_files(model: Model, tmp_path: Path) -> None:
     sound = noise(3.0)
     soundfile.write(tmp_path / "a.wav", sound, 8000, subtype="FLOAT")
-    answers = model.predict(tmp_path / "a.wav", window=1.0, hop=1.0)
-    assert [(a.start, a.end) for a in answers] == [(0, 1), (1, 2), (2, 3)]
-    for k, answer in enumerate(answers):
-        alone = model.probabilities(sound[8000 * k : 8000 * (k + 1)])
+    answers = model.predict(tmp_path / "a.wav", window=0.5, hop=1.25)
+    assert [(a.start, a.end) for a in answers] == [(0, 0.5), (1.25, 1.75), (2.5, 3)]
+    for answer, start in zip(answers, (0, 10000, 20000), strict=True):
+        alone = model.probabilities(sound[start : start + 4000])
         assert list(answer.probabilities.values()) == alone.tolist()
         assert answer.label == model.classes[int(alone.argmax())]
 

@@ -1,20 +1,23 @@
 """Training: schedules, masks, the choice of the epoch, and that it resumes bit by bit."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from emodarts.batches import (
     Normalisation,
     Part,
     class_weights,
+    endless_batches,
     loss_and_ua,
-    predict_logits,
     shuffled_batches,
 )
-from emodarts.models.network import SearchedNetwork
+from emodarts.models.network import DropPath, SearchedNetwork
 from emodarts.progress import Silent
 from emodarts.recipe import CNNSpec, MaskSpec, NetworkSpec, SearchedSeqNN, TrainingSpec
 from emodarts.searching.derive import random_genotype
@@ -55,27 +58,32 @@ def scores(trained: Trained) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in trained.history]
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_a_resumed_training_is_the_training_that_was_never_stopped(
-    tmp_path: Path, optimiser: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = SPEC.model_copy(update={"optimiser": optimiser})
-    whole, expected = train(tmp_path / "whole", spec)
+class Killed(Exception):
+    pass
 
-    class Killed(Exception):
-        pass
 
+def train_until(folder: Path, spec: TrainingSpec, epoch: int) -> None:
+    """Train, and be killed after some epochs."""
     original = loop._Trainer.run_epoch
 
     def stop(self: Any) -> Any:
-        if self.epoch == 2:
+        if self.epoch == epoch:
             raise Killed
         return original(self)
 
-    monkeypatch.setattr(loop._Trainer, "run_epoch", stop)
-    with pytest.raises(Killed):
-        train(tmp_path / "killed", spec)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Trainer, "run_epoch", stop)
+        with pytest.raises(Killed):
+            train(folder, spec)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_a_resumed_training_is_the_training_that_was_never_stopped(
+    tmp_path: Path, optimiser: str
+) -> None:
+    spec = SPEC.model_copy(update={"optimiser": optimiser})
+    whole, expected = train(tmp_path / "whole", spec)
+    train_until(tmp_path / "killed", spec, 2)
     network, trained = train(tmp_path / "killed", spec)
     assert scores(trained) == scores(expected)
     assert trained.epoch == expected.epoch
@@ -83,31 +91,80 @@ def test_a_resumed_training_is_the_training_that_was_never_stopped(
         assert torch.equal(network.model_state()[name], value), name
 
 
-@pytest.mark.parametrize("select", ["ua", "loss", "last"])
+@pytest.mark.parametrize("killed_after", [None, 5])
+@pytest.mark.parametrize(("select", "best"), [("ua", 3), ("loss", 4), ("last", 6)])
 def test_the_network_is_left_at_the_epoch_that_validation_chooses(
-    tmp_path: Path, select: str
+    tmp_path: Path,
+    select: str,
+    best: int,
+    killed_after: int | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    script = iter([(1.0, 0.5), (0.8, 0.9), (0.7, 0.9), (0.6, 0.4), (0.9, 0.3), (1.1, 0.2)])
+    n_validation = len(parts()[1])
+
+    def scripted(logits: Tensor, targets: Tensor) -> tuple[float, float]:
+        return next(script) if len(targets) == n_validation else loss_and_ua(logits, targets)
+
+    monkeypatch.setattr(loop, "loss_and_ua", scripted)
     spec = SPEC.model_copy(update={"select": select, "optimistic": True, "epochs": 6})
+    if killed_after is not None:
+        train_until(tmp_path, spec, killed_after)
     network, trained = train(tmp_path, spec)
-    rows = trained.history
-    best = {
-        "ua": max(rows, key=lambda r: (r["validation_ua"], -r["validation_loss"]))["epoch"],
-        "loss": min(rows, key=lambda r: r["validation_loss"])["epoch"],
-        "last": 6,
-    }[select]
     assert trained.epoch == best
     kept, _ = loop.load_tensors(epoch_file(tmp_path, best))
     for name, value in network.model_state().items():
         assert torch.equal(kept[name], value), name
-    logits = predict_logits(network, parts()[1].features)
-    ua = loop.loss_and_ua(logits, parts()[1].targets)[1]
-    assert ua == rows[best - 1]["validation_ua"]
+
+
+def test_every_epoch_hears_all_in_another_order_with_other_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Tensor] = []
+    states: list[bytes] = []
+
+    def spy(features: Tensor, spec: MaskSpec) -> Tensor:
+        heard.append(features[:, 0, 0, 0])
+        states.append(torch.get_rng_state().numpy().tobytes())
+        return mask_features(features, spec)
+
+    monkeypatch.setattr(loop, "mask_features", spy)
+    network, _ = train(tmp_path)
+    epochs = torch.cat(heard).view(4, 25)
+    everybody = parts()[0].features[:, 0, 0, 0].sort().values
+    assert torch.equal(epochs.sort(dim=1).values, everybody.expand(4, 25))
+    assert len({tuple(order.tolist()) for order in epochs}) == 4
+    assert len(set(states)) == len(states)
+    # The probability of dropping a path grows from 0 by a quarter of 0.2 an epoch.
+    dropped = {m.probability for m in network.modules() if isinstance(m, DropPath)}
+    assert [round(p, 9) for p in dropped] == [0.15]
+
+
+def test_the_objective_weighs_classes_and_adds_the_auxiliary_head() -> None:
+    genotype = random_genotype(NETWORK, torch.Generator().manual_seed(0))
+    network = SearchedNetwork(genotype, NETWORK, 8, 3, auxiliary=True).eval()
+    train, validation = parts()
+    logits, extra = network.forward_with_auxiliary(train.features)
+    assert extra is not None
+    weight = 25 / (3 * torch.bincount(train.targets))
+    main, auxiliary = (
+        functional.cross_entropy(x, train.targets, weight=weight) for x in (logits, extra)
+    )
+    trainer = loop._Trainer(network, train, validation, SPEC, 3, 0)
+    loss, _ = trainer._step(train.features, train.targets, 0.01)
+    assert loss == pytest.approx((main + 0.4 * auxiliary).item())
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    _, trained = train(tmp_path, SPEC.model_copy(update={"epochs": 25}))
-    assert trained.history[-1]["train_loss"] < 0.7 * trained.history[0]["train_loss"]
-    assert max(row["validation_ua"] for row in trained.history) > 0.6
+    network, trained = train(tmp_path, SPEC.model_copy(update={"epochs": 25}))
+    rows, validation = trained.history, parts()[1]
+    assert rows[-1]["train_loss"] < 0.7 * rows[0]["train_loss"]
+    assert max(row["validation_ua"] for row in rows) > 0.6
+    chosen = rows[trained.epoch - 1]
+    with torch.inference_mode():
+        loss, ua = loss_and_ua(network.eval()(validation.features), validation.targets)
+    assert chosen["validation_ua"] == ua
+    assert chosen["validation_loss"] == pytest.approx(loss)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +262,13 @@ def test_batches_hold_every_index_once_in_nearly_equal_sizes(n: int, size: int) 
     sizes = [len(b) for b in batches]
     assert max(sizes) <= size
     assert max(sizes) - min(sizes) <= 1
+
+
+def test_endless_batches_shuffle_every_cycle_anew() -> None:
+    batches = islice(endless_batches(7, 3, lambda cycle: 10 + cycle), 9)
+    expected = [batch for seed in (10, 11, 12) for batch in shuffled_batches(7, 3, seed)]
+    assert all(torch.equal(a, b) for a, b in zip(batches, expected, strict=True))
+    assert not torch.equal(torch.cat(expected[:3]), torch.cat(expected[3:6]))
 
 
 def test_normalisation_is_of_each_coefficient() -> None:

@@ -40,7 +40,7 @@ class FeatureExtractor(nn.Module):
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__()
         self.spec = spec
-        mel = mel_filterbank(spec.sample_rate, spec.n_fft, spec.n_mels)
+        mel = mel_filterbank(spec.sample_rate, spec.n_fft, spec.n_mels, spec.fmax)
         dct = scipy.fft.dct(np.eye(spec.n_mels), norm="ortho", axis=0)[: spec.n_features]
         self.register_buffer("window", torch.hann_window(spec.n_fft), persistent=False)
         self.register_buffer("mel", torch.from_numpy(mel).float(), persistent=False)
@@ -88,17 +88,20 @@ def fit_length(waveform: NDArray[np.float32], n_samples: int) -> NDArray[np.floa
     return np.pad(waveform[..., :n_samples], ends)
 
 
-def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int) -> NDArray[np.float64]:
+def mel_filterbank(
+    sample_rate: int, n_fft: int, n_mels: int, fmax: float | None = None
+) -> NDArray[np.float64]:
     """Triangular bands equally spaced on Slaney's mel scale, each of unit area in Hz.
 
-    Bands reach from 0 Hz to half of ``sample_rate``; neighbours share edges and centres.
+    Bands reach from 0 Hz to ``fmax``, which is half of ``sample_rate`` by default; neighbours
+    share edges and centres.
 
     Returns
     -------
     weights [shape=(n_mels, 1 + n_fft // 2)]
     """
     bins = np.fft.rfftfreq(n_fft, 1.0 / sample_rate)
-    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(sample_rate / 2), n_mels + 2))
+    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(fmax or sample_rate / 2), n_mels + 2))
     lower, centre, upper = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising = (bins - lower) / (centre - lower)
     falling = (upper - bins) / (upper - centre)
