@@ -261,7 +261,6 @@ def test_a_real_utterance_sounds_the_same_in_any_format(emodb_root: Path, tmp_pa
         *("--corpus", "emodb", "--root", emodb_root, "--out", out, "--cache", tmp_path / "cache"),
         *("--folds", "0", "--set", "search.epochs=3", "--set", "search.order=1"),
         *("--set", "training.epochs=6", "--set", "network.cnn.channels=4"),
-        *("--set", "features.fmax=7000"),  # MP3 cuts off what is above
     )
     result = json.loads((out / "result.json").read_text())
     assert result["ua"] > 0.3  # chance is 0.25; after six epochs it has begun to hear
@@ -279,9 +278,10 @@ def test_a_real_utterance_sounds_the_same_in_any_format(emodb_root: Path, tmp_pa
     )
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len({a["label"] for a in answers}) == 1
-    for answer in answers[1:]:
+    # MP3 is lossy, and a network of six epochs unsteady.
+    for answer, tolerance in zip(answers[1:], (0.02, 0.1), strict=True):
         for name, p in answer["probabilities"].items():
-            assert p == pytest.approx(answers[0]["probabilities"][name], abs=0.05)
+            assert p == pytest.approx(answers[0]["probabilities"][name], abs=tolerance)
 
 
 def bad_recipe(folder: Path, text: str) -> Path:

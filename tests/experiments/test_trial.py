@@ -144,9 +144,6 @@ def contents(out: Path) -> dict[Path, Any]:
     return found
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a loop saves its checkpoint before its records, and loses the last ones"
-)
 def test_a_run_killed_at_every_file_it_writes_ends_as_one_never_killed(
     corpus: Corpus, tiny_recipe: Recipe, cache: Path, tmp_path: Path
 ) -> None:

@@ -94,8 +94,9 @@ def search_genotype(
     with EventWriter(folder / "events", searcher.epoch) as events:
         while searcher.epoch < spec.epochs:
             record = searcher.run_epoch(progress)
-            searcher.save(checkpoint)
+            # The checkpoint comes last: a run killed before it does the epoch again.
             write_record(folder, searcher.history)
+            searcher.save(checkpoint)
             events.write("search", record["epoch"], record["scalars"])
     return searcher.chosen_genotype()
 

@@ -140,8 +140,9 @@ def train_network(
             row = trainer.run_epoch()
             if spec.optimistic:
                 save_tensors(epoch_file(folder, trainer.epoch), network.model_state())
-            trainer.save(checkpoint)
+            # The checkpoint comes last: a run killed before it does the epoch again.
             files.write_csv(folder / HISTORY, list(row), trainer.history)
+            trainer.save(checkpoint)
             scalars = {k: v for k, v in row.items() if k != "epoch"}
             events.write("training", trainer.epoch, scalars)
             progress.advance(loss=row["train_loss"], ua=row["validation_ua"])
