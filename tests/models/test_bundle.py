@@ -55,6 +55,15 @@ def test_round_trip_is_exact(bundle: Bundle, tmp_path: Path) -> None:
     torch.testing.assert_close(loaded.probabilities(features).sum(dim=1), torch.ones(5))
 
 
+def test_probabilities_are_those_of_normalised_features(bundle: Bundle) -> None:
+    features = torch.randn(5, 1, 16, 15)
+    mean, sd = bundle.normalisation.mean[:, None], bundle.normalisation.sd[:, None]
+    with torch.inference_mode():
+        expected = bundle.network((features - mean) / sd).softmax(dim=1)
+        assert not torch.allclose(bundle.network(features).softmax(dim=1), expected, atol=1e-4)
+    torch.testing.assert_close(bundle.probabilities(features), expected)
+
+
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_a_missing_file_is_named(bundle: Bundle, tmp_path: Path, name: str) -> None:
     save_bundle(tmp_path, bundle)
