@@ -31,6 +31,7 @@ from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Silent
 from emodarts.recipe import Recipe, load_recipe
 from emodarts.searching.loop import SearchData, search_genotype
+from emodarts.serving.predict import Model
 from emodarts.space.genotype import Edge, Genotype
 from emodarts.splits import make_folds, make_parts
 from emodarts.training.loop import train_network
@@ -116,6 +117,51 @@ def test_the_run_directory_is_complete_and_its_models_load(
     assert not list(out.rglob(".*"))  # no temporary file is left
 
 
+def test_the_saved_model_gives_the_scored_predictions_and_has_the_asked_width(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    value = tiny_recipe.to_dict()
+    value["evaluation"]["folds"] = [0]
+    value["training"] |= {"channels": 3}
+    out = tmp_path / "run"
+    start(Recipe.from_dict(value), corpus, out, tmp_path / "cache")
+    model = Model.load(out / "fold-0" / "seed-0" / "model")
+    assert model.bundle.network.spec.cnn.channels == 3
+    paths = {u.name: u.path for u in corpus}
+    with (out / "predictions.csv").open() as file:
+        for row in csv.DictReader(file):
+            heard = model.predict(paths[row["name"]])[0].probabilities
+            assert heard == pytest.approx({c: float(row[f"p_{c}"]) for c in heard}, abs=1e-4)
+
+
+def test_labels_choose_the_classes_and_their_order(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe.model_copy(update={"labels": ("sadness", "anger")})
+    result = start(recipe, corpus, tmp_path / "run", tmp_path / "cache")
+    assert result["classes"] == ["sadness", "anger"]
+    assert result["n_test"] == 36
+    assert load_bundle(tmp_path / "run" / "fold-0" / "seed-0" / "model").classes == (
+        "sadness",
+        "anger",
+    )
+
+
+def test_the_data_digest_covers_the_sound(
+    tiny_emodb: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    folder = tmp_path / "corpus"
+    shutil.copytree(tiny_emodb, folder)
+    options = Options(cache=tmp_path / "cache")
+    digests = []
+    for gain in (1.0, 0.5):
+        path = folder / "03a01Wa.wav"
+        soundfile.write(path, gain * soundfile.read(path)[0], 8000)
+        data, _ = load_dataset(tiny_recipe, load_corpus("emodb", folder), options, Silent())
+        digests.append(data.digest)
+    assert digests[0] != digests[1]
+
+
 def test_the_optimistic_score_is_apart_and_marked(
     finished: tuple[Path, dict[str, Any]],
 ) -> None:
@@ -188,7 +234,7 @@ def test_systems_of_the_first_paper_are_recipes(
 ) -> None:
     value = tiny_recipe.to_dict()
     value["network"]["seqnn"] = seqnn
-    value["evaluation"]["folds"] = [0]
+    value["evaluation"] |= {"folds": [0], "seeds": [2]}
     result = start(Recipe.from_dict(value), corpus, tmp_path / "run", tmp_path / "cache")
     assert result["folds"][0]["seeds"][0]["genotype"]["sequence"] is None
 
