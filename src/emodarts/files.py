@@ -150,12 +150,3 @@ def digest_of(value: object) -> str:
     """SHA-256 (hexadecimal) of a JSON-able value, independent of key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def sha256_of_file(path: Path) -> str:
-    """SHA-256 (hexadecimal) of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
