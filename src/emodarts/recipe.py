@@ -347,6 +347,8 @@ class Recipe(_Section):
     """Label in reports; default in a file: the name of the file."""
     labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """Classes to keep, which fixes their order; default: all that the corpus has."""
+    styles: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Styles of speech to keep, e.g. ``improvised`` of IEMOCAP; default: all."""
     features: FeatureSpec = FeatureSpec()
     network: NetworkSpec = NetworkSpec()
     search: SearchSpec = SearchSpec()

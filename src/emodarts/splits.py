@@ -245,7 +245,7 @@ def _indices(values: Any) -> Indices:
 
 def _check_classes(utterances: Sequence[Utterance], part: Indices, where: str) -> None:
     present = {utterances[i].label for i in part}
-    missing = sorted({u.label for u in utterances} - present)
+    missing = sorted({u.known_label() for u in utterances} - present)
     if missing:
         raise SplitError(
             f"{where} has no utterance of class {list_some(missing)}; every class needs speakers "

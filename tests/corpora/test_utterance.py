@@ -51,5 +51,5 @@ def test_select_fixes_the_order_and_tells_what_it_left() -> None:
 
 
 def test_select_what_is_not_there() -> None:
-    with pytest.raises(CorpusError, match="no utterance labelled glad; its labels are calm, sad"):
+    with pytest.raises(CorpusError, match="no utterance labelled"):
         Corpus("toy", THREE, ("calm", "glad", "sad")).select(("glad", "sad"))

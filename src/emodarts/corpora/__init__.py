@@ -5,6 +5,7 @@ Listing opens no sound, and importing this package loads no numerical library.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,30 +15,58 @@ from emodarts.corpora.synthetic import read_synthetic
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import CorpusError, did_you_mean
 
-Reader = Callable[[Path | None], Corpus]
-"""From the corpus' folder, None where none was named, to its utterances."""
+Reader = Callable[..., Corpus]
+"""From the corpus' folder, None where none was named, to its utterances. Keyword-only
+parameters, all text with a default, are the reader's options."""
 
 READERS: dict[str, Reader] = {
     "emodb": read_emodb,
     "synthetic": read_synthetic,
 }
 
-__all__ = ["READERS", "Corpus", "Reader", "Utterance", "describe_readers", "load_corpus"]
+__all__ = [
+    "READERS",
+    "Corpus",
+    "Reader",
+    "Utterance",
+    "describe_readers",
+    "load_corpus",
+    "reader_options",
+]
 
 
-def load_corpus(name: str, root: str | Path | None = None) -> Corpus:
+def load_corpus(name: str, root: str | Path | None = None, **options: str) -> Corpus:
     """List a corpus by the name of its reader.
+
+    Parameters
+    ----------
+    root : folder of the corpus, or the file that lists it.
+    options : of this reader only, e.g. ``emotion="label"`` for ``table``; see
+        :func:`reader_options`.
 
     Raises
     ------
     CorpusError
-        For an unknown name, or a folder without that corpus.
+        For an unknown name or option, or a folder without that corpus.
     """
     if name not in READERS:
         raise CorpusError(
             f"unknown corpus {name!r}{did_you_mean(name, READERS)}; legal: {', '.join(READERS)}"
         )
-    return READERS[name](None if root is None else Path(root))
+    legal = reader_options(name)
+    for option in options:
+        if option not in legal:
+            raise CorpusError(
+                f"corpus {name!r} has no option {option!r}{did_you_mean(option, legal)}; "
+                f"legal: {', '.join(legal) or 'none'}"
+            )
+    return READERS[name](None if root is None else Path(root), **options)
+
+
+def reader_options(name: str) -> tuple[str, ...]:
+    """Options of a reader."""
+    parameters = inspect.signature(READERS[name]).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
 
 def describe_readers() -> dict[str, str]:

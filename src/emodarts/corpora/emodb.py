@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from emodarts.corpora.folder import check_folder, is_debris, walk_files
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import CorpusError
 
@@ -48,21 +49,10 @@ def read_emodb(root: Path | None) -> Corpus:
     CorpusError
         If ``root`` is missing, is not a folder, or holds no EmoDB file.
     """
-    wanted = f"looked for EmoDB files like {EXAMPLE} in it and below it"
-    if root is None:
-        raise CorpusError(f"corpus 'emodb' needs its folder (--root), with files like {EXAMPLE}")
-    if not root.exists():
-        raise CorpusError(f"no such folder: {root}; {wanted}")
-    if not root.is_dir():
-        raise CorpusError(f"{root} is a file; legal: the folder with EmoDB files like {EXAMPLE}")
-    try:
-        empty = not any(root.iterdir())
-    except OSError as error:
-        raise CorpusError(f"cannot list {root}: {error.strerror}; {wanted}") from error
-    if empty:
-        raise CorpusError(f"{root} is empty; {wanted}")
+    wanted = f"EmoDB files like {EXAMPLE}"
+    root = check_folder(root, "emodb", wanted)
     utterances, skipped = [], []
-    for path in sorted(root.rglob("*")):
+    for path in walk_files(root):
         if path.suffix.lower() != ".wav":
             continue
         utterance = _parse(path)
@@ -71,19 +61,20 @@ def read_emodb(root: Path | None) -> Corpus:
         else:
             utterances.append(utterance)
     if not utterances:
-        raise CorpusError(f"{root} holds no EmoDB file; {wanted}")
+        raise CorpusError(f"{root} holds no EmoDB file; looked for {wanted} in it and below it")
     present = {u.label for u in utterances}
     return Corpus(
         name="emodb",
         utterances=tuple(sorted(utterances, key=lambda u: u.name)),
         classes=tuple(label for label in sorted(EMOTIONS.values()) if label in present),
         skipped=tuple(skipped),
+        emotions={label: label for label in EMOTIONS.values()},
     )
 
 
 def _parse(path: Path) -> Utterance | str:
     """Return the utterance, or the reason why the file is none."""
-    if path.name.startswith("._"):
+    if is_debris(path):
         return "resource fork of macOS, not sound"
     match = _NAME.fullmatch(path.stem)
     if match is None:

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from emodarts.errors import CorpusError, list_some
+from emodarts.errors import CorpusError, did_you_mean, list_some
+
+COMMON_EMOTIONS = (
+    "anger",
+    "boredom",
+    "calm",
+    "contempt",
+    "disgust",
+    "excitement",
+    "fear",
+    "frustration",
+    "happiness",
+    "neutral",
+    "sadness",
+    "surprise",
+    "other",
+)
+"""Names that a reader gives to its corpus' own labels, so that one recipe fits many corpora."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,22 +35,47 @@ class Utterance:
     ----------
     name : unique within its corpus; written to predictions and fold files.
     path : audio file.
-    label : emotion, in the corpus' own class names.
+    label : emotion, in the corpus' own spelling; None where the corpus does not tell it or its
+        raters did not agree: such an utterance can be predicted, not scored.
     speaker : unique within the corpus, or None where the corpus does not say.
     start, end : stretch of the file in seconds; ``end`` None is the end of the file.
     gender : ``"female"``, ``"male"`` or None.
     session, dialogue : recordings that share talkers; None where there are none.
+    style : how the speech came about, e.g. ``"improvised"``, ``"scripted"``, ``"song"``, or the
+        corpus' letter for it; None where there is one style only.
+    split : part that the corpus' publishers or the user's table assign, e.g. ``"Train"``.
+    valence, arousal, dominance : mean ratings on the corpus' own scale, or None.
     """
 
     name: str
     path: Path
-    label: str
+    label: str | None
     speaker: str | None
     start: float = 0.0
     end: float | None = None
     gender: str | None = None
     session: str | None = None
     dialogue: str | None = None
+    style: str | None = None
+    split: str | None = None
+    valence: float | None = None
+    arousal: float | None = None
+    dominance: float | None = None
+
+    def known_label(self) -> str:
+        """The label. Raises :class:`CorpusError` if there is none."""
+        if self.label is None:
+            raise CorpusError(f"utterance {self.name!r} has no label; it cannot train or be scored")
+        return self.label
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFold:
+    """A fold that was published with a corpus, as utterance names."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -47,6 +89,8 @@ class Corpus:
     classes : every label in use, in the order that all files and matrices keep.
     notice : a warning to print wherever scores on this corpus are shown, or ``""``.
     skipped : what was found and left out, with the reason: ``(name, reason)``.
+    emotions : from the corpus' own labels to :data:`COMMON_EMOTIONS`.
+    folds : published ones, in order; ``--split emobox`` uses them.
 
     Raises
     ------
@@ -59,6 +103,8 @@ class Corpus:
     classes: tuple[str, ...]
     notice: str = ""
     skipped: tuple[tuple[str, str], ...] = ()
+    emotions: Mapping[str, str] = field(default_factory=dict)
+    folds: tuple[PublishedFold, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.utterances:
@@ -70,7 +116,9 @@ class Corpus:
                 f"corpus {self.name!r}: {len(twice)} utterance name(s) occur more than once, "
                 f"e.g. {twice[0]!r} in {' and '.join(where)}; each name must be unique"
             )
-        unknown = sorted({u.label for u in self.utterances} - set(self.classes))
+        unknown = sorted(
+            {u.label for u in self.utterances if u.label is not None} - set(self.classes)
+        )
         if unknown:
             raise CorpusError(
                 f"corpus {self.name!r}: label(s) {list_some(unknown)} are not among the "
@@ -84,32 +132,100 @@ class Corpus:
         return iter(self.utterances)
 
     def count(self, attribute: str, order: tuple[str, ...] | None = None) -> dict[str, int]:
-        """Number of utterances by label, speaker, gender, session or dialogue.
+        """Number of utterances by label, speaker, gender, session, dialogue, style or split.
 
         ``order`` gives the keys; otherwise they are sorted, and None is not counted.
         """
         counts = Counter(getattr(u, attribute) for u in self.utterances)
         return {key: counts[key] for key in order or sorted(counts.keys() - {None})}
 
-    def select(self, labels: tuple[str, ...]) -> Corpus:
-        """Keep the utterances of ``labels``, which becomes the class order.
+    def select(
+        self, labels: Sequence[str] | None = None, styles: Sequence[str] | None = None
+    ) -> Corpus:
+        """Keep the utterances of some labels and styles; what is left out says why.
+
+        Parameters
+        ----------
+        labels : classes in their order. ``"anger"`` is a label of the corpus or, where it has
+            none of this name, a common emotion; ``"happy=hap,exc"`` merges labels under a new
+            name. None keeps every label; utterances without one are left out in any case.
+        styles : values of :attr:`Utterance.style`. None keeps all.
 
         Raises
         ------
         CorpusError
-            If a label does not occur in the corpus.
+            If a label or style does not occur in the corpus, or a label is asked for twice.
         """
-        present = {u.label for u in self.utterances}
-        missing = [label for label in labels if label not in present]
-        if missing:
+        chosen = {own: own for own in self.classes} if labels is None else self._merged(labels)
+        if styles is not None:
+            self._check_styles(styles)
+        kept, left = [], []
+        for u in self.utterances:
+            if styles is not None and u.style not in styles:
+                left.append((u.name, f"style {u.style} not asked for"))
+            elif u.label is None:
+                left.append((u.name, "no label"))
+            elif u.label not in chosen:
+                left.append((u.name, f"label {u.label} not asked for"))
+            else:
+                kept.append(replace(u, label=chosen[u.label]))
+        order = dict.fromkeys(chosen.values())
+        present = {u.label for u in kept}
+        if missing := [name for name in order if name not in present]:
             raise CorpusError(
                 f"corpus {self.name!r} has no utterance labelled {list_some(missing)}; "
-                f"its labels are {', '.join(c for c in self.classes if c in present)}"
+                f"what was asked for has {', '.join(sorted(filter(None, present))) or 'none'}"
             )
-        kept = tuple(u for u in self.utterances if u.label in labels)
-        left = tuple(
-            (u.name, f"label {u.label} not asked for")
-            for u in self.utterances
-            if u.label not in labels
+        names = {u.name for u in kept}
+        return Corpus(
+            self.name,
+            tuple(kept),
+            tuple(order),
+            self.notice,
+            self.skipped + tuple(left),
+            {chosen[own]: common for own, common in self.emotions.items() if own in chosen},
+            tuple(
+                PublishedFold(
+                    *(
+                        tuple(name for name in part if name in names)
+                        for part in (fold.train, fold.validation, fold.test)
+                    )
+                )
+                for fold in self.folds
+            ),
         )
-        return Corpus(self.name, kept, labels, self.notice, self.skipped + left)
+
+    def _merged(self, labels: Sequence[str]) -> dict[str, str]:
+        """From own labels to the classes asked for, in the order of the classes."""
+        chosen: dict[str, str] = {}
+        for entry in labels:
+            name, equals, sources = entry.partition("=")
+            for source in sources.split(",") if equals else [name]:
+                own = self._own_labels(source.strip())
+                if twice := [label for label in own if label in chosen]:
+                    raise CorpusError(
+                        f"labels {' '.join(labels)}: {twice[0]} of corpus {self.name!r} is asked "
+                        "for twice; each label belongs to one class"
+                    )
+                chosen.update(dict.fromkeys(own, name.strip()))
+        return chosen
+
+    def _own_labels(self, source: str) -> list[str]:
+        if source in self.classes:
+            return [source]
+        own = [label for label in self.classes if self.emotions.get(label) == source]
+        if not own:
+            legal = [*self.classes, *(self.emotions.get(c, c) for c in self.classes)]
+            raise CorpusError(
+                f"corpus {self.name!r} has no utterance labelled {source!r}"
+                f"{did_you_mean(source, legal)}; its labels are {', '.join(dict.fromkeys(legal))}"
+            )
+        return own
+
+    def _check_styles(self, styles: Sequence[str]) -> None:
+        present = self.count("style")
+        if unknown := [style for style in styles if style not in present]:
+            raise CorpusError(
+                f"corpus {self.name!r} has no utterance of style {list_some(unknown)}"
+                f"{did_you_mean(unknown[0], present)}; its styles: {', '.join(present) or 'none'}"
+            )

@@ -99,8 +99,7 @@ def run(
     if options.resume:
         recipe = _with_recorded_compute(recipe, out)
     device = configure(recipe.compute)
-    if recipe.labels is not None:
-        corpus = corpus.select(recipe.labels)
+    corpus = corpus.select(recipe.labels, recipe.styles)
     _folds(recipe, corpus.utterances, options)  # refuse bad folds before hours of extraction
     data, header = load_dataset(recipe, corpus, options, progress)
     folds = _folds(recipe, data.utterances, options)
@@ -208,6 +207,8 @@ def load_dataset(
             "gender": u.gender,
             "session": u.session,
             "dialogue": u.dialogue,
+            "style": u.style,
+            "split": u.split,
             "start": u.start,
             "end": u.end,
             "sha256": content,
@@ -471,7 +472,7 @@ def _as_predictions(data: Dataset, fold: Fold, answers: Iterable[str]) -> list[P
             speaker=data.utterances[i].speaker,
             fold=fold.index,
             seed=0,
-            label=data.utterances[i].label,
+            label=data.utterances[i].known_label(),
             predicted=answer,
             probabilities=tuple(float(answer == name) for name in data.classes),
         )

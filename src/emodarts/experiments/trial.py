@@ -58,7 +58,7 @@ class Dataset:
 
     def labels(self, indices: Indices) -> list[str]:
         """Labels of some utterances."""
-        return [self.utterances[i].label for i in indices]
+        return [self.utterances[i].known_label() for i in indices]
 
     def part(self, indices: Indices, normalisation: Normalisation, device: torch.device) -> Part:
         """Normalised features and targets of some utterances, on the device."""
@@ -206,7 +206,7 @@ def predict_part(trial: Trial, data: Dataset, bundle: Bundle, indices: Indices) 
             speaker=data.utterances[i].speaker,
             fold=trial.fold,
             seed=trial.seed,
-            label=data.utterances[i].label,
+            label=data.utterances[i].known_label(),
             predicted=data.classes[answer],
             probabilities=tuple(probabilities),
         )
