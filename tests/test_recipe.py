@@ -229,7 +229,7 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     ("value", "messages"),
     [
         # unknown keys
-        ({"serach": {}}, ["'serach'", "did you mean 'search'?", "legal: name, labels, features"]),
+        ({"serach": {}}, ["'serach'", "did you mean 'search'?", "legal: name, labels, styles, features"]),
         ({"search": {"epoch": 3}}, ["'search.epoch'", "did you mean 'epochs'?", "batch_size"]),
         ({"search": {"weights": {"momentun": 0.9}}}, ["'search.weights.momentun'", "'momentum'"]),
         ({"network": {"seqnn": {"layer": 3}}}, ["'network.seqnn.layer'", "legal: mode, space"]),
@@ -267,7 +267,7 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         ({"search": {"batch_size": 1}}, ["search.batch_size: 1"]),
         ({"features": {"kind": "mfc"}}, ["features.kind: 'mfc'", "'mfcc' or 'log_mel'"]),
         ({"features": {"duration": 0.0}}, ["features.duration: 0.0"]),
-        ({"labels": ["anger"]}, ["labels", "at least 2"]),
+        ({"labels": ["anger"]}, ["labels", "legal: at least 2 classes"]),
         ({"evaluation": {"seeds": []}}, ["evaluation.seeds", "at least 1"]),
         ({"evaluation": {"seeds": [-1]}}, ["evaluation.seeds.0: -1"]),
         ({"evaluation": {"folds": [-1]}}, ["evaluation.folds.0: -1"]),
@@ -349,6 +349,32 @@ def test_any_mapping_gives_a_recipe_or_a_recipe_error(value: dict[str, Any]) -> 
         recipe = Recipe.from_dict(value)
     except RecipeError:
         return
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+# --- labels ---
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("labels: [sad, glad]", ("sad", "glad")),
+        ("labels: 'sad, glad'", ("sad", "glad")),
+        ("labels: ['happy=hap,exc', sad]", ("happy=hap,exc", "sad")),
+        ("labels: {happy: [hap, exc], sad: sad}", ("happy=hap,exc", "sad=sad")),
+        ("labels: own", None),
+        ("labels: four", ("anger", "happiness", "neutral", "sadness")),
+        ("labels: [four]", ("anger", "happiness", "neutral", "sadness")),
+        (
+            "labels: four-merged",
+            ("anger", "happiness=happiness,excitement", "neutral", "sadness"),
+        ),
+        ("labels: five", ("anger", "excitement", "happiness", "neutral", "sadness")),
+    ],
+)
+def test_labels(tmp_path: Path, text: str, labels: tuple[str, ...] | None) -> None:
+    recipe = load(tmp_path, text)
+    assert recipe.labels == labels
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 

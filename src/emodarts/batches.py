@@ -19,7 +19,7 @@ class Normalisation:
 
     Attributes
     ----------
-    mean, sd : (F,) float32.
+    mean, sd : (C, F) float32.
     """
 
     mean: Tensor
@@ -27,31 +27,78 @@ class Normalisation:
 
     @classmethod
     def fit(cls, features: Tensor) -> Normalisation:
-        """Statistics over utterances and frames of features ``(N, 1, F, T)``."""
+        """Statistics over pieces and frames of features ``(M, C, F, T)``."""
         values = features.double()
-        sd = values.std(dim=(0, 1, 3), correction=0).clamp_min(1e-5)
-        return cls(values.mean(dim=(0, 1, 3)).float(), sd.float())
+        sd = values.std(dim=(0, 3), correction=0).clamp_min(1e-5)
+        return cls(values.mean(dim=(0, 3)).float(), sd.float())
 
     def apply(self, features: Tensor) -> Tensor:
-        """Features ``(B, 1, F, T)`` -> the same shape with mean 0 and deviation 1."""
+        """Features ``(..., C, F, T)`` -> the same shape with mean 0 and deviation 1."""
         mean, sd = self.mean.to(features.device), self.sd.to(features.device)
-        return (features - mean[:, None]) / sd[:, None]
+        return (features - mean[..., None]) / sd[..., None]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Normalised features ``(N, 1, F, T)`` and class indices ``(N,)`` of some utterances."""
+    """Normalised features and targets of some utterances, one row for each piece of them.
+
+    Attributes
+    ----------
+    features : (M, C, F, T) float32.
+    targets : (M,) class indices.
+    owners : (M,) utterance that each row is a piece of, counted from 0, ascending; None where
+        every utterance is one piece.
+    variants : (V, M, C, F, T) augmented versions of every row, or None.
+    """
 
     features: Tensor
     targets: Tensor
+    owners: Tensor | None = None
+    variants: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and targets of the utterances at ``index``."""
+    @property
+    def n_versions(self) -> int:
+        """Versions of every row: the original and its variants."""
+        return 1 if self.variants is None else 1 + len(self.variants)
+
+    @property
+    def utterance_targets(self) -> Tensor:
+        """Class index of each utterance ``(N,)``."""
+        if self.owners is None:
+            return self.targets
+        first = torch.ones_like(self.owners, dtype=torch.bool)
+        first[1:] = self.owners[1:] != self.owners[:-1]
+        return self.targets[first]
+
+    def batch(self, index: Tensor, version: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Features and targets of the rows at ``index``.
+
+        ``version`` ``(len(index),)`` is 0 for the original and v for ``variants[v - 1]``.
+        """
         index = index.to(self.targets.device)
-        return self.features[index], self.targets[index]
+        features = self.features[index]
+        if version is not None and self.variants is not None:
+            version = version.to(index.device)
+            varied = version > 0
+            features[varied] = self.variants[version[varied] - 1, index[varied]]
+        return features, self.targets[index]
+
+
+def join_pieces(logits: Tensor, owners: Tensor | None) -> Tensor:
+    """Mean of the pieces' probabilities: logits ``(M, K)`` -> log-probabilities ``(N, K)``.
+
+    Without owners every utterance is one piece, and its logits are returned as they are: softmax
+    and cross-entropy of both are the same.
+    """
+    if owners is None:
+        return logits
+    n = int(owners[-1]) + 1
+    sums = logits.new_zeros((n, logits.shape[1]), dtype=torch.float64)
+    sums.index_add_(0, owners, torch.softmax(logits.double(), dim=1))
+    return (sums / torch.bincount(owners, minlength=n)[:, None]).log()
 
 
 def shuffled_batches(n: int, size: int, seed: int) -> list[Tensor]:
@@ -73,7 +120,7 @@ def endless_batches(n: int, size: int, seeds: Callable[[int], int]) -> Iterator[
 
 @torch.inference_mode()
 def predict_logits(network: nn.Module, features: Tensor, batch_size: int = 64) -> Tensor:
-    """Logits ``(N, K)`` of features ``(N, 1, F, T)`` in eval mode; the mode is restored."""
+    """Logits ``(M, K)`` of features ``(M, C, F, T)`` in eval mode; the mode is restored."""
     training = network.training
     network.eval()
     try:

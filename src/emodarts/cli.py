@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from emodarts.errors import EmodartsError, RecipeError
+from emodarts.errors import CorpusError, EmodartsError, RecipeError
 
 if TYPE_CHECKING:
     from emodarts.corpora import Corpus
@@ -39,7 +41,29 @@ CorpusOption = Annotated[
     str, typer.Option("--corpus", help="Name of a reader; `emodarts corpora` lists them.")
 ]
 RootOption = Annotated[
-    Path | None, typer.Option("--root", help="Folder of the corpus.", metavar="DIR")
+    Path | None,
+    typer.Option("--root", help="Folder of the corpus, or the file that lists it.", metavar="PATH"),
+]
+ReaderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--corpus-option",
+        metavar="KEY=VALUE",
+        help="Option of the reader, e.g. emotion=label names a column of a table.",
+    ),
+]
+LabelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--labels",
+        metavar="CLASSES",
+        help="Classes in their order: a,b or NAME=a,b to merge labels (repeat it), or own, four, "
+        "four-merged, five. [default: the recipe's]",
+    ),
+]
+StylesOption = Annotated[
+    str | None,
+    typer.Option("--styles", metavar="S,S", help="Styles of speech to keep, e.g. improvised."),
 ]
 OutOption = Annotated[
     Path | None,
@@ -47,7 +71,18 @@ OutOption = Annotated[
 ]
 SplitOption = Annotated[
     str | None,
-    typer.Option("--split", help="Folds: speaker, session or groups:K. [default: the recipe's]"),
+    typer.Option(
+        "--split",
+        help="Folds: speaker, session, groups:K, official[:PART], column, emobox, "
+        "speaker-dependent[:K], or a folds.json. [default: the recipe's]",
+    ),
+]
+OverlapOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-speaker-overlap",
+        help="Load published folds whose test speakers are also trained on; results say so.",
+    ),
 ]
 ProtocolOption = Annotated[
     str | None,
@@ -82,6 +117,49 @@ AllDataOption = Annotated[
     bool, typer.Option("--all-data", help="Test on nobody: for the model to deploy.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """Options that run, search and train share."""
+
+    recipe: RecipeArgument
+    corpus: CorpusOption
+    root: RootOption = None
+    reader: ReaderOption = None
+    labels: LabelsOption = None
+    styles: StylesOption = None
+    out: OutOption = None
+    split: SplitOption = None
+    allow_speaker_overlap: OverlapOption = False
+    protocol: ProtocolOption = None
+    folds: FoldsOption = None
+    seeds: SeedsOption = None
+    changes: SetOption = None
+    device: DeviceOption = None
+    cache: CacheOption = None
+    resume: ResumeOption = False
+    skip_bad: SkipBadOption = False
+    as_json: JsonOption = False
+
+
+def _with_request(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every field of :class:`RunRequest` as an option in place of ``request``."""
+    hints = {**get_type_hints(command, include_extras=True)}
+    hints |= get_type_hints(RunRequest, include_extras=True)
+    shared = list(inspect.signature(RunRequest).parameters.values())
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "request"]
+    names = [field.name for field in fields(RunRequest)]
+
+    def carry_out(**given: Any) -> None:
+        request = RunRequest(**{name: given.pop(name) for name in names})
+        command(request, **given)
+
+    parameters = [p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name]) for p in (*shared, *own)]
+    carry_out.__name__, carry_out.__doc__ = command.__name__, command.__doc__
+    carry_out.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    carry_out.__annotations__ = {p.name: p.annotation for p in parameters}
+    return carry_out
 
 
 def _show_version(asked: bool) -> None:
@@ -201,22 +279,8 @@ def _print_corpus(corpus: Corpus, as_json: bool) -> None:
 @app.command(
     epilog="Example:  emodarts run quick --corpus emodb --root emodb --seeds 0,1 --out runs/quick"
 )
-def run(
-    recipe: RecipeArgument,
-    corpus: CorpusOption,
-    root: RootOption = None,
-    out: OutOption = None,
-    split: SplitOption = None,
-    protocol: ProtocolOption = None,
-    folds: FoldsOption = None,
-    seeds: SeedsOption = None,
-    changes: SetOption = None,
-    device: DeviceOption = None,
-    cache: CacheOption = None,
-    resume: ResumeOption = False,
-    skip_bad: SkipBadOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@_with_request
+def run(request: RunRequest) -> None:
     """Search, train and test in every fold with every seed; report the scores.
 
     Speakers of a test fold are never heard before the test. --resume continues a killed run to
@@ -224,48 +288,35 @@ def run(
     """
     from emodarts.experiments.run import Options
 
-    loaded = _load_recipe(recipe, changes, split, protocol, folds, seeds, device)
-    options = Options(resume=resume, skip_bad=skip_bad, cache=cache)
-    _carry_out(loaded, corpus, root, out, options, as_json)
+    options = Options(resume=request.resume, skip_bad=request.skip_bad, cache=request.cache)
+    _carry_out(request, options)
 
 
 @app.command(
     epilog="Example:  emodarts search quick --corpus emodb --root emodb --out runs/searched"
 )
-def search(
-    recipe: RecipeArgument,
-    corpus: CorpusOption,
-    root: RootOption = None,
-    out: OutOption = None,
-    split: SplitOption = None,
-    protocol: ProtocolOption = None,
-    folds: FoldsOption = None,
-    seeds: SeedsOption = None,
-    changes: SetOption = None,
-    device: DeviceOption = None,
-    cache: CacheOption = None,
-    all_data: AllDataOption = False,
-    resume: ResumeOption = False,
-    skip_bad: SkipBadOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@_with_request
+def search(request: RunRequest, all_data: AllDataOption = False) -> None:
     """First half of a run: write and draw a genotype for every fold and seed, train nothing."""
     from emodarts.experiments.run import Options
 
-    loaded = _load_recipe(recipe, changes, split, protocol, folds, seeds, device)
-    options = Options(resume=resume, skip_bad=skip_bad, cache=cache, train=False, all_data=all_data)
-    _carry_out(loaded, corpus, root, out, options, as_json)
+    options = Options(
+        resume=request.resume,
+        skip_bad=request.skip_bad,
+        cache=request.cache,
+        train=False,
+        all_data=all_data,
+    )
+    _carry_out(request, options)
 
 
 @app.command(
     epilog="Example:  emodarts train quick --genotype genotype.json --all-data --corpus emodb "
     "--root emodb --out runs/deploy"
 )
+@_with_request
 def train(
-    recipe: RecipeArgument,
-    corpus: CorpusOption,
-    root: RootOption = None,
-    out: OutOption = None,
+    request: RunRequest,
     genotype: Annotated[
         Path | None,
         typer.Option(
@@ -274,32 +325,21 @@ def train(
             help="Train these cells; else those of `search` in --out, with --resume.",
         ),
     ] = None,
-    split: SplitOption = None,
-    protocol: ProtocolOption = None,
-    folds: FoldsOption = None,
-    seeds: SeedsOption = None,
-    changes: SetOption = None,
-    device: DeviceOption = None,
-    cache: CacheOption = None,
     all_data: AllDataOption = False,
-    resume: ResumeOption = False,
-    skip_bad: SkipBadOption = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Second half of a run: train and test found cells, or train the model to deploy."""
     from emodarts.experiments.run import Options
     from emodarts.space.genotype import Genotype
 
-    loaded = _load_recipe(recipe, changes, split, protocol, folds, seeds, device)
     options = Options(
-        resume=resume,
-        skip_bad=skip_bad,
-        cache=cache,
+        resume=request.resume,
+        skip_bad=request.skip_bad,
+        cache=request.cache,
         search=False,
         genotype=None if genotype is None else Genotype.load(genotype),
         all_data=all_data,
     )
-    _carry_out(loaded, corpus, root, out, options, as_json)
+    _carry_out(request, options)
 
 
 @app.command(
@@ -372,29 +412,24 @@ def report(
         typer.echo(text)
 
 
-def _load_recipe(
-    source: str,
-    changes: Sequence[str] | None,
-    split: str | None,
-    protocol: str | None,
-    folds: str | None,
-    seeds: str | None,
-    device: str | None,
-) -> Recipe:
+def _load_recipe(request: RunRequest) -> Recipe:
     from emodarts.recipe import load_recipe
 
-    overrides = list(changes or [])
+    overrides = list(request.changes or [])
     for key, value in (
-        ("evaluation.split", split),
-        ("evaluation.protocol", protocol),
-        ("compute.device", device),
+        ("labels", request.labels),
+        ("styles", None if request.styles is None else request.styles.split(",")),
+        ("evaluation.split", request.split),
+        ("evaluation.allow_speaker_overlap", request.allow_speaker_overlap or None),
+        ("evaluation.protocol", request.protocol),
+        ("compute.device", request.device),
     ):
         if value is not None:
             overrides.append(f"{key}={json.dumps(value)}")
-    for key, text in (("folds", folds), ("seeds", seeds)):
+    for key, text in (("folds", request.folds), ("seeds", request.seeds)):
         if text is not None:
             overrides.append(f"evaluation.{key}={_numbers(f'--{key}', text)}")
-    return load_recipe(source, overrides)
+    return load_recipe(request.recipe, overrides)
 
 
 def _numbers(option: str, text: str) -> list[int]:
@@ -406,25 +441,31 @@ def _numbers(option: str, text: str) -> list[int]:
         ) from None
 
 
-def _carry_out(
-    recipe: Recipe,
-    corpus: str,
-    root: Path | None,
-    out: Path | None,
-    options: Options,
-    as_json: bool,
-) -> None:
+def _load_corpus(name: str, root: Path | None, given: Sequence[str] | None) -> Corpus:
     from emodarts.corpora import load_corpus
+
+    options = {}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        if not equals or key in options:
+            raise CorpusError(f"--corpus-option {text!r}; legal: KEY=VALUE, each KEY once")
+        options[key] = value
+    return load_corpus(name, root, **options)
+
+
+def _carry_out(request: RunRequest, options: Options) -> None:
     from emodarts.experiments.run import run
     from emodarts.progress import for_terminal
 
-    out = out or Path("runs") / f"{recipe.name}-{corpus}"
-    result = run(recipe, load_corpus(corpus, root), out, options, for_terminal())
+    recipe = _load_recipe(request)
+    corpus = _load_corpus(request.corpus, request.root, request.reader)
+    out = request.out or Path("runs") / f"{recipe.name}-{request.corpus}"
+    result = run(recipe, corpus, out, options, for_terminal())
     if "trials" in result:
         lines = [_draw_trial(out, trial, options) for trial in result["trials"]]
     else:
         lines = _report_lines(out, result)
-    if as_json:
+    if request.as_json:
         _print_json(result)
     else:
         typer.echo("\n".join(lines))

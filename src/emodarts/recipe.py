@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from emodarts import files
 from emodarts.errors import RecipeError, did_you_mean
@@ -261,6 +269,56 @@ class MaskSpec(_Section):
     """Largest mask, in frames after pooling."""
 
 
+def _two_ends(span: tuple[float, ...]) -> tuple[float, ...]:
+    if len(span) != 2 or span[0] > span[1]:
+        raise ValueError(f"{list(span)}; legal: two numbers, the lower first")
+    return span
+
+
+Factors = Annotated[tuple[Annotated[float, Field(ge=0.5, le=2.0)], ...], AfterValidator(_two_ends)]
+Semitones = Annotated[
+    tuple[Annotated[float, Field(ge=-12.0, le=12.0)], ...], AfterValidator(_two_ends)
+]
+Decibels = Annotated[
+    tuple[Annotated[float, Field(ge=-60.0, le=60.0)], ...], AfterValidator(_two_ends)
+]
+
+
+class AugmentationSpec(_Section):
+    """Altered copies of the sound of training utterances. In every epoch an utterance is heard
+    in one of its 1 + ``copies`` versions, drawn anew. Values are uniform between two ends; what
+    is ``null`` is left out. Transforms follow each other in the order below."""
+
+    copies: Annotated[int, Field(ge=0, le=100)] = 0
+    """Of each training utterance, beside the original; their features are kept on disk."""
+    probability: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Of each transform, in each copy."""
+    speed: Factors | None = None
+    """Factor of tempo and pitch together, e.g. ``[0.9, 1.1]``."""
+    pitch: Semitones | None = None
+    """Semitones at the same tempo, e.g. ``[-2, 2]``; needs the extra ``augment``."""
+    vtlp: Factors | None = None
+    """Vocal tract length perturbation, as of Etienne et al. (arXiv 1802.05630): factor of the
+    frequency axis, e.g. ``[0.9, 1.1]``."""
+    noise: Decibels | None = None
+    """White noise at this ratio of signal to noise in dB, e.g. ``[10, 30]``."""
+    gain: Decibels | None = None
+    """dB, e.g. ``[-6, 6]``."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> AugmentationSpec:
+        spans = (self.speed, self.pitch, self.vtlp, self.noise, self.gain)
+        enabled = any(span is not None for span in spans)
+        if self.copies and not enabled:
+            raise ValueError(
+                f"copies {self.copies} without a transform would be the original; "
+                f"give speed, pitch, vtlp, noise or gain"
+            )
+        if enabled and not self.copies:
+            raise ValueError("copies 0 makes no use of a transform; legal: copies of at least 1")
+        return self
+
+
 class TrainingSpec(_Section):
     """How the discrete network is trained."""
 
@@ -285,6 +343,14 @@ class TrainingSpec(_Section):
     label_smoothing: Fraction = 0.0
     """Share of each target that is spread over all classes."""
     masks: MaskSpec = MaskSpec()
+    augmentation: AugmentationSpec = AugmentationSpec()
+    """Of the sound, before features."""
+    mixup: NonNegative = 0.0
+    """alpha of mixup (arXiv 1710.09412): two utterances of a batch and their targets are averaged
+    with weights from Beta(alpha, alpha); 0 mixes none."""
+    oversample: bool = False
+    """Repeat utterances of smaller classes until all classes are as large as the largest, in
+    every epoch anew; not together with ``class_weights``, which would correct twice."""
     drop_path: Fraction = 0.2
     """Probability of dropping an edge of an utterance, reached linearly over the epochs."""
     auxiliary_weight: NonNegative = 0.4
@@ -300,6 +366,15 @@ class TrainingSpec(_Section):
     optimistic: bool = False
     """After the choice, also tell what the best epoch on the test fold would have scored; keeps
     the weights of every epoch on disk until then."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> TrainingSpec:
+        if self.oversample and self.class_weights:
+            raise ValueError(
+                "oversample and class_weights both correct for the size of classes; "
+                "legal with oversample: class_weights false"
+            )
+        return self
 
 
 class EvaluationSpec(_Section):
@@ -340,13 +415,45 @@ class ComputeSpec(_Section):
     """Of torch; default: its own choice. Recorded, as results depend on it bit by bit."""
 
 
+LABEL_SCHEMES: dict[str, tuple[str, ...] | None] = {
+    "own": None,
+    "four": ("anger", "happiness", "neutral", "sadness"),
+    "four-merged": ("anger", "happiness=happiness,excitement", "neutral", "sadness"),
+    "five": ("anger", "excitement", "happiness", "neutral", "sadness"),
+}
+"""Label sets by name: a corpus' own, the papers' four, those with excitement merged into
+happiness, and with excitement as a class."""
+
+
+def _label_entries(value: Any) -> Any:
+    """Bring every way of writing labels to a tuple of ``name`` and ``name=source,source``."""
+    if isinstance(value, dict):
+        pairs = [(k, v if isinstance(v, list) else [v]) for k, v in value.items()]
+        return tuple(f"{name}={','.join(map(str, sources))}" for name, sources in pairs)
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        return tuple(texts) if isinstance(texts, list) else texts
+    if len(texts) == 1 and texts[0] in LABEL_SCHEMES:
+        return LABEL_SCHEMES[texts[0]]
+    entries = [[text] if "=" in text else text.split(",") for text in texts]
+    return tuple(entry.strip() for group in entries for entry in group)
+
+
+LabelSet = Annotated[
+    tuple[str, ...] | None,
+    BeforeValidator(_label_entries),
+]
+
+
 class Recipe(_Section):
     """All settings of a run. See ``docs/recipes.md`` for each key."""
 
     name: str = "unnamed"
     """Label in reports; default in a file: the name of the file."""
-    labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
-    """Classes to keep, which fixes their order; default: all that the corpus has."""
+    labels: LabelSet = None
+    """Classes to keep, which fixes their order; default: all that the corpus has. A class is a
+    label of the corpus or a common name such as ``anger``; ``happy=hap,exc`` merges labels. Also a
+    mapping (``happy: [hap, exc]``) or ``own``, ``four``, ``four-merged``, ``five``."""
     styles: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Styles of speech to keep, e.g. ``improvised`` of IEMOCAP; default: all."""
     features: FeatureSpec = FeatureSpec()
@@ -358,8 +465,12 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Recipe:
-        if self.labels is not None and len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels {list(self.labels)} names one twice")
+        if self.labels is not None:
+            names = [entry.partition("=")[0].strip() for entry in self.labels]
+            if len(names) < 2 or not all(names):
+                raise ValueError(f"labels {list(self.labels)}; legal: at least 2 classes, named")
+            if len(set(names)) != len(names):
+                raise ValueError(f"labels {list(self.labels)} names one twice")
         trained = self.trained_network.cnn
         for cnn in (self.network.cnn, trained):
             smallest = 2 ** len(cnn.reductions)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
 
-from emodarts.corpora.utterance import Corpus, Utterance
+from emodarts.corpora.utterance import Corpus, PublishedFold, Utterance
 from emodarts.errors import CorpusError
 
 
@@ -50,6 +50,60 @@ def test_select_fixes_the_order_and_tells_what_it_left() -> None:
     assert chosen.skipped == (("d", "label glad not asked for"),)
 
 
-def test_select_what_is_not_there() -> None:
-    with pytest.raises(CorpusError, match="no utterance labelled"):
-        Corpus("toy", THREE, ("calm", "glad", "sad")).select(("glad", "sad"))
+def emotional() -> Corpus:
+    """A corpus with labels of its own, two styles, and a turn that nobody could agree on."""
+    told = [("a", "hap", "said"), ("b", "exc", "sung"), ("c", "neu", "said"), ("d", "ang", "sung")]
+    utterances = [replace(said(n, label), style=style) for n, label, style in told]
+    return Corpus(
+        "toy",
+        (*utterances, replace(said("e", "neu"), label=None)),
+        ("ang", "exc", "hap", "neu"),
+        emotions={"ang": "anger", "exc": "excitement", "hap": "happiness", "neu": "neutral"},
+        folds=(PublishedFold(("a", "b"), (), ("c", "d", "e")),),
+    )
+
+
+def labels_of(corpus: Corpus) -> dict[str, str | None]:
+    return {u.name: u.label for u in corpus}
+
+
+def test_select_knows_own_and_common_names_and_merges() -> None:
+    corpus = emotional()
+    assert corpus.select(("neutral", "ang")).classes == ("neutral", "ang")
+    merged = corpus.select(("happy=hap, exc", "calm=neutral"))
+    assert merged.classes == ("happy", "calm")
+    assert labels_of(merged) == {"a": "happy", "b": "happy", "c": "calm"}
+    assert dict(merged.skipped) == {"d": "label ang not asked for", "e": "no label"}
+    assert merged.folds == (PublishedFold(("a", "b"), (), ("c",)),)
+
+
+def test_select_keeps_every_label_by_default_and_no_utterance_without() -> None:
+    assert labels_of(emotional().select()) == {"a": "hap", "b": "exc", "c": "neu", "d": "ang"}
+
+
+def test_select_keeps_styles() -> None:
+    said_only = emotional().select(("hap", "neu"), ("said",))
+    assert labels_of(said_only) == {"a": "hap", "c": "neu"}
+    assert dict(said_only.skipped)["b"] == "style sung not asked for"
+
+
+@pytest.mark.parametrize(
+    ("labels", "styles", "message"),
+    [
+        (("glad", "neu"), None, "no utterance labelled 'glad'; its labels are ang, exc, hap"),
+        (("happines", "neu"), None, r"did you mean 'happiness'\?"),
+        (("x=hap,exc", "y=happiness"), None, "hap of corpus 'toy' is asked for twice"),
+        (("ang", "neu"), ("said",), "no utterance labelled ang; what was asked for has neu"),
+        (("ang", "neu"), ("shouted",), "no utterance of style shouted; its styles: said, sung"),
+    ],
+)
+def test_select_what_is_not_there(
+    labels: tuple[str, ...], styles: tuple[str, ...] | None, message: str
+) -> None:
+    with pytest.raises(CorpusError, match=message):
+        emotional().select(labels, styles)
+
+
+def test_an_utterance_without_a_label_cannot_be_scored() -> None:
+    with pytest.raises(CorpusError, match="'e' has no label"):
+        next(u for u in emotional() if u.name == "e").known_label()

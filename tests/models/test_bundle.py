@@ -30,7 +30,7 @@ def bundle() -> Bundle:
     return Bundle(
         network.eval(),
         FEATURES,
-        Normalisation(torch.randn(16), torch.rand(16) + 0.5),
+        Normalisation(torch.randn(1, 16), torch.rand(1, 16) + 0.5),
         ("a", "b", "c"),
         {"corpus": "toy"},
     )
@@ -57,7 +57,7 @@ def test_round_trip_is_exact(bundle: Bundle, tmp_path: Path) -> None:
 
 def test_probabilities_are_those_of_normalised_features(bundle: Bundle) -> None:
     features = torch.randn(5, 1, 16, 15)
-    mean, sd = bundle.normalisation.mean[:, None], bundle.normalisation.sd[:, None]
+    mean, sd = bundle.normalisation.mean[..., None], bundle.normalisation.sd[..., None]
     with torch.inference_mode():
         expected = bundle.network((features - mean) / sd).softmax(dim=1)
         assert not torch.allclose(bundle.network(features).softmax(dim=1), expected, atol=1e-4)
@@ -86,7 +86,7 @@ def test_altered_weights_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"classes": ["b", "a", "c"]}, "was altered"),
-        ({"format": "emodarts.model/9"}, "legal: 'emodarts.model/1'"),
+        ({"format": "emodarts.model/9"}, "legal: 'emodarts.model/2'"),
     ],
 )
 def test_an_altered_description_is_refused(

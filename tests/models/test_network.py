@@ -179,7 +179,7 @@ def test_the_auxiliary_head_is_no_part_of_the_model() -> None:
     assert count_parameters(plain) == count_parameters(extra)
     assert count_parameters(plain) == sum(p.numel() for p in plain.parameters())
     assert extra.model_state().keys() == plain.state_dict().keys()
-    assert count_multiply_adds(plain, 10, 13) == count_multiply_adds(extra, 10, 13)
+    assert count_multiply_adds(plain, (1, 10, 13)) == count_multiply_adds(extra, (1, 10, 13))
 
 
 def test_drop_path_drops_whole_utterances_and_keeps_the_mean() -> None:
@@ -206,7 +206,7 @@ def test_multiply_adds_equal_torchs_counter_where_it_counts(name: str) -> None:
     network = build(SPECS[name]).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 1, 10, 13))
-    assert 2 * count_multiply_adds(network, 10, 13) == counter.get_total_flops()
+    assert 2 * count_multiply_adds(network, (1, 10, 13)) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.RNN])
@@ -229,11 +229,11 @@ def test_recurrent_layers_are_counted_in_the_network() -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(torch.zeros(1, 1, 10, 13))
     assert recurrent > 0
-    assert count_multiply_adds(network, 10, 13) == counter.get_total_flops() // 2 + recurrent
+    assert count_multiply_adds(network, (1, 10, 13)) == counter.get_total_flops() // 2 + recurrent
 
 
 def test_hand_engineered_count_of_a_convolution() -> None:
     spec = NetworkSpec(cnn=CNNSpec(cells=1, nodes=1, channels=2), seqnn=NoSeqNN(mode="none"))
     network = build(spec, 8)
     stem = 8 * 8 * 6 * 9
-    assert count_multiply_adds(network.stem[0], 8, 8) == stem
+    assert count_multiply_adds(network.stem[0], (1, 8, 8)) == stem

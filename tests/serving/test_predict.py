@@ -34,7 +34,7 @@ def model() -> Model:
         Bundle(
             network.eval(),
             FEATURES,
-            Normalisation(torch.zeros(16), 20 * torch.ones(16)),
+            Normalisation(torch.zeros(1, 16), 20 * torch.ones(1, 16)),
             ("a", "b", "c"),
         )
     )

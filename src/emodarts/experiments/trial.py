@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from emodarts import files
-from emodarts.batches import Normalisation, Part, class_indices, predict_logits
+from emodarts.batches import Normalisation, Part, class_indices, join_pieces, predict_logits
 from emodarts.checkpoint import load_tensors
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import RunError
@@ -45,8 +45,10 @@ class Dataset:
     notice : warning to show beside scores, or ``""``.
     classes : in the order of the logits.
     utterances : N of them.
-    features : float32 (N, 1, F, T), not normalised.
+    features : float32 (M, C, F, T), not normalised, one row for each piece of an utterance.
     digest : SHA-256 over names, contents, labels and all else in the utterance table.
+    owners : (M,) utterance of each row, ascending; None where each is one piece.
+    variants : (V, M, C, F, T) augmented versions of every row, or None.
     """
 
     corpus: str
@@ -55,16 +57,51 @@ class Dataset:
     utterances: tuple[Utterance, ...]
     features: Tensor
     digest: str
+    owners: Tensor | None = None
+    variants: Tensor | None = None
 
     def labels(self, indices: Indices) -> list[str]:
         """Labels of some utterances."""
         return [self.utterances[i].known_label() for i in indices]
 
-    def part(self, indices: Indices, normalisation: Normalisation, device: torch.device) -> Part:
-        """Normalised features and targets of some utterances, on the device."""
-        features = normalisation.apply(self.features[list(indices)])
+    def rows(self, indices: Indices) -> tuple[Tensor, Tensor | None]:
+        """Rows of some utterances, and the position in ``indices`` that each belongs to."""
+        chosen = torch.tensor(indices, dtype=torch.long)
+        if self.owners is None:
+            return chosen, None
+        edges = torch.searchsorted(self.owners, torch.arange(len(self.utterances) + 1))
+        lengths = edges.diff()[chosen]
+        position = torch.repeat_interleave(torch.arange(len(chosen)), lengths)
+        before = lengths.cumsum(0) - lengths
+        return edges[chosen][position] + torch.arange(len(position)) - before[position], position
+
+    def normalisation(self, indices: Indices) -> Normalisation:
+        """Statistics of the pieces of some utterances."""
+        return Normalisation.fit(self.features[self.rows(indices)[0]])
+
+    def part(
+        self,
+        indices: Indices,
+        normalisation: Normalisation,
+        device: torch.device,
+        *,
+        varied: bool = False,
+    ) -> Part:
+        """Normalised features and targets of some utterances, on the device.
+
+        ``varied`` takes their augmented versions along, for what trains the discrete network.
+        """
+        rows, position = self.rows(indices)
         targets = class_indices(self.labels(indices), self.classes)
-        return Part(features.to(device), targets.to(device))
+        variants = None
+        if varied and self.variants is not None:
+            variants = normalisation.apply(self.variants[:, rows]).to(device)
+        return Part(
+            normalisation.apply(self.features[rows]).to(device),
+            (targets if position is None else targets[position]).to(device),
+            None if position is None else position.to(device),
+            variants,
+        )
 
 
 @dataclass(frozen=True)
@@ -96,7 +133,7 @@ def search_trial(trial: Trial, data: Dataset, progress: Progress) -> Genotype:
         return Genotype.load(path)
     parts = trial.parts
     # Only utterances that train weights give statistics, in the search as in the training.
-    normalisation = Normalisation.fit(data.features[list(parts.search_weights)])
+    normalisation = data.normalisation(parts.search_weights)
     halves = SearchData(
         data.part(parts.search_weights, normalisation, trial.device),
         data.part(parts.search_alphas, normalisation, trial.device),
@@ -125,18 +162,19 @@ def train_trial(
         return files.read_object(path, RunError, "fold", "seed", "parameters", "genotype")
     genotype.save(trial.folder / GENOTYPE)
     recipe, parts = trial.recipe, trial.parts
-    normalisation = Normalisation.fit(data.features[list(parts.train)])
+    normalisation = data.normalisation(parts.train)
     torch.manual_seed(derive_seed(trial.seed_of_fold, "network"))
     network = SearchedNetwork(
         genotype,
         recipe.trained_network,
         recipe.features.n_features,
         len(data.classes),
+        n_channels=data.features.shape[1],
         auxiliary=recipe.training.auxiliary_weight > 0,
     ).to(trial.device)
     trained = train_network(
         network,
-        data.part(parts.train, normalisation, trial.device),
+        data.part(parts.train, normalisation, trial.device, varied=True),
         data.part(parts.validation, normalisation, trial.device),
         recipe.training,
         len(data.classes),
@@ -170,7 +208,7 @@ def train_trial(
 
 
 def _result(trial: Trial, data: Dataset, bundle: Bundle, trained: Trained) -> dict[str, Any]:
-    spec = trial.recipe.features
+    _, channels, n_features, n_frames = data.features.shape
     chosen = trained.history[trained.epoch - 1]
     return {
         "fold": trial.fold if trial.parts.test else None,
@@ -178,7 +216,7 @@ def _result(trial: Trial, data: Dataset, bundle: Bundle, trained: Trained) -> di
         "epoch": trained.epoch,
         "validation_ua": chosen["validation_ua"],
         "parameters": count_parameters(bundle.network),
-        "multiply_adds": count_multiply_adds(bundle.network, spec.n_features, spec.n_frames),
+        "multiply_adds": count_multiply_adds(bundle.network, (channels, n_features, n_frames)),
         "genotype": bundle.genotype.to_dict(),
     }
 
@@ -198,7 +236,7 @@ def _scores(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict[s
 def predict_part(trial: Trial, data: Dataset, bundle: Bundle, indices: Indices) -> list[Prediction]:
     """What a model says of some utterances of a dataset."""
     part = data.part(indices, bundle.normalisation, trial.device)
-    logits = predict_logits(bundle.network, part.features).cpu()
+    logits = join_pieces(predict_logits(bundle.network, part.features), part.owners).cpu()
     answers = logits.argmax(dim=1).tolist()
     return [
         Prediction(

@@ -25,7 +25,7 @@ from emodarts.models.network import SearchedNetwork
 from emodarts.recipe import FeatureSpec, NetworkSpec
 from emodarts.space.genotype import Genotype
 
-FORMAT = "emodarts.model/1"
+FORMAT = "emodarts.model/2"
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 
@@ -38,8 +38,8 @@ class _Description(BaseModel):
     genotype: dict[str, Any]
     network: NetworkSpec
     features: FeatureSpec
-    mean: list[float]
-    sd: list[float]
+    mean: list[list[float]]
+    sd: list[list[float]]
     origin: dict[str, Any]
     weights_sha256: str
     sha256: str
@@ -71,7 +71,7 @@ class Bundle:
 
     @torch.inference_mode()
     def probabilities(self, features: Tensor) -> Tensor:
-        """Features ``(B, 1, F, T)``, not normalised -> probabilities ``(B, n_classes)``."""
+        """Features ``(B, C, F, T)``, not normalised -> probabilities ``(B, n_classes)``."""
         normalised = self.normalisation.apply(features)
         return torch.softmax(self.network(normalised), dim=1)
 
@@ -122,6 +122,7 @@ def load_bundle(folder: Path) -> Bundle:
             description.network,
             description.features.n_features,
             len(description.classes),
+            n_channels=len(description.mean),
         )
         network.load_state_dict(state)
     except (GenotypeError, RuntimeError) as error:

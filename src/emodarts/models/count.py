@@ -42,8 +42,8 @@ def recurrent_multiply_adds(layer: nn.RNNBase, n_steps: int) -> int:
     return n_steps * total
 
 
-def count_multiply_adds(network: nn.Module, n_features: int, n_frames: int) -> int:
-    """Multiply-adds for one utterance with features of ``n_features`` x ``n_frames``."""
+def count_multiply_adds(network: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Multiply-adds for one piece with features of ``shape`` (C, F, T)."""
     total = 0
 
     def count(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -64,7 +64,7 @@ def count_multiply_adds(network: nn.Module, n_features: int, n_frames: int) -> i
     try:
         network.eval()
         with torch.no_grad():
-            sample: Tensor = torch.zeros(1, 1, n_features, n_frames, device=device)
+            sample: Tensor = torch.zeros(1, *shape, device=device)
             network(sample)
     finally:
         network.train(training)

@@ -93,6 +93,7 @@ class SearchedNetwork(JointNetwork):
     spec : depth, width and kind of the parts. Numbers of nodes come from the genotype.
     n_features : F, size of the frequency axis of the input.
     n_classes : number of logits.
+    n_channels : C of the input.
     auxiliary : build the extra classifier that training uses; it is no part of the model.
 
     Raises
@@ -108,6 +109,7 @@ class SearchedNetwork(JointNetwork):
         n_features: int,
         n_classes: int,
         *,
+        n_channels: int = 1,
         auxiliary: bool = False,
     ) -> None:
         if genotype.sequence is not None and not isinstance(spec.seqnn, SearchedSeqNN):
@@ -115,7 +117,7 @@ class SearchedNetwork(JointNetwork):
                 f"the genotype has a sequence cell but network.seqnn.mode is {spec.seqnn.mode!r}; "
                 "legal: 'searched'"
             )
-        super().__init__(spec, n_features, n_classes, _GenotypeEdges(genotype))
+        super().__init__(spec, n_features, n_classes, _GenotypeEdges(genotype), n_channels)
         self.genotype = genotype
         self.auxiliary: AuxiliaryHead | None = None
         self._auxiliary_cell = 2 * spec.cnn.cells // 3
@@ -125,7 +127,7 @@ class SearchedNetwork(JointNetwork):
             self.auxiliary = AuxiliaryHead(channels, n_classes)
 
     def forward_with_auxiliary(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features ``(B, 1, F, T)`` -> logits and auxiliary logits, both ``(B, n_classes)``."""
+        """Features ``(B, C, F, T)`` -> logits and auxiliary logits, both ``(B, n_classes)``."""
         maps = self.cnn_maps(features)
         extra = None
         if self.auxiliary is not None:

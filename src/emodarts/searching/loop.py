@@ -17,6 +17,7 @@ from emodarts import files
 from emodarts.batches import (
     Part,
     endless_batches,
+    join_pieces,
     loss_and_ua,
     predict_logits,
     require_finite,
@@ -124,8 +125,10 @@ class _Searcher:
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         torch.manual_seed(derive_seed(seed, "supernet"))
-        n_features = data.weights.features.shape[2]
-        self.supernet = Supernet(network, n_features, data.n_classes, spec.alphas.initial_sd)
+        n_channels, n_features = data.weights.features.shape[1:3]
+        self.supernet = Supernet(
+            network, n_features, data.n_classes, spec.alphas.initial_sd, n_channels
+        )
         self.supernet.to(device)
         self.weights = self.supernet.weight_parameters()
         self.alphas = self.supernet.alpha_parameters()
@@ -230,9 +233,9 @@ class _Searcher:
         return loss_and_ua(logits.detach(), train[1])
 
     def _record(self, rate: float, weight_loss: float, seconds: float) -> dict[str, Any]:
-        alpha_loss, alpha_ua = loss_and_ua(
-            predict_logits(self.supernet, self.data.alphas.features), self.data.alphas.targets
-        )
+        alphas = self.data.alphas
+        logits = join_pieces(predict_logits(self.supernet, alphas.features), alphas.owners)
+        alpha_loss, alpha_ua = loss_and_ua(logits, alphas.utterance_targets)
         genotype = derive_genotype(self.alphas, self.network_spec)
         weights = self.supernet.edge_weights()
         entropies = {

@@ -57,20 +57,26 @@ class Supernet(nn.Module):
     n_features : F, size of the frequency axis of the input.
     n_classes : number of logits.
     initial_sd : standard deviation of the normal distribution that alphas start from.
+    n_channels : C of the input.
     """
 
     def __init__(
-        self, spec: NetworkSpec, n_features: int, n_classes: int, initial_sd: float = 1e-3
+        self,
+        spec: NetworkSpec,
+        n_features: int,
+        n_classes: int,
+        initial_sd: float = 1e-3,
+        n_channels: int = 1,
     ) -> None:
         super().__init__()
-        self.network = JointNetwork(spec, n_features, n_classes, _MixedEdges(spec))
+        self.network = JointNetwork(spec, n_features, n_classes, _MixedEdges(spec), n_channels)
         shapes = alpha_shapes(spec)
         self.alphas = nn.ParameterDict(
             {name: initial_sd * torch.randn(shape) for name, shape in shapes.items()}
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features ``(B, 1, F, T)`` -> logits ``(B, n_classes)``."""
+        """Features ``(B, C, F, T)`` -> logits ``(B, n_classes)``."""
         logits: Tensor = self.network(features, self.edge_weights())
         return logits
 

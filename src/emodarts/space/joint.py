@@ -46,22 +46,30 @@ class JointNetwork(nn.Module):
     n_features : F, size of the frequency axis of the input.
     n_classes : number of logits.
     edges : builder of the cells' edges.
+    n_channels : C of the input: the features and, where asked for, their deltas.
 
     Raises
     ------
     ShapeError
-        From ``forward`` for an input that is not ``(B, 1, F, T)``.
+        From ``forward`` for an input that is not ``(B, C, F, T)``.
     """
 
     def __init__(
-        self, spec: NetworkSpec, n_features: int, n_classes: int, edges: EdgeBuilder
+        self,
+        spec: NetworkSpec,
+        n_features: int,
+        n_classes: int,
+        edges: EdgeBuilder,
+        n_channels: int = 1,
     ) -> None:
         super().__init__()
         self.spec = spec
         self.n_features = n_features
+        self.n_channels = n_channels
         stem_channels = 3 * spec.cnn.channels
         self.stem = nn.Sequential(
-            nn.Conv2d(1, stem_channels, 3, padding=1, bias=False), nn.BatchNorm2d(stem_channels)
+            nn.Conv2d(n_channels, stem_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(stem_channels),
         )
         self.dropout = nn.Dropout(spec.dropout)
         self.cnn_cell_names: list[CNNCellName] = []
@@ -119,7 +127,7 @@ class JointNetwork(nn.Module):
         return widths[-1]
 
     def forward(self, features: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Features ``(B, 1, F, T)`` -> logits ``(B, n_classes)``.
+        """Features ``(B, C, F, T)`` -> logits ``(B, n_classes)``.
 
         ``weights`` maps ``normal``, ``reduction`` and ``sequence`` to ``(E, O)`` in a supernet.
         """
@@ -129,10 +137,10 @@ class JointNetwork(nn.Module):
     def cnn_maps(
         self, features: Tensor, weights: Mapping[str, Tensor] | None = None
     ) -> list[Tensor]:
-        """Features ``(B, 1, F, T)`` -> maps ``(B, C, F', T')``: twice the stem's, every cell's."""
-        if features.dim() != 4 or features.shape[1:3] != (1, self.n_features):
+        """Features ``(B, C, F, T)`` -> maps ``(B, C, F', T')``: twice the stem's, every cell's."""
+        if features.dim() != 4 or features.shape[1:3] != (self.n_channels, self.n_features):
             raise ShapeError(
-                f"features need shape (batch, 1, {self.n_features}, time); "
+                f"features need shape (batch, {self.n_channels}, {self.n_features}, time); "
                 f"got {tuple(features.shape)}"
             )
         # oneDNN runs depthwise convolutions several times faster in this layout.

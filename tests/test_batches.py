@@ -1,0 +1,58 @@
+"""Parts: pieces of utterances, their augmented versions, and how their answers are joined."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from emodarts.batches import Normalisation, Part, join_pieces, loss_and_ua
+
+OWNERS = torch.tensor([0, 0, 0, 1, 2, 2])
+
+
+def test_pieces_answer_with_the_mean_of_their_probabilities() -> None:
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    joined = join_pieces(logits, OWNERS)
+    probabilities = logits.double().softmax(dim=1)
+    expected = torch.stack(
+        [probabilities[:3].mean(dim=0), probabilities[3], probabilities[4:].mean(dim=0)]
+    )
+    torch.testing.assert_close(joined.exp(), expected)
+    torch.testing.assert_close(joined.softmax(dim=1), expected)
+    targets = torch.tensor([1, 0, 3])
+    loss, _ = loss_and_ua(joined, targets)
+    assert loss == pytest.approx(float(-expected[range(3), targets].log().mean()))
+
+
+def test_whole_utterances_answer_as_they_are() -> None:
+    logits = torch.randn(5, 3)
+    assert join_pieces(logits, None) is logits
+    one_each = join_pieces(logits, torch.arange(5))
+    torch.testing.assert_close(one_each, functional.log_softmax(logits.double(), dim=1))
+
+
+def test_an_utterance_counts_once_however_many_pieces_it_has() -> None:
+    part = Part(torch.zeros(6, 1, 2, 2), torch.tensor([2, 2, 2, 0, 1, 1]), OWNERS)
+    assert part.utterance_targets.tolist() == [2, 0, 1]
+    assert Part(part.features, part.targets).utterance_targets.tolist() == [2, 2, 2, 0, 1, 1]
+
+
+def test_a_batch_holds_the_versions_that_were_drawn() -> None:
+    features = torch.arange(4.0).view(4, 1, 1, 1)
+    part = Part(features, torch.arange(4), None, torch.stack([features + 10, features + 20]))
+    assert part.n_versions == 3
+    batch, targets = part.batch(torch.tensor([3, 1, 0]), torch.tensor([2, 0, 1]))
+    assert batch.flatten().tolist() == [23.0, 1.0, 10.0]
+    assert targets.tolist() == [3, 1, 0]
+    assert part.batch(torch.tensor([2]))[0].item() == 2.0
+    assert part.features.flatten().tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_each_channel_is_normalised_by_itself() -> None:
+    features = torch.randn(7, 3, 5, 11) * torch.tensor([1.0, 10.0, 0.1]).view(3, 1, 1)
+    normalised = Normalisation.fit(features).apply(features)
+    torch.testing.assert_close(normalised.mean(dim=(0, 3)), torch.zeros(3, 5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        normalised.std(dim=(0, 3), correction=0), torch.ones(3, 5), atol=1e-4, rtol=0
+    )
+    variants = torch.stack([features, features])
+    torch.testing.assert_close(Normalisation.fit(features).apply(variants)[1], normalised)
