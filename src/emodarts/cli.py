@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from emodarts.errors import CorpusError, EmodartsError, RecipeError
+from emodarts.errors import AudioError, CorpusError, EmodartsError, RecipeError
 
 if TYPE_CHECKING:
     from emodarts.corpora import Corpus
@@ -33,6 +33,8 @@ app = typer.Typer(
 )
 
 _DEBUG = "--debug"
+#: Unusable files that an error names one by one.
+_NAMED = 100
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="YAML file, or the name of a built-in recipe.")
@@ -224,56 +226,72 @@ def demo(
     typer.echo(f"Hear a file of yours:        emodarts predict {model} FILE")
 
 
-@app.command(epilog="Example:  emodarts corpora --corpus emodb --root emodb/wav")
+@app.command(epilog="Example:  emodarts corpora --corpus emodb --root emodb/wav --check")
 def corpora(
     corpus: Annotated[str | None, typer.Option("--corpus", help="Name of a reader.")] = None,
     root: RootOption = None,
+    reader: ReaderOption = None,
+    labels: LabelsOption = None,
+    styles: StylesOption = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Decode every file and list those that are unusable.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the readers, or what one of them finds in a folder."""
-    from emodarts.corpora import READERS, describe_readers, load_corpus
+    """List the readers, or what one of them finds: classes, speakers, durations, what it skips.
 
+    Listing opens only the headers of audio files. With --check, unusable audio makes the exit
+    code 2.
+    """
     if corpus is None:
-        if root is not None:
-            raise EmodartsError(f"--root needs --corpus; legal: {', '.join(READERS)}")
-        readers = describe_readers()
-        if as_json:
-            _print_json(readers)
-        else:
-            typer.echo(_align([["corpus", "what it is"], *map(list, readers.items())]))
+        if root is not None or reader or check:
+            raise EmodartsError("--root, --corpus-option and --check need --corpus")
+        _print_readers(as_json)
         return
-    _print_corpus(load_corpus(corpus, root), as_json)
+    from emodarts.audio.survey import find_bad_audio, read_headers
+    from emodarts.progress import for_terminal
+    from emodarts.recipe import Recipe
+    from emodarts.reports.corpus import corpus_page, describe_corpus
 
-
-def _print_corpus(corpus: Corpus, as_json: bool) -> None:
-    counts = {
-        "classes": corpus.count("label", corpus.classes),
-        "speakers": corpus.count("speaker"),
-        "genders": corpus.count("gender"),
-        "sessions": corpus.count("session"),
-    }
+    progress = for_terminal()
+    listed = _load_corpus(corpus, root, reader)
+    if labels or styles:
+        chosen = Recipe.from_dict({"labels": labels}, "--labels").labels if labels else None
+        listed = listed.select(chosen, None if styles is None else styles.split(","))
+    progress.start("headers", len(listed))
+    headers = read_headers(listed.utterances, progress.advance)
+    bad = []
+    if check:
+        progress.start("check", len(listed))
+        bad = find_bad_audio(listed.utterances, progress.advance)
     if as_json:
-        skipped = [{"name": name, "reason": reason} for name, reason in corpus.skipped]
+        checked = {"bad": [{"name": n, "reason": r} for n, r in bad]} if check else {}
+        _print_json({**describe_corpus(listed, headers), **checked})
+    else:
+        typer.echo(corpus_page(listed, headers))
+    if bad:
+        named = [reason for _, reason in bad[:_NAMED]]
+        if len(bad) > _NAMED:
+            named.append(f"and {len(bad) - _NAMED} more")
+        raise AudioError(
+            "\n  ".join([f"{len(bad)} of {len(listed)} utterances have unusable audio:", *named])
+        )
+
+
+def _print_readers(as_json: bool) -> None:
+    from emodarts.corpora import describe_readers, reader_options
+
+    readers = describe_readers()
+    if as_json:
         _print_json(
             {
-                "corpus": corpus.name,
-                "utterances": len(corpus),
-                **counts,
-                "skipped": skipped,
-                "notice": corpus.notice,
+                name: {"what": what, "options": reader_options(name)}
+                for name, what in readers.items()
             }
         )
         return
-    typer.echo(f"{corpus.name}: {len(corpus)} utterances\n")
-    rows = [["", "", "utterances"]]
-    for kind, by_name in counts.items():
-        rows += [[kind, name, str(n)] for name, n in by_name.items()]
-    typer.echo(_align(rows))
-    if corpus.skipped:
-        typer.echo(f"\nskipped {len(corpus.skipped)}, e.g.:")
-        typer.echo(_align([list(pair) for pair in corpus.skipped[:5]]))
-    if corpus.notice:
-        typer.echo(f"\n{corpus.notice}")
+    rows = [[name, what, " ".join(reader_options(name))] for name, what in readers.items()]
+    typer.echo(_align([["corpus", "what it is", "options"], *rows]))
 
 
 @app.command(
@@ -349,8 +367,19 @@ def train(
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Audio files, or folders of them.")
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="[FILE...]", help="Audio files, or folders of them."),
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option("--corpus", help="Hear the utterances of a corpus, labelled or not."),
+    ] = None,
+    root: RootOption = None,
+    reader: ReaderOption = None,
+    part: Annotated[
+        str | None,
+        typer.Option("--part", help="Only this part of the corpus' own split, e.g. Test3."),
+    ] = None,
     window: Annotated[
         float | None,
         typer.Option("--window", help="Answer for every stretch of this many seconds."),
@@ -371,27 +400,45 @@ def predict(
     from emodarts.serving.predict import Model, check_windows, find_audio
 
     check_windows(window, hop)
+    stretches: list[tuple[Path, float, float | None]] = []
+    faults: list[EmodartsError] = []
+    for path in files or ():
+        try:
+            stretches += [(file, 0.0, None) for file in find_audio(path)]
+        except EmodartsError as error:
+            faults.append(error)
+    if corpus is not None:
+        stretches += _stretches(_load_corpus(corpus, root, reader), part)
+    elif root is not None or reader or part is not None:
+        raise EmodartsError("--root, --corpus-option and --part need --corpus")
+    elif not files:
+        raise EmodartsError("nothing to hear; legal: FILE..., or --corpus with its --root")
     loaded = Model.load(model)
     print_answers = _PRINTERS[style](loaded.classes)
-    heard, bad = 0, 0
-    for path in files:
+    for fault in faults:
+        typer.echo(f"error: {fault}", err=True)
+    heard, bad = 0, len(faults)
+    for file, start, end in stretches:
         try:
-            found = find_audio(path)
+            print_answers(loaded.predict(file, window, hop, start=start, end=end))
+            heard += 1
         except EmodartsError as error:
-            found, bad = [], bad + 1
+            bad += 1
             typer.echo(f"error: {error}", err=True)
-        for file in found:
-            try:
-                print_answers(loaded.predict(file, window, hop))
-                heard += 1
-            except EmodartsError as error:
-                bad += 1
-                typer.echo(f"error: {error}", err=True)
     print_answers([])
     if bad and heard:
         typer.echo(f"error: {bad} could not be heard; the other {heard} are answered", err=True)
     if bad:
         raise typer.Exit(2)
+
+
+def _stretches(corpus: Corpus, part: str | None) -> list[tuple[Path, float, float | None]]:
+    """Where the utterances of a corpus, or of one part of it, are heard."""
+    chosen = [u for u in corpus if part is None or u.split == part]
+    if not chosen:
+        parts = ", ".join(corpus.count("split")) or "none"
+        raise CorpusError(f"corpus {corpus.name!r} has no part {part!r}; its parts: {parts}")
+    return [(u.path, u.start, u.end) for u in chosen]
 
 
 @app.command(epilog="Example:  emodarts report runs/searched runs/random")

@@ -77,9 +77,15 @@ class Model:
         return self.bundle.classes
 
     def predict(
-        self, path: str | Path, window: float | None = None, hop: float | None = None
+        self,
+        path: str | Path,
+        window: float | None = None,
+        hop: float | None = None,
+        *,
+        start: float = 0.0,
+        end: float | None = None,
     ) -> list[Answer]:
-        """Answer for a whole file, or for each window of it.
+        """Answer for a whole file or a stretch of it, or for each window of that.
 
         A stretch longer than the model's input is heard in pieces of that length, half
         overlapping, and their probabilities are averaged.
@@ -88,25 +94,27 @@ class Model:
         ----------
         window : seconds; None hears the whole file at once.
         hop : seconds between the starts of windows; default: ``window``.
+        start, end : of the stretch in seconds; ``end`` None is the end of the file.
 
         Raises
         ------
         AudioError
-            If the file cannot be read or holds no sound.
+            If the file cannot be read, has no such stretch or holds no sound.
         EmodartsError
             If ``window`` or ``hop`` is not positive, or ``hop`` comes without ``window``.
         """
         check_windows(window, hop)
         rate = self.bundle.features.sample_rate
-        waveform = load_audio(Path(path), rate)
+        waveform = load_audio(Path(path), rate, start, end)
         duration = len(waveform) / rate
         answers = []
-        for start, end in windows(duration, window, hop):
-            stretch = waveform[round(start * rate) : round(end * rate)]
+        for first, last in windows(duration, window, hop):
+            stretch = waveform[round(first * rate) : round(last * rate)]
             probabilities = self.probabilities(stretch)
             label = self.classes[int(np.argmax(probabilities))]
             by_class = dict(zip(self.classes, probabilities.tolist(), strict=True))
-            answers.append(Answer(str(path), round(start, 3), round(end, 3), label, by_class))
+            times = round(start + first, 3), round(start + last, 3)
+            answers.append(Answer(str(path), *times, label, by_class))
         return answers
 
     def probabilities(self, waveform: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,0 +1,69 @@
+"""Headers and checks of a corpus' audio."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from emodarts.audio.survey import Header, duration_of, find_bad_audio, read_header, read_headers
+from emodarts.corpora.utterance import Utterance
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    sound = 0.1 * np.random.default_rng(0).standard_normal(12000)
+    soundfile.write(tmp_path / "good.wav", sound, 8000)
+    soundfile.write(tmp_path / "stereo.flac", np.stack([sound, sound], axis=1), 24000)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 8000)
+    (tmp_path / "text.wav").write_text("no sound")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    whole = (tmp_path / "good.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    return tmp_path
+
+
+def heard(path: Path, start: float = 0.0, end: float | None = None) -> Utterance:
+    return Utterance(f"{path.stem}-{start}", path, "calm", "ann", start, end)
+
+
+def test_headers_tell_duration_and_rate_or_nothing(folder: Path) -> None:
+    assert read_header(folder / "good.wav") == Header(1.5, 8000)
+    assert read_header(folder / "stereo.flac") == Header(0.5, 24000)
+    for name in ("text.wav", "empty.wav", "missing.wav", "."):
+        assert read_header(folder / name) is None
+
+
+def test_every_utterance_gets_the_header_of_its_file(folder: Path) -> None:
+    done = []
+    utterances = [
+        heard(folder / "good.wav", 0.5),
+        heard(folder / "text.wav"),
+        heard(folder / "good.wav", 0.25, 0.75),
+        heard(folder / "stereo.flac"),
+    ]
+    headers = read_headers(utterances, lambda: done.append(1))
+    assert headers == [Header(1.5, 8000), None, Header(1.5, 8000), Header(0.5, 24000)]
+    assert len(done) == 4
+    durations = [duration_of(u, h) for u, h in zip(utterances, headers, strict=True) if h]
+    assert durations == [1.0, 0.5, 0.5]
+
+
+def test_unusable_audio_is_found_with_its_reason(folder: Path) -> None:
+    names = ("good.wav", "cut.wav", "stereo.flac", "silent.wav", "text.wav", "empty.wav", "no.wav")
+    utterances = [heard(folder / name) for name in names]
+    bad = dict(find_bad_audio([*utterances, heard(folder / "good.wav", 1.0, 9.0)]))
+    assert list(bad) == [
+        *("cut-0.0", "silent-0.0", "text-0.0", "empty-0.0", "no-0.0", "good-1.0"),
+    ]
+    for name, reason in zip(
+        bad,
+        ("cut off", "silent", "cannot be decoded", "empty", "no such file", "not a stretch"),
+        strict=True,
+    ):
+        assert reason in bad[name]
+
+
+def test_real_speech_is_whole(emodb_root: Path) -> None:
+    paths = sorted(emodb_root.rglob("*.wav"))[:40]
+    assert find_bad_audio([heard(path) for path in paths]) == []

@@ -1,0 +1,76 @@
+"""A corpus at a glance: counts, sums and bars are those of its utterances."""
+
+from pathlib import Path
+
+import pytest
+
+from emodarts.audio.survey import Header
+from emodarts.corpora.utterance import Corpus, Utterance
+from emodarts.reports.corpus import corpus_page, describe_corpus
+
+A = Path("a.wav")
+UTTERANCES = (
+    Utterance("a", A, "hap", "ann", gender="female", session="1", style="said", split="Train"),
+    Utterance("b", A, "hap", "bob", 1.0, 3.5, gender="male", session="1", split="Test"),
+    Utterance("c", A, "neu", None, 2.0),
+    Utterance("d", A, None, "ann"),
+)
+HEADERS = [Header(4.0, 8000), Header(4.0, 8000), Header(6.0, 16000), None]
+CORPUS = Corpus(
+    "toy",
+    UTTERANCES,
+    ("hap", "neu"),
+    "a toy",
+    (*((f"x{k}", "debris") for k in range(7)), ("y", "no label file")),
+    {"hap": "happiness", "neu": "neutral", "sad": "sadness"},
+)
+
+
+def test_facts() -> None:
+    facts = describe_corpus(CORPUS, HEADERS)
+    assert facts["classes"] == {"hap": 2, "neu": 1}
+    assert facts["speakers"] == {"ann": 2, "bob": 1}
+    assert facts["genders"] == {"female": 1, "male": 1}
+    assert (facts["sessions"], facts["styles"]) == ({"1": 2}, {"said": 1})
+    assert facts["splits"] == {"Test": 1, "Train": 1}
+    assert (facts["utterances"], facts["unlabelled"], facts["unknown_speaker"]) == (4, 1, 1)
+    assert facts["duration_s"] == 4.0 + 2.5 + 4.0
+    assert facts["durations"]["shortest"] == 2.5
+    assert facts["durations"]["median"] == facts["durations"]["longest"] == 4.0
+    assert sum(facts["durations"]["histogram"]["counts"]) == 3
+    assert facts["sample_rates"] == {"8000": 2, "16000": 1}
+    assert facts["without_header"] == 1
+    assert facts["emotions"] == {"hap": "happiness", "neu": "neutral"}
+    assert facts["skipped"][-1] == {"name": "y", "reason": "no label file"}
+
+
+def test_page_shows_what_a_person_looks_for() -> None:
+    page = corpus_page(CORPUS, HEADERS)
+    assert page.startswith("toy: 4 utterances, 0:00:10 of sound, 1 without a label, 1 of no known")
+    lines = [" ".join(line.split()) for line in page.splitlines()]
+    assert "| hap (happiness) | 2 | 50.0% | 0:00:06 | 3.25 |" in lines
+    assert "| ann | 2 | 50.0% | 0:00:04 | 4.00 |" in lines
+    assert "sample rates: 8,000 Hz (2), 16,000 Hz (1)" in lines
+    assert "| debris | 7 | x0 |" in lines
+    assert "1 files have no header" in page
+    bars = [line for line in page.splitlines() if "█" in line]
+    assert len(bars) == 2
+    assert bars[1].count("█") == 2 * bars[0].count("█")
+    assert page.endswith("a toy")
+
+
+@pytest.mark.parametrize("headers", [[None] * 4, [Header(2.0, 8000)] * 4])
+def test_a_corpus_without_headers_or_with_equal_durations(headers: list[Header | None]) -> None:
+    page = corpus_page(CORPUS, headers)
+    assert ("durations" in page) == (headers[0] is not None)
+
+
+def test_many_speakers_and_reasons_stay_readable() -> None:
+    many = tuple(Utterance(f"{k:03}", A, "hap", f"s{k:03}") for k in range(500))
+    skipped = tuple((f"n{k}", f"reason {k}") for k in range(100))
+    corpus = Corpus("toy", many, ("hap",), "", skipped)
+    page = corpus_page(corpus, [None] * 500)
+    assert len(page.splitlines()) < 100
+    assert "and 470 more speakers" in page
+    assert "and 70 more reasons" in page
+    assert len(describe_corpus(corpus, [None] * 500)["speakers"]) == 500
