@@ -10,8 +10,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from emodarts.corpora.audformat_tables import read_audformat
+from emodarts.corpora.audiofolder import read_audiofolder
+from emodarts.corpora.crema_d import read_crema_d
+from emodarts.corpora.emobox import read_emobox
 from emodarts.corpora.emodb import read_emodb
+from emodarts.corpora.iemocap import read_iemocap
+from emodarts.corpora.msp_improv import read_msp_improv
+from emodarts.corpora.msp_podcast import read_msp_podcast
+from emodarts.corpora.ravdess import read_ravdess
 from emodarts.corpora.synthetic import read_synthetic
+from emodarts.corpora.table import read_table
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import CorpusError, did_you_mean
 
@@ -20,7 +29,16 @@ Reader = Callable[..., Corpus]
 parameters, all text with a default, are the reader's options."""
 
 READERS: dict[str, Reader] = {
+    "iemocap": read_iemocap,
+    "msp-improv": read_msp_improv,
+    "msp-podcast": read_msp_podcast,
     "emodb": read_emodb,
+    "ravdess": read_ravdess,
+    "crema-d": read_crema_d,
+    "table": read_table,
+    "audiofolder": read_audiofolder,
+    "audformat": read_audformat,
+    "emobox": read_emobox,
     "synthetic": read_synthetic,
 }
 

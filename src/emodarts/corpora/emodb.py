@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from emodarts.corpora.folder import check_folder, is_debris, walk_files
+from emodarts.corpora.named import list_named
 from emodarts.corpora.utterance import Corpus, Utterance
-from emodarts.errors import CorpusError
 
 EMOTIONS = {
     "W": "anger",
@@ -38,7 +37,7 @@ GENDERS = {
 }
 
 EXAMPLE = "03a01Wa.wav"
-_NAME = re.compile(r"(?P<speaker>\d\d)[ab]\d\d(?P<emotion>[WLEAFNT])[a-z]")
+_NAME = re.compile(r"(?P<speaker>[0-9]{2})[ab][0-9]{2}(?P<emotion>[WLEAFNT])[a-z]")
 
 
 def read_emodb(root: Path | None) -> Corpus:
@@ -47,35 +46,22 @@ def read_emodb(root: Path | None) -> Corpus:
     Raises
     ------
     CorpusError
-        If ``root`` is missing, is not a folder, or holds no EmoDB file.
+        If ``root`` is missing, is not a folder, or holds no EmoDB file, or if two files of one
+        name differ in size.
     """
-    wanted = f"EmoDB files like {EXAMPLE}"
-    root = check_folder(root, "emodb", wanted)
-    utterances, skipped = [], []
-    for path in walk_files(root):
-        if path.suffix.lower() != ".wav":
-            continue
-        utterance = _parse(path)
-        if isinstance(utterance, str):
-            skipped.append((str(path.relative_to(root)), utterance))
-        else:
-            utterances.append(utterance)
-    if not utterances:
-        raise CorpusError(f"{root} holds no EmoDB file; looked for {wanted} in it and below it")
+    utterances, skipped = list_named(root, "emodb", f"EmoDB files like {EXAMPLE}", parse_name)
     present = {u.label for u in utterances}
     return Corpus(
         name="emodb",
-        utterances=tuple(sorted(utterances, key=lambda u: u.name)),
+        utterances=tuple(utterances),
         classes=tuple(label for label in sorted(EMOTIONS.values()) if label in present),
         skipped=tuple(skipped),
         emotions={label: label for label in EMOTIONS.values()},
     )
 
 
-def _parse(path: Path) -> Utterance | str:
-    """Return the utterance, or the reason why the file is none."""
-    if is_debris(path):
-        return "resource fork of macOS, not sound"
+def parse_name(path: Path) -> Utterance | str:
+    """Return the utterance that a file's name tells of, or the reason why it is none."""
     match = _NAME.fullmatch(path.stem)
     if match is None:
         return f"not named like {EXAMPLE}"

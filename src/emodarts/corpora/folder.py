@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,14 +27,15 @@ def check_folder(root: Path | None, corpus: str, wanted: str) -> Path:
     if root is None:
         raise CorpusError(f"corpus {corpus!r} needs its folder (--root), with {wanted}")
     looked = f"looked for {wanted} in it and below it"
-    if not root.exists():
-        raise CorpusError(f"no such folder: {root}; {looked}")
-    if not root.is_dir():
-        raise CorpusError(f"{root} is a file; legal: the folder with {wanted}")
     try:
+        if not root.exists():
+            raise CorpusError(f"no such folder: {root}; {looked}")
+        if not root.is_dir():
+            raise CorpusError(f"{root} is a file; legal: the folder with {wanted}")
         empty = not any(root.iterdir())
-    except OSError as error:
-        raise CorpusError(f"cannot list {root}: {error.strerror}; {looked}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL byte
+        reason = getattr(error, "strerror", None) or error
+        raise CorpusError(f"cannot list {str(root)!r}: {reason}; {looked}") from error
     if empty:
         raise CorpusError(f"{root} is empty; {looked}")
     return root
@@ -43,13 +45,25 @@ def walk_files(root: Path) -> Iterator[Path]:
     """Every file in ``root`` and below, folder by folder in the order of names.
 
     Files of a folder come before those of its folders, so that of two copies the outer one
-    comes first. Raises :class:`CorpusError` for a folder that cannot be listed.
+    comes first. Links are followed, and each folder is listed once.
+
+    Raises
+    ------
+    CorpusError
+        For a folder that cannot be listed.
     """
 
     def refuse(error: OSError) -> None:
         raise CorpusError(f"cannot list {error.filename}: {error.strerror}") from error
 
-    for folder, folders, names in os.walk(root, onerror=refuse):
+    # Corpora are often put together by links; one that leads back up would never end.
+    visited: set[str] = set()
+    for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
         folders.sort()
         yield from (Path(folder, name) for name in sorted(names))
 
@@ -76,6 +90,20 @@ def read_text(path: Path) -> str:
         ) from error
     except OSError as error:
         raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_rating(text: str) -> float | None:
+    """Return a mean rating, None for NaN or a blank.
+
+    Raises
+    ------
+    ValueError
+        For anything but a finite number.
+    """
+    value = float(text.strip() or "nan")
+    if math.isinf(value):
+        raise ValueError(text)
+    return None if math.isnan(value) else value
 
 
 def refuse_faults(where: Path, faults: Sequence[str], legal: str) -> None:

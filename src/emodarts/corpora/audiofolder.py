@@ -1,0 +1,101 @@
+"""Any sound files, one folder for each emotion; speakers by a regular expression.
+
+``ROOT/happy/anna-01.wav`` and ``ROOT/happy/anna/01.wav`` are both labelled ``happy``. With the
+option ``speaker=/(\\w+)-\\d+`` or ``speaker=^[^/]+/([^/]+)/`` the speaker of one or the other is
+``anna``.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+from emodarts.corpora.folder import check_folder, is_debris, refuse_faults, walk_files
+from emodarts.corpora.spelling import common_emotion
+from emodarts.corpora.utterance import Corpus, Utterance
+from emodarts.errors import CorpusError
+
+
+def read_audiofolder(root: Path | None, *, speaker: str = "") -> Corpus:
+    """List the sound files below ``root``; the folder in ``root`` that holds one is its label.
+
+    An utterance's name is its path from ``root``, with ``/`` and the suffix.
+
+    Parameters
+    ----------
+    speaker : regular expression, searched in an utterance's name; its group ``speaker``, else
+        its first group, is who speaks. Where it is empty, speakers are unknown.
+
+    Raises
+    ------
+    CorpusError
+        If ``root`` is missing, is not a folder or has no folder with sound in it; if ``speaker``
+        is no regular expression, has no group, or finds no speaker in a name; or if a name is not
+        UTF-8.
+    """
+    from emodarts.audio.io import AUDIO_SUFFIXES  # loads numerical libraries
+
+    wanted = f"one folder for each emotion with files in {' '.join(AUDIO_SUFFIXES)}"
+    root = check_folder(root, "audiofolder", wanted)
+    pattern = _compile(speaker) if speaker else None
+    utterances, skipped, faults, nameless = [], [], [], []
+    for path in walk_files(root):
+        if path.suffix.lower() not in AUDIO_SUFFIXES:
+            continue
+        name = path.relative_to(root).as_posix()
+        label, inside, _ = name.partition("/")
+        if reason := _reason(path, label, inside):
+            skipped.append((name, reason))
+        elif not _is_utf8(name):
+            nameless.append(ascii(name))
+        else:
+            who = _find_speaker(pattern, name) if pattern else None
+            if pattern and not who:
+                faults.append(name)
+            utterances.append(Utterance(name=name, path=path, label=label, speaker=who))
+    refuse_faults(root, nameless, "file and folder names are UTF-8; rename")
+    refuse_faults(root, faults, f"speaker={speaker} must find a speaker in every name, not in")
+    if not utterances:
+        raise CorpusError(f"{root} holds no sound in folders; looked for {wanted}")
+    classes = sorted({u.label for u in utterances if u.label is not None})
+    return Corpus(
+        name="audiofolder",
+        utterances=tuple(sorted(utterances, key=lambda u: u.name)),
+        classes=tuple(classes),
+        skipped=tuple(skipped),
+        emotions={own: common for own in classes if (common := common_emotion(own))},
+    )
+
+
+def _reason(path: Path, label: str, inside: str) -> str:
+    """Why a sound file is left out, or ``""``."""
+    if is_debris(path):
+        return "resource fork of macOS, not sound"
+    if not inside:
+        return "in no folder, which would be its emotion"
+    return "in a hidden folder" if label.startswith(".") else ""
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a name can be written to a file of results: an undecodable byte cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _compile(speaker: str) -> re.Pattern[str]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Python warns of what it will read otherwise one day
+            pattern = re.compile(speaker)
+    except (re.error, OverflowError, RecursionError, Warning) as error:
+        raise CorpusError(f"speaker={speaker} is no regular expression: {error}") from error
+    if not pattern.groups:
+        raise CorpusError(
+            f"speaker={speaker} has no group; put the part that names the speaker in parentheses"
+        )
+    return pattern
+
+
+def _find_speaker(pattern: re.Pattern[str], name: str) -> str | None:
+    match = pattern.search(name)
+    return match["speaker" if "speaker" in pattern.groupindex else 1] if match else None

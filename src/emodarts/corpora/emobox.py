@@ -1,0 +1,331 @@
+"""EmoBox: the lists, labels and published folds of one of its 32 corpora.
+
+Z. Ma et al., "EmoBox: Multilingual Multi-corpus Speech Emotion Recognition Toolkit and
+Benchmark", Interspeech 2024. A corpus is a folder of lists with an object in each line::
+
+    emodb/emodb.jsonl
+    emodb/label_map.json
+    emodb/fold_1/emodb_train_fold_1.jsonl        # and emodb_test_fold_1.jsonl
+    {"key": "emodb-03a01Wa", "dataset": "emodb", "wav": "downloads/emodb/wav/03a01Wa.wav",
+     "emo": "anger", ...}
+
+Lists name no speakers. For EmoDB, IEMOCAP, RAVDESS and CREMA-D these are read from the names of
+the files; elsewhere they are unknown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import reprlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from pathlib import Path
+
+from emodarts.corpora import crema_d, emodb, iemocap, ravdess
+from emodarts.corpora.folder import (
+    check_folder,
+    is_debris,
+    read_text,
+    refuse_faults,
+    walk_files,
+)
+from emodarts.corpora.spelling import common_emotion
+from emodarts.corpora.utterance import Corpus, PublishedFold, Utterance
+from emodarts.errors import CorpusError, list_some
+
+Parts = tuple[str, ...]
+
+FIELDS = ("key", "dataset", "wav", "emo")
+"""Fields of a line that are read; each is text."""
+
+PARTS = ("train", "valid", "test")
+
+_WANTED = "the lists of an EmoBox corpus, emodb.jsonl or fold_1/emodb_train_fold_1.jsonl"
+_LEGAL = f"legal: in each line an object with the texts {', '.join(FIELDS)}"
+_FOLDER = re.compile("fold_(0|[1-9][0-9]{0,3})")
+_PART = re.compile(rf".+_({'|'.join(PARTS)})_(fold_[0-9]+)\.jsonl")
+_LONE = re.compile("[\ud800-\udfff]")  # half of a character
+_TURN = re.compile(
+    r"(?P<dialogue>Ses0(?P<session>[1-5])[FM]_(?P<style>impro|script)[^/]*)"
+    r"_(?P<speaker>[FM])[A-Z]*[0-9]+"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    key: str
+    dataset: str
+    wav: Parts
+    emo: str
+    place: str = field(compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.emo}, {'/'.join(self.wav)}"
+
+
+def read_emobox(root: Path | None, *, audio: str = "") -> Corpus:
+    """List an EmoBox corpus with its folds, in ``root``, e.g. ``EmoBox/data/emodb``.
+
+    A sound file belongs to a row if one's path is the end of the other's: for
+    ``downloads/emodb/wav/03a01Wa.wav``, ``wav/03a01Wa.wav`` below ``audio`` does, and so does
+    ``EmoBox/downloads/emodb/wav/03a01Wa.wav``. Of several, the one that shares most is taken.
+
+    Parameters
+    ----------
+    audio : folder of the sound. Where it is empty, the paths of the lists are looked for in
+        ``root`` and the folders above it, and then all sound in ``root``.
+
+    Raises
+    ------
+    CorpusError
+        If ``root`` or ``audio`` is missing or holds nothing of it; if a list is malformed, has an
+        utterance twice or contradicts another; if a fold is missing or incomplete, has an
+        utterance that is not listed, or one in two of its parts; or if two sound files fit a row
+        equally.
+    """
+    root = check_folder(root, "emobox", _WANTED)
+    parts, skipped = _find_folds(root)
+    rows, keys = _read_lists(root, parts)
+    sound = _find_sound(root, audio, rows.values(), skipped)
+    classes = sorted({row.emo for key, row in rows.items() if key in sound})
+    common = _read_label_map(root / "label_map.json")
+    spelt = {own: common_emotion(common.get(own, own)) or common_emotion(own) for own in classes}
+    return Corpus(
+        name="emobox",
+        utterances=tuple(_utterance(rows[key], sound[key]) for key in sorted(sound)),
+        classes=tuple(classes),
+        skipped=tuple(skipped),
+        emotions={own: name for own, name in spelt.items() if name},
+        folds=tuple(
+            PublishedFold(
+                *(tuple(key for key in fold.get(part, ()) if key in sound) for part in PARTS)
+            )
+            for fold in keys
+        ),
+    )
+
+
+def _find_folds(root: Path) -> tuple[list[dict[str, Path]], list[tuple[str, str]]]:
+    """Files of each fold by part, and other lists beside them."""
+    folds, skipped = {}, []
+    for folder in sorted(root.iterdir()):
+        if (match := _FOLDER.fullmatch(folder.name)) is None or not folder.is_dir():
+            continue
+        parts: dict[str, Path] = {}
+        for path in walk_files(folder):
+            if path.suffix != ".jsonl" or is_debris(path):
+                continue
+            part = _PART.fullmatch(path.name)
+            if part is None or part[2] != folder.name:
+                skipped.append((path.relative_to(root).as_posix(), "no part of a fold"))
+            elif part[1] in parts:
+                raise CorpusError(f"{parts[part[1]]} and {path}: a fold has one {part[1]} list")
+            else:
+                parts[part[1]] = path
+        if lacking := {"train", "test"} - parts.keys():
+            raise CorpusError(f"{folder} has no {' and no '.join(sorted(lacking))} list")
+        folds[int(match[1])] = parts
+    if folds.keys() != set(range(1, len(folds) + 1)):
+        raise CorpusError(
+            f"{root} has only {list_some(f'fold_{k}' for k in sorted(folds))}; "
+            "legal: fold_1 and on, with none left out"
+        )
+    return [folds[k] for k in sorted(folds)], skipped
+
+
+def _read_lists(
+    root: Path, folds: list[dict[str, Path]]
+) -> tuple[dict[str, _Row], list[dict[str, tuple[str, ...]]]]:
+    """Every utterance by its key, and the keys of each fold by part."""
+    tables = sorted(p for p in root.glob("*.jsonl") if not is_debris(p))
+    if len(tables) > 1:
+        raise CorpusError(
+            f"{root} has several lists: {list_some(p.name for p in tables)}; "
+            "legal: one, of one corpus"
+        )
+    if not tables and not folds:
+        raise CorpusError(f"{root} is no EmoBox corpus; looked for {_WANTED} in it")
+    rows = {row.key: row for table in tables for row in _read_rows(table)}
+    keys = []
+    for fold in folds:
+        seen: dict[str, str] = {}
+        faults = []
+        members = {}
+        for part, path in fold.items():
+            listed = _read_rows(path)
+            for row in listed:
+                known = rows.get(row.key) if tables else rows.setdefault(row.key, row)
+                if known is None:
+                    faults.append(f"{row.place}: {row.key} is not in {tables[0].name}")
+                elif known != row:
+                    faults.append(f"{row.place}: {row.key} is {row}, but {known} in {known.place}")
+                if seen.setdefault(row.key, part) != part:
+                    faults.append(f"{row.place}: {row.key} is in {seen[row.key]}, too")
+            members[part] = tuple(row.key for row in listed)
+        refuse_faults(root, faults, "each utterance is as listed, and in one part of a fold")
+        keys.append(members)
+    return rows, keys
+
+
+def _read_rows(path: Path) -> list[_Row]:
+    """Rows of a list, each of another utterance; at least one."""
+    rows: dict[str, _Row] = {}
+    faults = []
+    name = f"{path.parent.name}/{path.name}"
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        row = _parse(line, f"{name}, line {number}")
+        if isinstance(row, str):
+            faults.append(f"line {number}: {row}")
+        elif row.key in rows:
+            faults.append(f"line {number}: {row.key} is in {rows[row.key].place}, too")
+        else:
+            rows[row.key] = row
+    refuse_faults(path, faults, _LEGAL)
+    if not rows:
+        raise CorpusError(f"{path} has no line; {_LEGAL}")
+    return list(rows.values())
+
+
+def _parse(line: str, place: str) -> _Row | str:
+    """Return the row of a line, or what is wrong with it."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return f"no JSON: {line[:100]!r}"
+    if not isinstance(row, dict):
+        return f"no object: {line[:100]!r}"
+    for name in FIELDS:
+        if not _is_text(value := row.get(name)):
+            return f"{name} is {reprlib.repr(value)}" if name in row else f"no {name}"
+    wav = _split(row["wav"])
+    if wav[-1] == "" or ".." in wav:
+        return f"wav is {row['wav']!r}, no path from a folder down to a file"
+    return _Row(row["key"], row["dataset"], wav, row["emo"], place)
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is text that is not blank and can be written to a file."""
+    return isinstance(value, str) and bool(value.strip()) and not _LONE.search(value)
+
+
+def _read_label_map(path: Path) -> Mapping[str, str]:
+    if not path.exists():
+        return {}
+    try:
+        labels = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{path} is no JSON: {error}") from error
+    if not isinstance(labels, dict) or not all(map(_is_text, labels.values())):
+        raise CorpusError(
+            f"{path} has {reprlib.repr(labels)}; legal: an object from label to label"
+        )
+    return labels
+
+
+def _find_sound(
+    root: Path, audio: str, rows: Iterable[_Row], skipped: list[tuple[str, str]]
+) -> dict[str, Path]:
+    """Sound file of every row that has one, by its key; what has none is added to ``skipped``."""
+    wavs = {row.key: row.wav for row in rows}
+    suffixes = {Path(wav[-1]).suffix for wav in wavs.values()}
+    lengths = {len(wav) for wav in wavs.values()}
+    folder = _audio_folder(root, audio, list(wavs.values()))
+    whole: dict[Parts, list[Path]] = defaultdict(list)  # by path
+    ends: dict[Parts, list[Path]] = defaultdict(list)  # by the ends as long as a row's path
+    unlisted = {}
+    for path in walk_files(folder):
+        if path.suffix.lower() not in suffixes:
+            continue
+        name = path.relative_to(folder).as_posix()
+        if is_debris(path):
+            skipped.append((name, "resource fork of macOS, not sound"))
+            continue
+        parts = _split(name)
+        whole[parts].append(path)
+        for length in lengths:
+            if length <= len(parts):
+                ends[parts[-length:]].append(path)
+        unlisted[path] = name
+    sound: dict[str, Path] = {}
+    owners: dict[Path, str] = {}
+    faults = []
+    for key, wav in wavs.items():
+        fitting = (whole[wav[k:]] for k in range(1, len(wav)) if wav[k:] in whole)
+        files = ends.get(wav) or next(fitting, [])
+        if not files:
+            skipped.append((key, f"no such file: {'/'.join(wav)}"))
+        elif len(files) > 1:
+            faults.append(f"{key}: {files[0]} and {files[1]}")
+        elif (owner := owners.setdefault(files[0], key)) != key:
+            faults.append(f"{owner} and {key}: {files[0]}")
+        else:
+            sound[key] = files[0]
+            del unlisted[files[0]]
+    refuse_faults(folder, faults, "each row has one file and each file one row")
+    if not sound:
+        raise CorpusError(
+            f"{folder} has none of the {len(wavs)} files listed in {root}, "
+            f"e.g. {'/'.join(next(iter(wavs.values())))}; name their folder by the option audio"
+        )
+    skipped += [(name, "not listed") for name in unlisted.values()]
+    return sound
+
+
+def _split(path: str) -> Parts:
+    """Parts of a path with separators of any system; the suffix is in lower case."""
+    *folders, name = [p for p in path.replace("\\", "/").split("/") if p not in ("", ".")] or [""]
+    stem, dot, suffix = name.rpartition(".")
+    return (*folders, stem + dot + suffix.lower())
+
+
+def _audio_folder(root: Path, audio: str, wavs: list[Parts]) -> Path:
+    """Folder to walk for sound: no larger than need be, for there may be much beside it."""
+    if audio:
+        return check_folder(Path(audio), "emobox", f"the sound that {root} lists")
+    ends = min(wavs)[:-1], max(wavs)[:-1]  # what these begin with, all between begin with
+    shared = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(*ends, strict=False))]
+    for folder in (root, *root.absolute().parents):
+        below = folder.joinpath(*shared)
+        if os.path.isdir(below):  # noqa: PTH112, is_dir raises where a folder is locked
+            return below
+    return root
+
+
+def _utterance(row: _Row, path: Path) -> Utterance:
+    parse_name = _NAMES.get(row.dataset)
+    known = parse_name(path) if parse_name else ""
+    if isinstance(known, str):
+        return Utterance(name=row.key, path=path, label=row.emo, speaker=None)
+    return replace(known, name=row.key, path=path, label=row.emo)
+
+
+def _parse_turn(path: Path) -> Utterance | str:
+    """Return what the name of an IEMOCAP turn tells, or the reason why it is none."""
+    turn = _TURN.fullmatch(path.stem)
+    if turn is None:
+        return "not named like Ses01F_impro01_F000"
+    return Utterance(
+        name=path.stem,
+        path=path,
+        label=None,
+        speaker=f"Ses0{turn['session']}_{turn['speaker']}",
+        gender=iemocap.GENDERS[turn["speaker"]],
+        session=f"Session{turn['session']}",
+        dialogue=turn["dialogue"],
+        style=iemocap.STYLES[turn["style"]],
+    )
+
+
+_NAMES: dict[str, Callable[[Path], Utterance | str]] = {
+    "emodb": emodb.parse_name,
+    "iemocap": _parse_turn,
+    "ravdess": ravdess.parse_name,
+    "cremad": crema_d.parse_name,
+}
+"""Corpora that tell more by the names of their files."""

@@ -1,0 +1,175 @@
+"""MSP-IMPROV: English dyads, improvised, natural and read, 12 speakers in 6 sessions.
+
+C. Busso et al., "MSP-IMPROV: an acted corpus of dyadic interactions to study emotion
+perception", IEEE Transactions on Affective Computing 8(1), 2017. As distributed, with
+``Evaluation.txt`` spelled ``Evalution.txt`` in some copies and ``Audio`` left out in others::
+
+    Evaluation.txt
+    Audio/session1/S01A/S/MSP-IMPROV-S01A-F01-S-FM01.wav
+
+A name tells sentence 01, the emotion that the *actor intended* (A), speaker F01 of session 1,
+the scenario (S), the genders of the pair and the turn. The label is what the raters agreed on,
+never the intention. Styles are the scenarios' letters P, R, S and T.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from emodarts.corpora.folder import (
+    check_folder,
+    is_debris,
+    read_rating,
+    read_text,
+    refuse_faults,
+    walk_files,
+)
+from emodarts.corpora.utterance import Corpus, Utterance
+from emodarts.errors import CorpusError
+
+EMOTIONS = {"A": "anger", "H": "happiness", "N": "neutral", "O": "other", "S": "sadness"}
+
+NO_CONSENSUS = "X"
+
+LABEL_FILES = ("evaluation.txt", "evalution.txt")
+"""In lower case: case does not count."""
+
+GENDERS = {"F": "female", "M": "male"}
+
+EXAMPLE = "MSP-IMPROV-S01A-F01-S-FM01"
+_WANTED = f"Evaluation.txt and files like {EXAMPLE}.wav"
+_LEGAL = (
+    "legal: 'UTD-IMPROV-S01A-F01-S-FM01.avi; N; A:3.000000; V:3.500000; D:2.500000 ; N:4.000000;' "
+    f"with one of {', '.join(EMOTIONS)}, {NO_CONSENSUS}"
+)
+_CLIP = re.compile(
+    r"(?:MSP|UTD)-IMPROV-(?P<turn>(?P<sentence>S\d\d[AHNS])-(?P<speaker>(?P<gender>[FM])0"
+    r"(?P<session>[1-6]))-(?P<scenario>[PRST])-[FM][FM]\d+)",
+    re.ASCII | re.IGNORECASE,
+)
+_SESSION_FOLDER = re.compile(r"session\s*(\d+)", re.ASCII | re.IGNORECASE)
+
+
+def read_msp_improv(root: Path | None) -> Corpus:
+    """List the turns of ``root``, at any depth below it.
+
+    Ratings are means on a scale from 1 to 5 as the label file has them. A dialogue is what a
+    session recorded around a sentence: all sessions play the same sentences, so its name has
+    the session in it.
+
+    Raises
+    ------
+    CorpusError
+        If ``root`` holds no label file, if one is malformed or contradicts the other, or if no
+        labelled turn has sound.
+    """
+    root = check_folder(root, "msp-improv", _WANTED)
+    label_files, files = [], []
+    for path in walk_files(root):
+        if path.name.lower() in LABEL_FILES:
+            label_files.append(path)
+        elif path.suffix.lower() == ".wav":
+            files.append(path)
+    if not label_files:
+        raise CorpusError(f"{root} holds no MSP-IMPROV; looked for {_WANTED} in it and below it")
+    sound: dict[str, Path] = {}
+    skipped: list[tuple[str, str]] = []
+    for path in files:
+        file, clip = path.relative_to(root), _CLIP.fullmatch(path.stem)
+        if is_debris(path):
+            skipped.append((str(file), "resource fork of macOS, not sound"))
+        elif clip is None:
+            skipped.append((str(file), f"not named like {EXAMPLE}.wav"))
+        elif (folder := _session_folder(file)) not in (None, clip["session"]):
+            # Whoever spoke it, a wrong session would put it on the wrong side of a split.
+            skipped.append((str(file), f"in a folder of session {folder}"))
+        elif (first := sound.setdefault(_turn_name(clip), path)) is not path:
+            skipped.append((str(file), f"copy of {first.relative_to(root)}"))
+    turns = _read_turns(root, label_files, sound)
+    skipped += [(name, "no sound") for name in turns if name not in sound]
+    for name in sound.keys() - turns.keys():
+        file = sound[name].relative_to(root)
+        skipped.append((str(file), f"no label in {label_files[0].relative_to(root)}"))
+    utterances = [turn for name, turn in turns.items() if name in sound]
+    if not utterances:
+        raise CorpusError(
+            f"{root}: none of the {len(turns)} labelled turns has sound; looked for {_WANTED} "
+            "in it and below it"
+        )
+    present = {u.label for u in utterances}
+    return Corpus(
+        name="msp-improv",
+        utterances=tuple(sorted(utterances, key=lambda u: u.name)),
+        classes=tuple(letter for letter in EMOTIONS if letter in present),
+        skipped=tuple(sorted(skipped)),
+        emotions=EMOTIONS,
+    )
+
+
+def _turn_name(clip: re.Match[str]) -> str:
+    """Name of a turn: the label file names the video (UTD), the files of sound are MSP."""
+    return f"MSP-IMPROV-{clip['turn'].upper()}"
+
+
+def _session_folder(file: Path) -> str | None:
+    """Number of the innermost session folder around a file, if there is one."""
+    for part in reversed(file.parts[:-1]):
+        if match := _SESSION_FOLDER.fullmatch(part):
+            return match[1].lstrip("0")
+    return None
+
+
+def _read_turns(
+    root: Path, label_files: Sequence[Path], sound: Mapping[str, Path]
+) -> dict[str, Utterance]:
+    """Labelled turns by name. Lines that do not start with a clip's name are one rater's."""
+    turns: dict[str, Utterance] = {}
+    places: dict[str, str] = {}
+    faults: list[str] = []
+    for path in label_files:
+        for number, line in enumerate(read_text(path).split("\n"), 1):
+            if not line.lstrip().upper().startswith(("UTD-IMPROV-", "MSP-IMPROV-")):
+                continue
+            place = f"{path.relative_to(root)}, line {number}"
+            turn = _parse(line, sound)
+            if isinstance(turn, str):
+                faults.append(f"{place}: {turn}")
+            elif turns.setdefault(turn.name, turn) != turn:
+                faults.append(f"{place}: {turn.name} is rated otherwise in {places[turn.name]}")
+            else:
+                places.setdefault(turn.name, place)
+    refuse_faults(root, faults, _LEGAL)
+    return turns
+
+
+def _parse(line: str, sound: Mapping[str, Path]) -> Utterance | str:
+    """Return the turn of a head line, its path a mere name if it has no sound, or the fault."""
+    file, *fields = (field.strip() for field in line.split(";"))
+    clip = _CLIP.fullmatch(re.sub(r"(?i)\.(avi|mp4|wav)$", "", file))
+    if clip is None:
+        return f"no name of a clip: {file[:100]!r}"
+    turn = _turn_name(clip)
+    letter = fields[0] if fields else ""
+    if letter not in (*EMOTIONS, NO_CONSENSUS):
+        return f"unknown emotion {letter[:100]!r} of {turn}"
+    # The letters of emotions and of scales overlap, but only scales have a colon.
+    scales = dict(field.split(":", 1) for field in fields[1:] if ":" in field)
+    try:
+        arousal, valence, dominance = (read_rating(scales[scale]) for scale in "AVD")
+    except (KeyError, ValueError):
+        return f"no numbers for A, V and D of {turn}: {line[:100]!r}"
+    return Utterance(
+        name=turn,
+        path=sound.get(turn) or Path(f"{turn}.wav"),
+        label=None if letter == NO_CONSENSUS else letter,
+        speaker=clip["speaker"].upper(),
+        gender=GENDERS[clip["gender"].upper()],
+        session=f"session{clip['session']}",
+        dialogue=f"session{clip['session']}-{clip['sentence'].upper()}",
+        style=clip["scenario"].upper(),
+        valence=valence,
+        arousal=arousal,
+        dominance=dominance,
+    )

@@ -1,0 +1,207 @@
+"""MSP-Podcast: spontaneous English of podcasts, many speakers, official partitions.
+
+R. Lotfian and C. Busso, "Building naturalistic emotionally balanced speech corpus by retrieving
+emotional speech from existing podcast recordings", IEEE Transactions on Affective Computing
+10(4), 2019. As distributed, with ``labels_concensus.csv`` and ``Audio`` in older releases::
+
+    Labels/labels_consensus.csv
+    Audios/MSP-PODCAST_0001_0008.wav
+
+The partitions share no speaker, but they may share a podcast: its guests can be in several. So
+the podcast in a file's name is no ``dialogue``, which no split may divide; with it the official
+partitions would count as overlapping.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from sys import intern
+
+from emodarts.corpora.folder import (
+    check_folder,
+    is_debris,
+    read_rating,
+    read_text,
+    refuse_faults,
+    walk_files,
+)
+from emodarts.corpora.spelling import common_emotion
+from emodarts.corpora.utterance import Corpus, Utterance
+from emodarts.errors import CorpusError, did_you_mean
+
+EMOTIONS = {
+    "A": "anger",
+    "C": "contempt",
+    "D": "disgust",
+    "F": "fear",
+    "H": "happiness",
+    "N": "neutral",
+    "O": "other",
+    "S": "sadness",
+    "U": "surprise",
+}
+
+NO_CONSENSUS = "X"
+
+SPLITS = ("Train", "Development", "Validation", "Test1", "Test2", "Test3")
+"""Older releases say Validation, newer ones Development."""
+
+LABEL_FILES = ("labels_consensus.csv", "labels_concensus.csv")
+"""In lower case: case does not count."""
+
+COLUMNS = (
+    "FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set",
+)  # fmt: skip
+
+EXAMPLE = "MSP-PODCAST_0001_0008.wav"
+_WANTED = f"Labels/labels_consensus.csv and files like {EXAMPLE}"
+_LEGAL = (
+    f"legal: EmoClass one of {', '.join(EMOTIONS)}, {NO_CONSENSUS} or blank; numbers or blank in "
+    f"EmoAct, EmoVal and EmoDom; Gender Male, Female or Unknown; Split_Set {', '.join(SPLITS)}"
+)
+_LETTERS: dict[str, str | None] = {
+    **{letter.lower(): letter for letter in EMOTIONS},
+    **dict.fromkeys(("", "nan", "no agreement", NO_CONSENSUS.lower())),
+}
+_LETTER_OF = {common: letter for letter, common in EMOTIONS.items()}
+_GENDERS = {"female": "female", "male": "male", "unknown": None, "nan": None, "": None}
+_SPLITS = {"": None, **{split.lower(): split for split in SPLITS}}
+_HIDDEN = re.compile(r"MSP-PODCAST_test3_\d+", re.ASCII | re.IGNORECASE)
+"""Test3: releases hold its sound, and no row of it."""
+
+
+def read_msp_podcast(root: Path | None) -> Corpus:
+    """List the turns of ``root``, at any depth below it.
+
+    Ratings are means on a scale from 1 to 7. Unknown speakers are None, no speaker called
+    ``Unknown``; files of Test3 without a row are listed without a label.
+
+    Raises
+    ------
+    CorpusError
+        If ``root`` holds no label file, if one is malformed or contradicts another, or if no
+        turn has sound.
+    """
+    root = check_folder(root, "msp-podcast", _WANTED)
+    tables, files = [], []
+    for path in walk_files(root):
+        if path.name.lower() in LABEL_FILES:
+            tables.append(path)
+        elif path.suffix.lower() == ".wav":
+            files.append(path)
+    if not tables:
+        raise CorpusError(f"{root} holds no MSP-Podcast; looked for {_WANTED} in it and below it")
+    sound: dict[str, Path] = {}
+    skipped: list[tuple[str, str]] = []
+    for path in files:
+        if is_debris(path):
+            skipped.append((str(path.relative_to(root)), "resource fork of macOS, not sound"))
+        elif (first := sound.setdefault(path.stem, path)) is not path:
+            skipped.append((str(path.relative_to(root)), f"copy of {first.relative_to(root)}"))
+    turns = _read_turns(root, tables, sound)
+    skipped += [(name, "no sound") for name in turns if name not in sound]
+    utterances = [turn for name, turn in turns.items() if name in sound]
+    for name in sound.keys() - turns.keys():
+        if _HIDDEN.fullmatch(name):
+            utterances.append(Utterance(name, sound[name], None, None, split="Test3"))
+        else:
+            file = str(sound[name].relative_to(root))
+            skipped.append((file, f"no row in {tables[0].relative_to(root)}"))
+    if not utterances:
+        raise CorpusError(
+            f"{root}: none of the {len(turns)} turns of {tables[0].relative_to(root)} has sound; "
+            f"looked for {_WANTED} in it and below it"
+        )
+    present = {u.label for u in utterances}
+    return Corpus(
+        name="msp-podcast",
+        utterances=tuple(sorted(utterances, key=lambda u: u.name)),
+        classes=tuple(letter for letter in EMOTIONS if letter in present),
+        skipped=tuple(sorted(skipped)),
+        emotions=EMOTIONS,
+    )
+
+
+def _read_turns(
+    root: Path, tables: Sequence[Path], sound: Mapping[str, Path]
+) -> dict[str, Utterance]:
+    """Rows of the label files by name of the turn."""
+    turns: dict[str, Utterance] = {}
+    places: dict[str, tuple[Path, int]] = {}
+    faults: list[str] = []
+    for path in tables:
+        where = path.relative_to(root)
+        for line, cells in _read_cells(path):
+            turn = _parse(cells, sound)
+            if isinstance(turn, str):
+                faults.append(f"{where}, line {line}: {turn}")
+            elif turns.setdefault(turn.name, turn) != turn:
+                other, first = places[turn.name]
+                faults.append(
+                    f"{where}, line {line}: {turn.name} is another turn in {other}, line {first}"
+                )
+            else:
+                places.setdefault(turn.name, (where, line))
+    refuse_faults(root, faults, _LEGAL)
+    return turns
+
+
+def _read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line and cells of every row, in the order of :data:`COLUMNS`; a short row gives fewer."""
+    rows = csv.reader(io.StringIO(read_text(path)))
+    try:
+        header = [cell.strip().lower() for cell in next(rows, [])]
+        indices = [_find_column(path, header, column) for column in COLUMNS]
+        for row in rows:
+            if row:
+                cells = [row[i].strip() for i in indices] if len(row) == len(header) else []
+                yield rows.line_num, cells
+    except csv.Error as error:
+        raise CorpusError(f"{path}, line {rows.line_num}: not CSV: {error}") from error
+
+
+def _find_column(path: Path, header: list[str], column: str) -> int:
+    if header.count(column.lower()) != 1:
+        raise CorpusError(
+            f"{path} has {header.count(column.lower()) or 'no'} columns {column}"
+            f"{did_you_mean(column.lower(), header)}; needed once each: {', '.join(COLUMNS)}"
+        )
+    return header.index(column.lower())
+
+
+def _parse(cells: Sequence[str], sound: Mapping[str, Path]) -> Utterance | str:
+    """Return the turn of a row, its path the mere file name if it has no sound, or the fault."""
+    if not cells:
+        return "more or fewer cells than the header"
+    file, emotion, arousal, valence, dominance, speaker, gender, split = cells
+    name = file[:-4] if file.lower().endswith(".wav") else file
+    if not name:
+        return "no FileName"
+    label = _LETTERS.get(emotion.lower(), "")
+    if label == "":
+        label = _LETTER_OF.get(common_emotion(emotion) or "")
+        if label is None:
+            return f"unknown EmoClass {emotion[:100]!r} of {name}"
+    if gender.lower() not in _GENDERS:
+        return f"unknown Gender {gender[:100]!r} of {name}"
+    if split.lower() not in _SPLITS:
+        return f"unknown Split_Set {split[:100]!r} of {name}"
+    try:
+        ratings = [read_rating(cell) for cell in (valence, arousal, dominance)]
+    except ValueError:
+        return f"no numbers for EmoAct, EmoVal and EmoDom of {name}: {cells[2:5]}"
+    return Utterance(
+        name=name,
+        path=sound.get(name) or Path(f"{name}.wav"),
+        label=label,
+        speaker=None if speaker.lower() in ("", "nan", "unknown") else intern(speaker),
+        gender=_GENDERS[gender.lower()],
+        split=_SPLITS[split.lower()],
+        valence=ratings[0],
+        arousal=ratings[1],
+        dominance=ratings[2],
+    )

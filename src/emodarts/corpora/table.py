@@ -1,0 +1,537 @@
+"""Your own data: a CSV, TSV, JSONL or parquet table with a row for each utterance.
+
+Columns are ``file, speaker, emotion`` and, where the table has them, ``start, end, gender,
+session, dialogue, style, split, valence, arousal, dominance, name``; all other columns are left
+alone. A blank cell (``null`` in JSON) is not known. Backslashes in ``file`` separate folders.
+
+Each utterance is named after its file and stretch, ``wav/a.wav`` or ``wav/a.wav:1.5-3``, so that
+a name stays the same when rows are added, removed or sorted.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import math
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any
+
+from emodarts.corpora.folder import is_debris, read_text, refuse_faults
+from emodarts.corpora.spelling import common_emotion
+from emodarts.corpora.utterance import Corpus, Utterance
+from emodarts.errors import CorpusError, did_you_mean, list_some
+from emodarts.files import parse_json
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+"""Lower-case suffixes of tables; ``.json`` is read as one object a line, too."""
+
+DELIMITERS = ",;\t"
+"""Of CSV: the one with which the header has most of the columns that are needed."""
+
+GENDERS: dict[str, str | None] = {
+    **dict.fromkeys(("female", "f", "woman", "w", "weiblich"), "female"),
+    **dict.fromkeys(("male", "m", "man", "männlich"), "male"),
+    **dict.fromkeys(("unknown", "other", "child"), None),
+}
+"""Words of any case; None is neither, or not known."""
+
+Row = tuple[str, dict[str, str]]
+"""Where a row stands, e.g. ``"line 3"``, and its cells by field; blank is not known."""
+
+_RawRow = tuple[str, dict[str, Any]]
+"""Where a row stands, and its cells by column as the file has them."""
+
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_TIMEDELTA = re.compile(
+    r"(?:(?P<days>\d{1,6}) days? ?)?"
+    r"(?:(?P<hours>\d{1,6}):(?P<minutes>\d\d):(?P<seconds>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?",
+    re.ASCII,
+)
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def read_table(
+    root: Path | None,
+    *,
+    audio: str = "",
+    file: str = "file",
+    speaker: str = "speaker",
+    emotion: str = "emotion",
+    start: str = "start",
+    end: str = "end",
+    gender: str = "gender",
+    session: str = "session",
+    dialogue: str = "dialogue",
+    style: str = "style",
+    split: str = "split",
+    valence: str = "valence",
+    arousal: str = "arousal",
+    dominance: str = "dominance",
+    name: str = "name",
+) -> Corpus:
+    """List the utterances of a table; no sound is opened.
+
+    Parameters
+    ----------
+    root : the table. CSV may be separated by comma, semicolon or tab.
+    audio : folder that relative paths are relative to; default: the folder of the table.
+    file, speaker, emotion, start, ... : names of the columns; ``""`` leaves a column out.
+        A table without ``speaker`` or ``emotion`` has to be told so, by ``speaker=""``; the other
+        columns are read where they are. ``start`` and ``end`` are seconds or text like
+        ``0 days 00:00:01.500000``.
+
+    Raises
+    ------
+    CorpusError
+        For a file that is no such table, a column or every sound file that is missing, or rows
+        that are wrong or contradict each other: the same stretch with two labels, one speaker
+        of two genders, one name for two utterances.
+    """
+    wanted = f"a table ({', '.join(SUFFIXES)}) with the columns file, speaker, emotion"
+    if root is None:
+        raise CorpusError(f"corpus 'table' needs its file (--root): {wanted}")
+    if not _holds(root.is_file):
+        what = "is a folder" if _holds(root.is_dir) else "is no file"
+        raise CorpusError(f"{root} {what}; looked for {wanted}")
+    folder = Path(audio) if audio else root.parent
+    if not _holds(folder.is_dir):
+        raise CorpusError(f"option audio={audio}: no such folder; legal: the folder of the sound")
+    columns = {
+        "file": file,
+        "speaker": speaker,
+        "emotion": emotion,
+        "start": start,
+        "end": end,
+        "gender": gender,
+        "session": session,
+        "dialogue": dialogue,
+        "style": style,
+        "split": split,
+        "valence": valence,
+        "arousal": arousal,
+        "dominance": dominance,
+        "name": name,
+    }
+    if not file:
+        raise CorpusError("option file= is blank; legal: the name of the column with the paths")
+    needed = {
+        field
+        for field, column in columns.items()
+        if column and (column != field or field in ("file", "speaker", "emotion"))
+    }
+    faults: list[str] = []
+    hint = "; name it by an option, like emotion=COLUMN, or tell by speaker= that there is none"
+    rows = read_rows(root, columns, needed, faults, hint)
+    return corpus_of_rows("table", root, rows, folder, faults)
+
+
+def read_rows(
+    path: Path,
+    columns: Mapping[str, str],
+    needed: AbstractSet[str],
+    faults: list[str],
+    hint: str,
+) -> Iterator[Row]:
+    """Rows of a table as text, whatever its format; the suffix tells it.
+
+    Parameters
+    ----------
+    columns : from field to column; one that is blank or not there is left out.
+    needed : fields whose column must be there.
+    faults : is given a line for each row that cannot be read.
+    hint : what to do about a column that is missing.
+
+    Raises
+    ------
+    CorpusError
+        If the file cannot be read, or has no header, has a column twice, or lacks one.
+    """
+    read = _FORMATS.get(path.suffix.lower())
+    if read is None:
+        raise CorpusError(
+            f"{path} is no table by its suffix {path.suffix!r}; legal: {', '.join(SUFFIXES)}"
+        )
+    wanted = {column for column in columns.values() if column}
+    must = {columns[field] for field in needed}
+    header, raw = read(path, wanted, must, faults)
+    if twice := sorted(column for column in wanted if header.count(column) > 1):
+        raise CorpusError(f"{path} has more than one column {twice[0]!r}; each may occur once")
+    for field, column in columns.items():
+        if field in needed and column not in header:
+            raise CorpusError(
+                f"{path} has no column {column!r}{did_you_mean(column, header)}{hint}; "
+                f"its columns: {list_some(header, 20)}"
+            )
+    present = [(f, column) for f, column in columns.items() if column and column in header]
+    for place, values in raw:
+        try:
+            yield place, {field: _as_text(values.get(column), field) for field, column in present}
+        except CorpusError as error:
+            faults.append(f"{place}: {error}")
+
+
+def corpus_of_rows(
+    corpus: str, where: Path, rows: Iterable[Row], folder: Path, faults: list[str]
+) -> Corpus:
+    """Make utterances of rows, and refuse them all if some are wrong or contradict each other.
+
+    Parameters
+    ----------
+    where : what messages name as the source of the rows.
+    folder : what relative paths are relative to; they may not leave it.
+    faults : those found so far; reading ``rows`` may add to them.
+    """
+    utterances: list[Utterance] = []
+    skipped: list[tuple[str, str]] = []
+    stretches: dict[str, tuple[str, Utterance]] = {}
+    names: dict[str, str] = {}
+    genders: dict[str, tuple[str, str]] = {}
+    base = posixpath.normpath(folder.absolute().as_posix())
+    names_in = functools.cache(_names_in)
+    lost: Path | None = None
+    for place, cells in rows:
+        try:
+            stretch, utterance = _utterance(cells, folder, base)
+            earlier, same = stretches.setdefault(stretch, (place, utterance))
+            if earlier != place:
+                _check_same(stretch, utterance, same, earlier)
+                skipped.append((utterance.name, f"{place} repeats {earlier}"))
+                continue
+            if names.setdefault(utterance.name, place) != place:
+                raise CorpusError(
+                    f"name {utterance.name!r} is taken by {names[utterance.name]}; "
+                    "each name must be unique"
+                )
+            if utterance.speaker is not None and utterance.gender is not None:
+                gender, first = genders.setdefault(utterance.speaker, (utterance.gender, place))
+                if gender != utterance.gender:
+                    raise CorpusError(
+                        f"speaker {utterance.speaker!r} is {utterance.gender} here and {gender} in "
+                        f"{first}; speakers must be unique in the corpus, blank if not known"
+                    )
+        except CorpusError as error:
+            faults.append(f"{place}: {error}")
+            continue
+        path = utterance.path
+        if is_debris(path):
+            skipped.append((utterance.name, f"{place}: resource fork of macOS, not sound"))
+        # The file system has the last word: it may not mind upper and lower case.
+        elif path.name not in names_in(path.parent) and not _holds(path.is_file):
+            skipped.append((utterance.name, f"{place}: no such file"))
+            lost = lost or path
+        else:
+            utterances.append(utterance)
+    refuse_faults(where, faults, "legal: a row for each utterance, all of them right")
+    if not stretches:
+        raise CorpusError(f"{where} has no rows; legal: a header and a row for each utterance")
+    if not utterances:
+        example = f", e.g. {lost}" if lost else ""
+        raise CorpusError(
+            f"{where}: none of the {len(skipped)} files that it names is there{example}; "
+            f"relative paths are looked for in {folder}"
+        )
+    classes = tuple(sorted({u.label for u in utterances if u.label is not None}))
+    return Corpus(
+        name=corpus,
+        utterances=tuple(sorted(utterances, key=lambda u: u.name)),
+        classes=classes,
+        skipped=tuple(skipped),
+        emotions={c: common for c in classes if (common := common_emotion(c)) is not None},
+    )
+
+
+def parse_seconds(text: str) -> float | None:
+    """Seconds of a number or of text like ``0 days 00:00:01.500000``; None if blank.
+
+    Raises
+    ------
+    CorpusError
+        For any other text, and for what is negative or not finite.
+    """
+    if not text:
+        return None
+    if match := _TIMEDELTA.fullmatch(text):
+        part = {key: int(value or 0) for key, value in match.groupdict().items()}
+        whole = (part["days"] * 24 + part["hours"]) * 3600 + part["minutes"] * 60 + part["seconds"]
+        nanoseconds = int((match["fraction"] or "").ljust(9, "0"))
+        if part["minutes"] < 60 and part["seconds"] < 60:
+            return (whole * 10**9 + nanoseconds) / 10**9
+    seconds = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not 0.0 <= seconds < math.inf:
+        raise CorpusError(
+            f"{text!r} is no time; legal: seconds from 0 up, like 1.5, or 0 days 00:00:01.500000"
+        )
+    return abs(seconds)  # no -0.0
+
+
+def _utterance(cells: Mapping[str, str], folder: Path, base: str) -> tuple[str, Utterance]:
+    """Return the file and stretch as text, which no two utterances share, and the utterance."""
+    file, path = _locate(cells["file"], folder, base)
+    start = _field(parse_seconds, "start", cells) or 0.0
+    end = _field(parse_seconds, "end", cells)
+    if end is not None and end <= start:
+        raise CorpusError(f"end {_short(end)} s is not after start {_short(start)} s")
+    stretch = file
+    if start or end is not None:
+        stretch += f":{_short(start)}-{'' if end is None else _short(end)}"
+    speaker = cells.get("speaker", "")
+    return stretch, Utterance(
+        name=cells.get("name") or stretch,
+        path=path,
+        label=cells.get("emotion") or None,
+        # One word for many people must not become one person.
+        speaker=None if speaker.casefold() in ("", "unknown") else speaker,
+        start=start,
+        end=end,
+        gender=_field(_gender, "gender", cells),
+        session=cells.get("session") or None,
+        dialogue=cells.get("dialogue") or None,
+        style=cells.get("style") or None,
+        split=cells.get("split") or None,
+        valence=_field(_rating, "valence", cells),
+        arousal=_field(_rating, "arousal", cells),
+        dominance=_field(_rating, "dominance", cells),
+    )
+
+
+def _locate(text: str, folder: Path, base: str) -> tuple[str, Path]:
+    """Return a file as text, relative to ``folder`` if it is in there, and where it is.
+
+    ``base`` is ``folder`` as absolute text. Links are not followed: a folder may be made of them.
+    """
+    if not text:
+        raise CorpusError(f"file is blank; legal: a path, absolute or relative to {folder}")
+    if _DRIVE.match(text) and os.name != "nt":
+        raise CorpusError(
+            f"file {text!r} is a path of Windows, which this system has not; "
+            f"write it relative to {folder}"
+        )
+    plain = posixpath.normpath(text.replace("\\", "/"))
+    if plain.startswith("/") or (os.name == "nt" and plain[1:2] == ":"):
+        inside = plain.removeprefix(f"{base}/")
+        if inside == plain:
+            return plain, Path(plain)
+        plain = inside
+    elif plain == ".." or plain.startswith("../"):
+        raise CorpusError(
+            f"file {text!r} leaves {folder}; legal: a path in it and below it, or an absolute one"
+        )
+    return plain, folder / plain
+
+
+def _field(parse: Any, field: str, cells: Mapping[str, str]) -> Any:
+    """Parse a cell; an error names its field."""
+    text = cells.get(field)
+    if not text:
+        return None
+    try:
+        return parse(text)
+    except CorpusError as error:
+        raise CorpusError(f"{field} {error}") from None
+
+
+def _gender(text: str) -> str | None:
+    try:
+        return GENDERS[text.casefold()]
+    except KeyError:
+        raise CorpusError(
+            f"{text!r} is unknown; legal, in any case: {', '.join(GENDERS)}, or blank"
+        ) from None
+
+
+def _rating(text: str) -> float:
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not math.isfinite(value):
+        raise CorpusError(f"{text!r} is no number; legal: digits with a decimal point, or blank")
+    return value
+
+
+def _short(seconds: float) -> str:
+    """Every digit that tells one time from another, and no other."""
+    return repr(seconds).removesuffix(".0")
+
+
+def _check_same(stretch: str, here: Utterance, there: Utterance, place: str) -> None:
+    """Refuse two rows of one stretch that do not tell the same."""
+    for field in here.__slots__:
+        one, other = getattr(here, field), getattr(there, field)
+        if one != other:
+            field = "emotion" if field == "label" else field
+            raise CorpusError(
+                f"{stretch} has {field} {one!r} here and {other!r} in {place}; "
+                "legal: one row for each stretch of a file"
+            )
+
+
+def _names_in(folder: Path) -> frozenset[str]:
+    """Files of a folder, so that finding those of a table takes a listing and not a stat each."""
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if entry.is_file())
+    except (OSError, ValueError):
+        return frozenset()
+
+
+def _holds(test: Callable[[], bool]) -> bool:
+    """Whether a test of a path holds; a path that cannot be tested is not there."""
+    try:
+        return test()
+    except (OSError, ValueError):
+        return False
+
+
+def _as_text(value: object, field: str) -> str:
+    """Text of a cell of any format, without spaces around it; blank if it is not known."""
+    if isinstance(value, str):
+        text = value.strip()
+        if not text.isprintable() and _CONTROL.search(text):  # the first is fast
+            raise CorpusError(f"{field} {text!a} has a character that is no text")
+        if text in ("nan", "NaN"):
+            raise CorpusError(f"{field} is {text!r}; leave it blank if it is not known")
+        return text
+    if value is None or value != value:  # NaN, which parquet tables have for missing numbers
+        return ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise CorpusError(f"{field} {value!r} is neither text nor a number")
+    return repr(value)
+
+
+def _read_csv(
+    path: Path, wanted: AbstractSet[str], needed: AbstractSet[str], faults: list[str]
+) -> tuple[list[str], Iterator[_RawRow]]:
+    text = read_text(path)
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise CorpusError(f"{path}, line {line}: a NUL byte; legal: UTF-8 text")
+    delimiters = "\t" if path.suffix.lower() == ".tsv" else DELIMITERS
+    headers = {delimiter: _csv_header(path, text, delimiter) for delimiter in delimiters}
+    delimiter = max(headers, key=lambda d: (len(needed & set(headers[d])), len(headers[d])))
+    rows = _split_csv(path, text, delimiter)
+    if next(rows, None) is None:
+        raise CorpusError(f"{path} is empty; its first line must name the columns")
+    return headers[delimiter], _zip_csv(headers[delimiter], rows, faults)
+
+
+def _csv_header(path: Path, text: str, delimiter: str) -> list[str]:
+    try:
+        _, header = next(_split_csv(path, text, delimiter), (0, []))
+    except CorpusError:  # quotes that end before another delimiter
+        return []
+    return [name.strip() for name in header]
+
+
+def _split_csv(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank, with the number of their last line."""
+    # Not split at every line end that Python knows, as those may stand in a cell.
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        for row in reader:
+            if any(map(str.strip, row)):
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise CorpusError(f"{path}, line {reader.line_num}: {error}") from error
+
+
+def _zip_csv(
+    header: Sequence[str], rows: Iterable[tuple[int, list[str]]], faults: list[str]
+) -> Iterator[_RawRow]:
+    for line, row in rows:
+        if len(row) == len(header):
+            yield f"line {line}", dict(zip(header, row, strict=True))
+        else:
+            faults.append(f"line {line}: {len(row)} cells; the header has {len(header)}")
+
+
+def _read_json_lines(
+    path: Path, wanted: AbstractSet[str], needed: AbstractSet[str], faults: list[str]
+) -> tuple[list[str], Iterable[_RawRow]]:
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        place = f"line {number}"
+        try:
+            row = parse_json(line, "it", CorpusError)
+        except CorpusError as error:
+            faults.append(f"{place}: {error}")
+            continue
+        if isinstance(row, dict):
+            rows.append((place, row))
+        else:
+            faults.append(f'{place}: not an object; legal: {{"file": "a.wav", ...}}')
+    if not rows:
+        refuse_faults(path, faults, "legal: a JSON object in each line")
+        raise CorpusError(f"{path} is empty; legal: a JSON object in each line")
+    header = list(dict.fromkeys(column for _, row in rows for column in row))
+    complete = []
+    for place, row in rows:
+        if lacking := (needed & set(header)) - row.keys():
+            what = " and ".join(map(repr, sorted(lacking)))
+            faults.append(f"{place}: no {what}; write null if it is not known")
+        else:
+            complete.append((place, row))
+    return header, complete
+
+
+def _read_parquet(
+    path: Path, wanted: AbstractSet[str], needed: AbstractSet[str], faults: list[str]
+) -> tuple[list[str], Iterable[_RawRow]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise CorpusError(
+            f"{path}: reading parquet needs pyarrow: pip install 'emodarts[audformat]'"
+        ) from None
+    try:
+        with parquet.ParquetFile(path) as source:
+            header = list(source.schema_arrow.names)
+            used = [column for column in header if column in wanted]
+            table = source.read(columns=used)
+        columns = [
+            _parquet_values(path, column, table.column(column))
+            for column in used
+            if header.count(column) == 1
+        ]
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise CorpusError(f"cannot read {path}: {error}") from error
+    rows = (
+        (f"row {number}", dict(zip(used, values, strict=True)))
+        for number, values in enumerate(zip(*columns, strict=True), 1)
+    )
+    return header, rows
+
+
+def _parquet_values(path: Path, column: str, values: Any) -> list[Any]:
+    """Text, numbers and None of a column; durations as seconds."""
+    import pyarrow
+
+    types = pyarrow.types
+    if types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if types.is_duration(values.type):
+        whole = values.cast(pyarrow.duration("ns")).cast(pyarrow.int64()).to_pylist()
+        return [None if ns is None else ns / 10**9 for ns in whole]
+    legal = ("string", "large_string", "string_view", "integer", "floating", "null")
+    if not any(getattr(types, f"is_{kind}")(values.type) for kind in legal):
+        raise CorpusError(
+            f"{path}: column {column!r} is of type {values.type}; legal: text, numbers, durations"
+        )
+    listed: list[Any] = values.to_pylist()
+    return listed
+
+
+_FORMATS = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".jsonl": _read_json_lines,
+    ".json": _read_json_lines,
+    ".parquet": _read_parquet,
+}

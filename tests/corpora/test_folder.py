@@ -1,0 +1,81 @@
+"""What readers share: looking into folders, reading text, telling many faults in few lines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from emodarts.corpora.folder import (
+    check_folder,
+    read_rating,
+    read_text,
+    refuse_faults,
+    walk_files,
+)
+from emodarts.errors import CorpusError
+
+
+def test_files_come_in_order_and_the_outer_copy_first(tmp_path: Path) -> None:
+    for name in ("b/2.wav", "b/b/1.wav", "a/9.wav", "z.wav", "b/10.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in walk_files(tmp_path)]
+    assert found == ["z.wav", "a/9.wav", "b/10.wav", "b/2.wav", "b/b/1.wav"]
+
+
+def test_links_are_followed_and_never_in_a_circle(tmp_path: Path) -> None:
+    real, corpus = tmp_path / "disk", tmp_path / "corpus"
+    (real / "wav").mkdir(parents=True)
+    corpus.mkdir()
+    (real / "wav" / "a.wav").touch()
+    (corpus / "audio").symlink_to(real)
+    (real / "wav" / "up").symlink_to(corpus)
+    assert list(walk_files(corpus)) == [corpus / "audio" / "wav" / "a.wav"]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_an_impossible_folder_is_an_error_of_ours(name: str) -> None:
+    with pytest.raises(CorpusError, match=r"cannot list|no such folder"):
+        check_folder(Path(name), "emodb", "files")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_locked_folder_is_named(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0)
+    with pytest.raises(CorpusError, match="locked"):
+        list(walk_files(tmp_path))
+
+
+def test_text_of_any_line_ends_with_or_without_mark(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes(b"\xef\xbb\xbfa\r\nb\rc\n")
+    assert read_text(path) == "a\nb\nc\n"
+    path.write_bytes(b"a\xff")
+    with pytest.raises(CorpusError, match=r"labels.txt is not UTF-8 text \(byte 1\)"):
+        read_text(path)
+    with pytest.raises(CorpusError, match=r"cannot read .*none\.txt"):
+        read_text(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(("text", "value"), [("2.5", 2.5), (" 1 ", 1.0), ("", None), ("NaN", None)])
+def test_ratings(text: str, value: float | None) -> None:
+    assert read_rating(text) == value
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "high", "1,5"])
+def test_what_is_no_rating(text: str) -> None:
+    with pytest.raises(ValueError):
+        read_rating(text)
+
+
+def test_many_faults_are_a_summary(tmp_path: Path) -> None:
+    refuse_faults(tmp_path, [], "legal: anything")
+    with pytest.raises(CorpusError) as caught:
+        refuse_faults(tmp_path, [f"line {k}: bad" for k in range(10_000)], "legal: good")
+    told = str(caught.value).splitlines()
+    assert told[0] == f"{tmp_path} has 10000 fault(s); legal: good:"
+    assert told[-1] == "  and 9995 more"
+    assert len(told) == 7
