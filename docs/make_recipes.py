@@ -1,4 +1,4 @@
-"""Write ``docs/recipes.md`` from the models of :mod:`emodarts.recipe`.
+"""Write ``docs/recipes.md`` from the models of :mod:`emodarts.recipe` and of the features.
 
 Run ``python docs/make_recipes.py`` after any change of a key; a test compares the two.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from emodarts.audio.specs import FEATURES, FeatureSpec
 from emodarts.recipe import FixedSeqNN, NoSeqNN, Recipe, SearchedSeqNN
 
 PAGE = Path(__file__).with_name("recipes.md")
@@ -21,7 +22,7 @@ PAGE = Path(__file__).with_name("recipes.md")
 INTRODUCTION = """\
 # Recipes
 
-<!-- Written by docs/make_recipes.py from src/emodarts/recipe.py: edit that, not this. -->
+<!-- Written by docs/make_recipes.py from recipe.py and audio/specs.py: edit those, not this. -->
 
 A recipe is a YAML file that decides everything a run computes. Every key has a default, so a
 recipe lists only what differs from it; an unknown key, a wrong type or an impossible value is
@@ -56,14 +57,22 @@ def render() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _sections(prefix: str, model: type[BaseModel], title: str) -> list[str]:
-    """Heading, description and table of a section, then the sections below it."""
+def _sections(
+    prefix: str, model: type[BaseModel], title: str, base: type[BaseModel] | None = None
+) -> list[str]:
+    """Heading, description and table of a section, then the sections below it.
+
+    Keys that are as in ``base`` are left out, and the kind, which the heading names.
+    """
     meanings = meanings_of(model)
     schema = model.model_json_schema()["properties"]
     rows = []
     below: list[str] = []
     for name, field in model.model_fields.items():
         key = prefix + name
+        known = base.model_fields.get(name) if base else None
+        if known and (name == "kind" or field.default == known.default):
+            continue
         inner = field.annotation
         if name == "seqnn":
             for mode, choice in MODES.items():
@@ -71,6 +80,10 @@ def _sections(prefix: str, model: type[BaseModel], title: str) -> list[str]:
                 below += _sections(f"{key}.", choice, heading)
         elif isinstance(inner, type) and issubclass(inner, BaseModel):
             below += _sections(f"{key}.", inner, f"## `{key}`")
+            if inner is FeatureSpec:
+                for kind, entry in FEATURES.items():
+                    heading = f"## `{key}` with `kind: {kind}`"
+                    below += _sections(f"{key}.", entry.spec, heading, inner)
         else:
             default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
             rows.append(f"| `{key}` | {_type(schema[name])} | {default} | {meanings[name]} |")
@@ -80,11 +93,13 @@ def _sections(prefix: str, model: type[BaseModel], title: str) -> list[str]:
 
 
 def meanings_of(model: type[BaseModel]) -> dict[str, str]:
-    """The string below each field of a model, by field."""
+    """The string below each field of a model, by field; a base class has those it leaves out."""
     body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
     if not isinstance(body, ast.ClassDef):
         raise TypeError(f"{model} is not written as a class")
-    meanings = {}
+    base = model.__base__
+    written = isinstance(base, type) and issubclass(base, BaseModel) and base is not BaseModel
+    meanings = meanings_of(base) if written else {}
     for field, text in zip(body.body, body.body[1:], strict=False):
         match field, text:
             case (

@@ -25,7 +25,7 @@ MODULES = {
 FLOORS = [
     {"errors"},
     {"files", "progress"},
-    {"space.genotype", "events"},
+    {"space.genotype", "audio.specs", "events"},
     {"recipe", "corpora.utterance"},
     {"runtime", "checkpoint", "batches"},
     {"audio"},

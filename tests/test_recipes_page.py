@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from emodarts import recipe
+from emodarts.audio.specs import FEATURES
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -42,6 +43,8 @@ def test_every_key_has_a_row(script: ModuleType) -> None:
             found |= keys(inner, f"{name}.") if isinstance(inner, dict) else {name}
         return found
 
+    for kind in FEATURES.values():
+        assert {f"features.{key}" for key in kind.spec.model_fields} <= rows
     for mode in ("searched", "fixed", "none"):
         full = recipe.Recipe.from_dict({"network": {"seqnn": {"mode": mode}}})
         assert keys(full.to_dict(), "") <= rows
@@ -53,7 +56,7 @@ def test_every_key_has_a_meaning(script: ModuleType) -> None:
         for m in vars(recipe).values()
         if isinstance(m, type) and issubclass(m, BaseModel) and m.__module__ == recipe.__name__
     ]
-    for model in models:
+    for model in (*models, *(kind.spec for kind in FEATURES.values())):
         sections = {"cnn", "seqnn", "weights", "alphas", "masks"}
         sections |= {"features", "network", "search", "training", "evaluation", "compute"}
         assert set(model.model_fields) - sections <= set(script.meanings_of(model)), model

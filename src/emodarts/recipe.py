@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -20,85 +20,23 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializeAsAny,
     ValidationError,
     model_validator,
 )
 
 from emodarts import files
+from emodarts.audio.specs import FEATURES, MfccSpec, Positive, PositiveInt
+from emodarts.audio.specs import FeatureSpec as FeatureSpec
 from emodarts.errors import RecipeError, did_you_mean
 from emodarts.space.genotype import SEQUENCE_SPACES, SequenceSpace
 
-PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class FeatureSpec(_Section):
-    """How sound becomes a (1, frequency, time) map. The default is the papers' MFCC."""
-
-    kind: Literal["mfcc", "log_mel"] = "mfcc"
-    """``mfcc``: DCT-II (orthonormal) of the log-mel map in dB; ``log_mel``: that map itself."""
-    sample_rate: Annotated[int, Field(ge=4000, le=192000)] = 32750
-    """Hz."""
-    duration: Annotated[float, Field(gt=0.0, le=600.0)] = 8.0
-    """Seconds; shorter sound is padded with zeros at its end, longer sound is cut."""
-    n_fft: Annotated[int, Field(ge=16)] = 2048
-    """Samples of a Hann window."""
-    hop_length: PositiveInt = 512
-    """Samples between frames; frames are centred."""
-    n_mels: PositiveInt = 128
-    """Mel bands (Slaney scale and norm)."""
-    n_mfcc: PositiveInt | None = None
-    """Coefficients kept (kind mfcc only); default: all ``n_mels``."""
-    fmax: Positive | None = None
-    """Hz, upper edge of the mel bands; default: half the sample rate. Lossy formats such as MP3
-    cut the highest bands off, so a model that shall hear them must not listen there."""
-    pool: PositiveInt = 4
-    """Maximum over this many neighbouring frames."""
-
-    @model_validator(mode="after")
-    def _possible(self) -> FeatureSpec:
-        if self.n_mfcc is not None and self.kind != "mfcc":
-            raise ValueError("n_mfcc belongs to kind mfcc; leave it out for log_mel")
-        if self.n_mfcc is not None and self.n_mfcc > self.n_mels:
-            raise ValueError(f"n_mfcc {self.n_mfcc} exceeds n_mels {self.n_mels}")
-        if self.hop_length > self.n_fft:
-            raise ValueError(f"hop_length {self.hop_length} exceeds n_fft {self.n_fft}")
-        if self.n_fft > self.n_samples:
-            raise ValueError(
-                f"n_fft {self.n_fft} exceeds the {self.n_samples} samples of {self.duration} s"
-            )
-        if self.n_mels > self.n_fft // 2:
-            raise ValueError(
-                f"n_mels {self.n_mels} exceeds n_fft // 2 = {self.n_fft // 2}: bands would be empty"
-            )
-        if self.fmax is not None and self.fmax > self.sample_rate / 2:
-            raise ValueError(
-                f"fmax {self.fmax:g} exceeds half of sample_rate, {self.sample_rate / 2:g} Hz"
-            )
-        if self.n_frames < 1:
-            raise ValueError(f"pool {self.pool} leaves no frame of {self.duration} s")
-        return self
-
-    @property
-    def n_samples(self) -> int:
-        """Samples of one padded or cut utterance."""
-        return round(self.duration * self.sample_rate)
-
-    @property
-    def n_features(self) -> int:
-        """Size of the frequency axis."""
-        return (self.n_mfcc or self.n_mels) if self.kind == "mfcc" else self.n_mels
-
-    @property
-    def n_frames(self) -> int:
-        """Size of the time axis, after pooling."""
-        return (1 + self.n_samples // self.hop_length) // self.pool
 
 
 class CNNSpec(_Section):
@@ -380,12 +318,28 @@ class TrainingSpec(_Section):
 class EvaluationSpec(_Section):
     """Folds, seeds, and what each part of a training fold is used for."""
 
+    #: Every legal split, as a pattern and in words; ``emodarts.splits`` makes them.
+    SPLITS: ClassVar[str] = (
+        r"speaker|session|groups:{k}|official(:.+)?|column|emobox|speaker-dependent(:{k})?|.+\.json"
+    ).replace("{k}", "([2-9]|[1-9][0-9]{1,8})")
+    LEGAL_SPLITS: ClassVar[str] = (
+        "speaker, session, groups:K, official, official:PART, column, emobox, speaker-dependent, "
+        "speaker-dependent:K, or a fold file FILE.json; K is at least 2"
+    )
+
     split: str = "groups:5"
-    """``speaker`` (leave one out), ``session`` or ``groups:K`` (of speakers)."""
+    """``speaker`` or ``session`` (leave one out), ``groups:K`` (of speakers, or of sessions whose
+    partners share dialogues), ``official`` or ``official:PART`` (the publishers' parts), ``column``
+    (the user's), ``emobox`` (published folds), a fold file ``FILE.json``, or ``speaker-dependent``
+    or ``speaker-dependent:K`` (random utterances, 5 folds by default)."""
+    allow_speaker_overlap: bool = False
+    """Take given folds (official, column, emobox, a fold file) though their test shares speakers,
+    sessions or dialogues with the rest, or though that cannot be checked; every table says so."""
     protocol: Literal["paper", "full"] = "full"
     """Use of a training fold. ``paper``: 70 % of it for the search and 30 % to train on; the
     search part chooses the epoch. ``full``: all of it for the search; all but some speakers to
-    train on, and those choose the epoch."""
+    train on, and those choose the epoch. Where the split has a validation part of its own, that
+    one chooses the epoch of ``full``, and the rest is searched and trained on."""
     folds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Indices of the folds to run; default: all."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
@@ -393,9 +347,13 @@ class EvaluationSpec(_Section):
 
     @model_validator(mode="after")
     def _possible(self) -> EvaluationSpec:
-        if not re.fullmatch(r"speaker|session|groups:([2-9]|[1-9][0-9]+)", self.split):
+        if not re.fullmatch(self.SPLITS, self.split):
+            raise ValueError(f"split {self.split!r}; legal: {self.LEGAL_SPLITS}")
+        given = r"official(:.+)?|column|emobox|.+\.json"
+        if self.allow_speaker_overlap and not re.fullmatch(given, self.split):
             raise ValueError(
-                f"split {self.split!r}; legal: speaker, session, groups:K with K at least 2"
+                f"allow_speaker_overlap does nothing with split {self.split!r}; it belongs to "
+                "official, column, emobox and fold files"
             )
         for name in ("folds", "seeds"):
             values = getattr(self, name)
@@ -456,7 +414,7 @@ class Recipe(_Section):
     mapping (``happy: [hap, exc]``) or ``own``, ``four``, ``four-merged``, ``five``."""
     styles: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Styles of speech to keep, e.g. ``improvised`` of IEMOCAP; default: all."""
-    features: FeatureSpec = FeatureSpec()
+    features: SerializeAsAny[FeatureSpec] = MfccSpec()
     network: NetworkSpec = NetworkSpec()
     search: SearchSpec = SearchSpec()
     training: TrainingSpec = TrainingSpec()
@@ -517,7 +475,7 @@ class Recipe(_Section):
             # Through JSON, so that strict types still take a list for a tuple.
             return cls.model_validate_json(json.dumps(value, allow_nan=True))
         except ValidationError as error:
-            raise RecipeError(_explain(error, where)) from error
+            raise RecipeError(_explain(error, where, value)) from error
         except (TypeError, ValueError, RecursionError) as error:
             raise RecipeError(f"{where}: {error}; keys and values are plain YAML") from error
 
@@ -625,7 +583,7 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise RecipeError(f"{where}: not valid YAML: nested too deeply") from error
 
 
-def _explain(error: ValidationError, where: str) -> str:
+def _explain(error: ValidationError, where: str, value: Mapping[str, Any]) -> str:
     """Turn pydantic's report into one line for each fault: key, value, what is legal."""
     lines = []
     for fault in error.errors():
@@ -635,7 +593,7 @@ def _explain(error: ValidationError, where: str) -> str:
             del place[2:3]
         key = ".".join(place)
         if fault["type"] == "extra_forbidden":
-            legal = _keys_at(fault["loc"][:-1])
+            legal = _keys_at(fault["loc"][:-1], value)
             lines.append(
                 f"unknown key {key!r}{did_you_mean(place[-1], legal)}; legal: {', '.join(legal)}"
             )
@@ -646,7 +604,9 @@ def _explain(error: ValidationError, where: str) -> str:
     return f"{where}: " + "; ".join(dict.fromkeys(lines))
 
 
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+def _keys_at(location: tuple[int | str, ...], value: Mapping[str, Any]) -> list[str]:
+    if location == ("features",):
+        return list(FEATURES[value["features"].get("kind", "mfcc")].spec.model_fields)
     sections: dict[str, type[BaseModel]] = {
         "searched": SearchedSeqNN,
         "fixed": FixedSeqNN,

@@ -1,7 +1,7 @@
-"""MFCC and log-mel maps as a torch module that equals librosa.
+"""What sound becomes: the transform of each kind of feature, and what all kinds share.
 
-The transform is ``torch.stft``: for 8 s at the default spec 4 ms on one CPU core, against 28 ms
-for the same DFT as a matrix product and 47 ms as a convolution; ONNX has it as an operator.
+The Fourier transform is ``torch.stft``: for 8 s at the default spec 4 ms on one CPU core, against
+28 ms for the same DFT as a matrix product and 47 ms as a convolution; ONNX has it as an operator.
 """
 
 from __future__ import annotations
@@ -15,36 +15,50 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from emodarts.audio.specs import (
+    FEATURES,
+    FeatureSpec,
+    Length,
+    LogMelSpec,
+    MfccSpec,
+    StftSpec,
+    WaveformSpec,
+)
 from emodarts.errors import ShapeError
-from emodarts.recipe import FeatureSpec
 
 FEATURE_CODE_VERSION = 1
-"""Raise by one with every change of this file that changes a feature; stored ones then expire."""
+"""Raise by one with every change of code that changes a feature; stored ones then expire."""
 
 _POWER_FLOOR = 1e-10
 _TOP_DB = 80.0
+#: Frames on either side of the one whose slope is taken: 9 in all, as is librosa's default.
+_DELTA_REACH = 4
 
 
 class FeatureExtractor(nn.Module):
-    """Waveform to MFCC or log-mel map, equal to librosa with the same arguments.
+    """Waveforms to feature maps, by the transform of the spec's kind.
 
-    Centred frames with zeros around the ends, Hann window, power spectrum, Slaney mel bands,
-    dB down to 80 below the loudest value *of the utterance*, DCT-II (orthonormal), then the
-    maximum over groups of ``spec.pool`` frames; an incomplete last group is dropped.
+    After the transform comes the maximum over groups of ``spec.pool`` frames (an incomplete last
+    group is dropped), then the deltas of that map as further channels.
+
+    Attributes
+    ----------
+    spec : of the features.
+    fingerprint : what decides the values beside the spec and this package: the content of a
+        checkpoint, the version of openSMILE; ``""`` for other kinds.
+
+    Raises
+    ------
+    RecipeError
+        If the kind needs a package that is not installed, or a checkpoint that cannot be used.
     """
-
-    window: Tensor
-    mel: Tensor
-    dct: Tensor
 
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__()
         self.spec = spec
-        mel = mel_filterbank(spec.sample_rate, spec.n_fft, spec.n_mels, spec.fmax)
-        dct = scipy.fft.dct(np.eye(spec.n_mels), norm="ortho", axis=0)[: spec.n_features]
-        self.register_buffer("window", torch.hann_window(spec.n_fft), persistent=False)
-        self.register_buffer("mel", torch.from_numpy(mel).float(), persistent=False)
-        self.register_buffer("dct", torch.from_numpy(dct).float(), persistent=False)
+        self.transform = FEATURES[spec.kind].build(spec)
+        self.fingerprint: str = getattr(self.transform, "fingerprint", "")
+        self._shape = (spec.n_features, spec.n_steps)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Extract features; each utterance's depend on that utterance alone.
@@ -55,7 +69,12 @@ class FeatureExtractor(nn.Module):
 
         Returns
         -------
-        dB (log_mel) or cepstral coefficients (mfcc) [shape=(B, 1, n_features, n_frames)]
+        features [shape=(B, n_channels, n_features, n_frames)]
+
+        Raises
+        ------
+        ShapeError
+            If the waveform has another shape, or the transform gives one that the spec denies.
         """
         spec = self.spec
         if waveform.dim() != 2 or waveform.shape[1] != spec.n_samples:
@@ -63,29 +82,141 @@ class FeatureExtractor(nn.Module):
                 f"waveform of shape {tuple(waveform.shape)}; legal: (B, {spec.n_samples}), "
                 f"see fit_length"
             )
-        half = spec.n_fft // 2
-        spectrum = torch.stft(
-            F.pad(waveform, (half, half)),
-            spec.n_fft,
-            spec.hop_length,
-            window=self.window,
-            center=False,
-            return_complex=True,
-        )
-        power = torch.view_as_real(spectrum).square().sum(-1)  # (B, 1 + n_fft // 2, frames)
-        decibels = 10.0 * torch.log10((self.mel @ power).clamp(min=_POWER_FLOOR))
-        loudest = decibels.amax(dim=(1, 2), keepdim=True)
-        maps = torch.maximum(decibels, loudest - _TOP_DB)  # (B, n_mels, frames)
-        if spec.kind == "mfcc":
-            maps = self.dct @ maps
-        return F.max_pool2d(maps.unsqueeze(1), (1, spec.pool))
+        maps: Tensor = self.transform(waveform)
+        if maps.shape != (len(waveform), *self._shape):
+            raise ShapeError(
+                f"{spec.kind} gave a map of shape {tuple(maps.shape)}; its spec says "
+                f"{(len(waveform), *self._shape)}"
+            )
+        maps = F.max_pool2d(maps.unsqueeze(1), (1, spec.pool))
+        return torch.cat([maps, *(delta(maps, order) for order in range(1, spec.deltas + 1))], 1)
 
 
-def fit_length(waveform: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
-    """Pad with zeros at the end, or cut, to ``n_samples`` [shape=(..., n) -> (..., n_samples)]."""
+def _power(waveform: Tensor, window: Tensor, n_fft: int, hop_length: int) -> Tensor:
+    """Power spectrum of centred frames, zeros around the ends: (B, 1 + n_fft // 2, frames)."""
+    half = n_fft // 2
+    spectrum = torch.stft(
+        F.pad(waveform, (half, half)),
+        n_fft,
+        hop_length,
+        win_length=len(window),
+        window=window,
+        center=False,
+        return_complex=True,
+    )
+    return torch.view_as_real(spectrum).square().sum(-1)
+
+
+def _decibels(power: Tensor) -> Tensor:
+    """dB down to 80 below the loudest value *of the utterance*: (B, F, T)."""
+    decibels = 10.0 * torch.log10(power.clamp(min=_POWER_FLOOR))
+    return torch.maximum(decibels, decibels.amax(dim=(1, 2), keepdim=True) - _TOP_DB)
+
+
+class Spectrogram(nn.Module):
+    """dB of the power spectrum, equal to librosa with the same arguments."""
+
+    window: Tensor
+
+    def __init__(self, spec: StftSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        shape = {"hann": torch.hann_window, "hamming": torch.hamming_window}[spec.window]
+        self.register_buffer("window", shape(spec.win_length), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(B, n_samples) -> (B, 1 + n_fft // 2, frames)."""
+        return _decibels(_power(waveform, self.window, self.spec.n_fft, self.spec.hop_length))
+
+
+class LogMel(nn.Module):
+    """dB in mel bands, equal to librosa with the same arguments."""
+
+    window: Tensor
+    mel: Tensor
+
+    def __init__(self, spec: LogMelSpec | MfccSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        mel = mel_filterbank(spec.sample_rate, spec.n_fft, spec.n_mels, spec.fmax)
+        self.register_buffer("window", torch.hann_window(spec.n_fft), persistent=False)
+        self.register_buffer("mel", torch.from_numpy(mel).float(), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(B, n_samples) -> (B, n_mels, frames)."""
+        power = _power(waveform, self.window, self.spec.n_fft, self.spec.hop_length)
+        return _decibels(self.mel @ power)
+
+
+class Mfcc(LogMel):
+    """DCT-II (orthonormal) of the log-mel map, equal to librosa with the same arguments."""
+
+    dct: Tensor
+
+    def __init__(self, spec: MfccSpec) -> None:
+        super().__init__(spec)
+        dct = scipy.fft.dct(np.eye(spec.n_mels), norm="ortho", axis=0)[: spec.n_features]
+        self.register_buffer("dct", torch.from_numpy(dct).float(), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(B, n_samples) -> (B, n_mfcc, frames)."""
+        return self.dct @ super().forward(waveform)
+
+
+class Frames(nn.Module):
+    """The samples themselves, one column for each frame."""
+
+    def __init__(self, spec: WaveformSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(B, n_samples) -> (B, frame_length, frames)."""
+        length, frames = self.spec.frame_length, self.spec.n_steps
+        return waveform[:, : length * frames].reshape(-1, frames, length).transpose(1, 2)
+
+
+def delta(maps: Tensor, order: int) -> Tensor:
+    """First or second derivative over time of the parabola or line fitted to 9 frames.
+
+    Equal to ``librosa.feature.delta(maps, width=9, order=order, mode="nearest")``: beyond its ends
+    a map keeps its first and its last frame.
+
+    Parameters
+    ----------
+    maps : [shape=(B, C, F, T)]
+    order : 1 or 2.
+
+    Returns
+    -------
+    slopes, per frame or per squared frame [shape=(B, C, F, T)]
+    """
+    # Least squares: the highest coefficient belongs to the part of t**order that lower powers
+    # leave over, and differentiating t**order gives the factorial of the order.
+    steps = np.arange(-_DELTA_REACH, _DELTA_REACH + 1.0)
+    basis = steps if order == 1 else steps**2 - np.mean(steps**2)
+    weights = (order * basis / (basis @ basis)).tolist()
+    padded = F.pad(maps, (_DELTA_REACH, _DELTA_REACH, 0, 0), mode="replicate")
+    slopes = torch.zeros_like(maps)
+    for first, weight in enumerate(weights):
+        slopes = slopes + weight * padded[..., first : first + maps.shape[-1]]
+    return slopes
+
+
+def fit_length(
+    waveform: NDArray[np.float32],
+    n_samples: int,
+    length: Length = "pad",
+) -> NDArray[np.float32]:
+    """Bring sound to ``n_samples`` [shape=(..., n) -> (..., n_samples)].
+
+    Longer sound is cut. Shorter sound is tiled where ``length`` is ``repeat``, and else padded
+    with zeros at its end.
+    """
     missing = max(0, n_samples - waveform.shape[-1])
     ends = [(0, 0)] * (waveform.ndim - 1) + [(0, missing)]
-    return np.pad(waveform[..., :n_samples], ends)
+    tiled = length == "repeat" and waveform.shape[-1] > 0
+    return np.pad(waveform[..., :n_samples], ends, mode="wrap" if tiled else "constant")
 
 
 def mel_filterbank(

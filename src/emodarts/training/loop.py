@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,6 +17,7 @@ from emodarts import files
 from emodarts.batches import (
     Part,
     class_weights,
+    join_pieces,
     loss_and_ua,
     predict_logits,
     require_finite,
@@ -33,8 +35,9 @@ from emodarts.errors import CheckpointError
 from emodarts.events import EventWriter
 from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Progress
-from emodarts.recipe import MaskSpec, TrainingSpec
+from emodarts.recipe import TrainingSpec
 from emodarts.runtime import derive_seed
+from emodarts.training.augment import Mixture, balanced_rows, mask_features
 
 CHECKPOINT = "training.safetensors"
 HISTORY = "training.csv"
@@ -65,31 +68,6 @@ def learning_rate(spec: TrainingSpec, step: int, n_steps: int) -> float:
 
 def _cosine(start: float, end: float, share: float) -> float:
     return end + 0.5 * (start - end) * (1 + math.cos(math.pi * share))
-
-
-def mask_features(features: Tensor, spec: MaskSpec) -> Tensor:
-    """Zero random bands and stretches of normalised features ``(B, 1, F, T)``.
-
-    Zero is the mean of normalised features. Width and place of each mask are uniform, for each
-    utterance anew (SpecAugment, arXiv 1904.08779, section 2).
-    """
-    if spec.frequency_masks == 0 and spec.time_masks == 0:
-        return features
-    masked = torch.zeros_like(features, dtype=torch.bool)
-    for axis, count, width in (
-        (2, spec.frequency_masks, spec.frequency_width),
-        (3, spec.time_masks, spec.time_width),
-    ):
-        size = features.shape[axis]
-        shape = [1, 1, 1, 1]
-        shape[axis] = size
-        position = torch.arange(size, device=features.device).view(shape)
-        for _ in range(count):
-            draw = torch.rand(2, features.shape[0], 1, 1, 1, device=features.device)
-            length = (draw[0] * (min(width, size) + 1)).floor()
-            start = (draw[1] * (size - length + 1)).floor()
-            masked |= (position >= start) & (position < start + length)
-    return features.masked_fill(masked, 0.0)
 
 
 @dataclass(frozen=True)
@@ -177,33 +155,45 @@ class _Trainer:
         self.best_state: dict[str, Tensor] = {}
 
     def run_epoch(self) -> dict[str, Any]:
-        """One pass over the training utterances; return the epoch's row."""
+        """One pass over the training utterances; return the epoch's row.
+
+        Its ``train_loss`` and ``train_ua`` are of what the network answered in training mode:
+        to masked and augmented features, and with mixup to each mixture, judged by the target
+        that weighs more in it.
+        """
         begun = time.monotonic()
         spec, epoch = self.spec, self.epoch
         torch.manual_seed(derive_seed(self.seed, "training", epoch))
         self.network.train()
         self.network.set_drop_path(spec.drop_path * epoch / spec.epochs)
+        rows, versions = self._epoch_rows()
+        mixing = np.random.default_rng(derive_seed(self.seed, "training mixtures", epoch))
         batches = shuffled_batches(
-            len(self.train), spec.batch_size, derive_seed(self.seed, "training batches", epoch)
+            len(rows), spec.batch_size, derive_seed(self.seed, "training batches", epoch)
         )
         total, logits, targets = 0.0, [], []
         for step, index in enumerate(batches):
             rate = learning_rate(spec, epoch * len(batches) + step, spec.epochs * len(batches))
-            features, target = self.train.batch(index)
-            loss, out = self._step(mask_features(features, spec.masks), target, rate)
+            features, target = self.train.batch(rows[index], versions[index])
+            mixture = None
+            if spec.mixup > 0:
+                mixture = Mixture.draw(len(index), spec.mixup, mixing)
+                features = mixture.of(features)
+            loss, out = self._step(mask_features(features, spec.masks), target, rate, mixture)
             require_finite(loss, f"training epoch {epoch + 1}, step {step + 1}: the loss")
             total += loss * len(index)
             logits.append(out)
             targets.append(target)
         train_loss, train_ua = loss_and_ua(torch.cat(logits), torch.cat(targets))
-        out = predict_logits(self.network, self.validation.features)
-        validation_loss, validation_ua = loss_and_ua(out, self.validation.targets)
-        right = out.argmax(dim=1) == self.validation.targets
+        validation = self.validation
+        out = join_pieces(predict_logits(self.network, validation.features), validation.owners)
+        validation_loss, validation_ua = loss_and_ua(out, validation.utterance_targets)
+        right = out.argmax(dim=1) == validation.utterance_targets
         self.epoch += 1
         row = {
             "epoch": self.epoch,
             "learning_rate": rate,
-            "objective": total / len(self.train),
+            "objective": total / len(rows),
             "train_loss": train_loss,
             "train_ua": train_ua,
             "validation_loss": validation_loss,
@@ -215,26 +205,45 @@ class _Trainer:
         self._keep_if_best()
         return row
 
-    def _step(self, features: Tensor, target: Tensor, rate: float) -> tuple[float, Tensor]:
+    def _epoch_rows(self) -> tuple[Tensor, Tensor]:
+        """Rows of the training part that this epoch hears, and the version of each."""
+        train, epoch = self.train, self.epoch
+        if self.spec.oversample:
+            seed = derive_seed(self.seed, "training rows", epoch)
+            rows = balanced_rows(train.targets.cpu(), seed)
+        else:
+            rows = torch.arange(len(train))
+        generator = torch.Generator().manual_seed(
+            derive_seed(self.seed, "training versions", epoch)
+        )
+        return rows, torch.randint(train.n_versions, rows.shape, generator=generator)
+
+    def _step(
+        self, features: Tensor, target: Tensor, rate: float, mixture: Mixture | None = None
+    ) -> tuple[float, Tensor]:
         spec = self.spec
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         logits, extra = self.network.forward_with_auxiliary(features)
 
-        def criterion(x: Tensor) -> Tensor:
-            return functional.cross_entropy(
-                x, target, weight=self.weights, label_smoothing=spec.label_smoothing
-            )
+        def criterion(truth: Tensor) -> Tensor:
+            loss = self._cross_entropy(logits, truth)
+            if extra is not None:
+                loss = loss + spec.auxiliary_weight * self._cross_entropy(extra, truth)
+            return loss
 
-        loss = criterion(logits)
-        if extra is not None:
-            loss = loss + spec.auxiliary_weight * criterion(extra)
+        loss = criterion(target) if mixture is None else mixture.loss(criterion, target)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), spec.gradient_clip)
         require_finite(float(norm), f"training epoch {self.epoch + 1}: the gradient norm")
         self.optimiser.step()
         return loss.item(), logits.detach()
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        return functional.cross_entropy(
+            logits, target, weight=self.weights, label_smoothing=self.spec.label_smoothing
+        )
 
     def _keep_if_best(self) -> None:
         if self.spec.select == "last":

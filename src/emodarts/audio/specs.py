@@ -1,0 +1,508 @@
+"""What a feature is: the keys below ``features`` in a recipe, as one frozen, checked value.
+
+Every kind is one entry of the table :data:`FEATURES`: a class of keys, and what computes the
+feature, which is named there and loaded on first use. ``docs/extending.md`` adds a kind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, core_schema
+
+from emodarts import files
+from emodarts.errors import EmodartsError, RecipeError, did_you_mean
+
+Length = Literal["pad", "repeat", "segments"]
+"""What is done with sound that is shorter or longer than a model's input."""
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+Transform = Callable[[Any], Any]
+"""Waveforms (B, n_samples) to maps (B, F, frames); often a ``torch.nn.Module``."""
+
+
+def _of_its_kind(value: Any, handler: core_schema.ValidatorFunctionWrapHandler) -> FeatureSpec:
+    """Let the class of the kind check a mapping; all else is for the handler."""
+    if not isinstance(value, dict):
+        other: FeatureSpec = handler(value)
+        return other
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{error}; keys and values are plain YAML") from error
+    # Through JSON, so that strict types still take a list for a tuple.
+    return _class_of(value).model_validate_json(text)
+
+
+def _class_of(keys: Mapping[str, Any]) -> type[FeatureSpec]:
+    """Class of the kind that ``keys`` name; raises pydantic's error at the key ``kind``."""
+    kind = keys.get("kind", "mfcc")
+    if isinstance(kind, str) and kind in FEATURES:
+        return FEATURES[kind].spec
+    near = did_you_mean(kind, FEATURES) if isinstance(kind, str) else ""
+    fault = PydanticCustomError(
+        "feature_kind",
+        "no such kind{near}; legal: {legal}",
+        {"near": near, "legal": ", ".join(FEATURES)},
+    )
+    raise ValidationError.from_exception_data(
+        "FeatureSpec", [{"type": fault, "loc": ("kind",), "input": kind}]
+    )
+
+
+class FeatureSpec(BaseModel):
+    """How sound becomes a (channel, frequency, time) map. These keys are common to all kinds;
+    where a kind has another default, its own section below names it."""
+
+    # ``FeatureSpec(kind="stft")`` and a mapping in a recipe become the class of their kind.
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: str = "mfcc"
+    """Which of the kinds below."""
+    sample_rate: Annotated[int, Field(ge=4000, le=192000)] = 16000
+    """Hz; sound of another rate is resampled."""
+    duration: Annotated[float, Field(gt=0.0, le=600.0)] = 8.0
+    """Seconds."""
+    length: Length = "pad"
+    """Of sound that is shorter or longer. ``pad``: zeros at its end, or cut. ``repeat``: over and
+    over up to ``duration``, or cut. ``segments``: longer sound becomes several pieces of
+    ``duration``, which begin half of it after one another and whose scores are averaged; shorter
+    sound is padded."""
+    pool: PositiveInt = 1
+    """Maximum over this many neighbouring frames."""
+    deltas: Literal[0, 1, 2] = 0
+    """Regression slopes over 9 (pooled) frames as a further channel; 2: their curvature too."""
+
+    def __new__(cls, **keys: Any) -> FeatureSpec:
+        return super().__new__(_class_of(keys) if cls is FeatureSpec else cls)
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        schema = handler(source)
+        if cls.__base__ is not BaseModel:  # a kind checks its own keys
+            return schema
+        return core_schema.no_info_wrap_validator_function(_of_its_kind, schema)
+
+    @model_validator(mode="after")
+    def _possible(self) -> FeatureSpec:
+        self.check()
+        if self.n_frames < 1:
+            raise ValueError(f"pool {self.pool} leaves no frame of {self.duration} s")
+        return self
+
+    def check(self) -> None:
+        """Raise ``ValueError`` for values of a kind that cannot be together."""
+
+    @property
+    @abstractmethod
+    def n_features(self) -> int:
+        """Size of the frequency axis."""
+
+    @property
+    @abstractmethod
+    def n_steps(self) -> int:
+        """Frames before pooling."""
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of one padded or cut utterance, or of one piece."""
+        return round(self.duration * self.sample_rate)
+
+    @property
+    def n_channels(self) -> int:
+        """The map itself and its deltas."""
+        return 1 + self.deltas
+
+    @property
+    def n_frames(self) -> int:
+        """Size of the time axis, after pooling; an incomplete last group is dropped."""
+        return self.n_steps // self.pool
+
+
+class _Framed(FeatureSpec):
+    """Kinds that begin with a short-time Fourier transform."""
+
+    n_fft: Annotated[int, Field(ge=16)] = 2048
+    """Samples of the Fourier transform, and of its Hann window."""
+    hop_length: PositiveInt = 512
+    """Samples between frames; frames are centred."""
+
+    def check(self) -> None:
+        if self.hop_length > self.n_fft:
+            raise ValueError(f"hop_length {self.hop_length} exceeds n_fft {self.n_fft}")
+        if self.n_fft > self.n_samples:
+            raise ValueError(
+                f"n_fft {self.n_fft} exceeds the {self.n_samples} samples of {self.duration} s"
+            )
+
+    @property
+    def n_steps(self) -> int:
+        # An odd window has one sample less of zeros around the ends than it is long.
+        return 1 + (self.n_samples - self.n_fft % 2) // self.hop_length
+
+
+class _Mel(_Framed):
+    """Kinds that go on with mel bands; the defaults are the papers'."""
+
+    sample_rate: Annotated[int, Field(ge=4000, le=192000)] = 32750
+    pool: PositiveInt = 4
+    n_mels: PositiveInt = 128
+    """Mel bands (Slaney scale and norm)."""
+    fmax: Positive | None = None
+    """Hz, upper edge of the mel bands; default: half the sample rate. Lossy formats such as MP3
+    cut the highest bands off, so a model that shall hear them must not listen there."""
+
+    def check(self) -> None:
+        super().check()
+        if self.n_mels > self.n_fft // 2:
+            raise ValueError(
+                f"n_mels {self.n_mels} exceeds n_fft // 2 = {self.n_fft // 2}: bands would be empty"
+            )
+        if self.fmax is not None and self.fmax > self.sample_rate / 2:
+            raise ValueError(
+                f"fmax {self.fmax:g} exceeds half of sample_rate, {self.sample_rate / 2:g} Hz"
+            )
+
+    @property
+    def n_features(self) -> int:
+        return self.n_mels
+
+
+class MfccSpec(_Mel):
+    """Mel-frequency cepstral coefficients: the DCT-II (orthonormal) of the log-mel map. The
+    defaults are the papers'."""
+
+    kind: Literal["mfcc"] = "mfcc"
+    n_mfcc: PositiveInt | None = None
+    """Coefficients kept; default: all ``n_mels``."""
+
+    def check(self) -> None:
+        if self.n_mfcc is not None and self.n_mfcc > self.n_mels:
+            raise ValueError(f"n_mfcc {self.n_mfcc} exceeds n_mels {self.n_mels}")
+        super().check()
+
+    @property
+    def n_features(self) -> int:
+        return self.n_mfcc or self.n_mels
+
+
+class LogMelSpec(_Mel):
+    """Power in mel bands, in dB down to 80 below the loudest of the utterance."""
+
+    kind: Literal["log_mel"] = "log_mel"
+
+
+class StftSpec(_Framed):
+    """Spectrogram: power in dB (the same as magnitude in dB), down to 80 below the loudest of the
+    utterance. The defaults are those of EmotionNAS (arXiv 2203.13617) at 16 kHz: Hamming windows
+    of 25 ms that overlap by 14 ms. The code of emoDARTS has ``win_length: 278, n_fft: 278,
+    hop_length: 229``."""
+
+    kind: Literal["stft"] = "stft"
+    window: Literal["hann", "hamming"] = "hamming"
+    """Shape of the window."""
+    win_length: Annotated[int, Field(ge=16)] = 400
+    """Samples of the window, in the middle of ``n_fft``."""
+    n_fft: Annotated[int, Field(ge=16)] = 512
+    """Samples of the Fourier transform, which gives ``n_fft // 2 + 1`` frequencies."""
+    hop_length: PositiveInt = 176
+
+    def check(self) -> None:
+        if self.win_length > self.n_fft:
+            raise ValueError(f"win_length {self.win_length} exceeds n_fft {self.n_fft}")
+        if self.hop_length > self.win_length:
+            raise ValueError(f"hop_length {self.hop_length} exceeds win_length {self.win_length}")
+        super().check()
+
+    @property
+    def n_features(self) -> int:
+        return 1 + self.n_fft // 2
+
+
+class WaveformSpec(FeatureSpec):
+    """Raw samples, cut into frames that do not overlap; an incomplete last frame is dropped."""
+
+    kind: Literal["waveform"] = "waveform"
+    frame_length: PositiveInt = 256
+    """Samples of a frame."""
+
+    @property
+    def n_features(self) -> int:
+        return self.frame_length
+
+    @property
+    def n_steps(self) -> int:
+        return self.n_samples // self.frame_length
+
+    def check(self) -> None:
+        if self.frame_length > self.n_samples:
+            raise ValueError(
+                f"frame_length {self.frame_length} exceeds the {self.n_samples} samples of "
+                f"{self.duration} s"
+            )
+
+
+class OpensmileSpec(FeatureSpec):
+    """The 25 low-level descriptors of eGeMAPSv02 (doi 10.1109/TAFFC.2015.2457417), 100 a second;
+    needs the extra ``opensmile``."""
+
+    kind: Literal["opensmile"] = "opensmile"
+
+    @property
+    def n_features(self) -> int:
+        return 25
+
+    @property
+    def n_steps(self) -> int:
+        # As openSMILE counts: windows of 60 ms, whole samples between them, and one more frame.
+        longest, step = (math.floor(s * self.sample_rate + 0.5) for s in (0.06, 0.01))
+        return 2 + (self.n_samples - longest) // step
+
+    def check(self) -> None:
+        if self.duration < 0.06:
+            raise ValueError(f"duration {self.duration} s; legal: at least a window of 0.06 s")
+
+
+class _Checkpoint(BaseModel):
+    """What ``config.json`` must tell of a checkpoint; it tells more."""
+
+    model_config = ConfigDict(frozen=True, strict=True, protected_namespaces=())
+
+    model_type: Literal["wav2vec2", "hubert", "wavlm"]
+    hidden_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    conv_kernel: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    conv_stride: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+
+
+class _Preprocessor(BaseModel):
+    """What ``preprocessor_config.json`` must tell of a checkpoint; it tells more."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    sampling_rate: PositiveInt
+    do_normalize: bool = True
+
+
+class EmbeddingSpec(FeatureSpec):
+    """Hidden states of a wav2vec 2.0, HuBERT or WavLM model in a folder on disk, as
+    ``save_pretrained`` of transformers writes it; nothing is downloaded, and weights must be
+    safetensors. Needs the extra ``ssl``."""
+
+    kind: Literal["embedding"] = "embedding"
+    checkpoint: Annotated[str, Field(min_length=1)]
+    """Its folder, with ``config.json``, ``preprocessor_config.json`` and the weights."""
+    layer: int = -1
+    """Which of its hidden states: 0 enters the first layer of the transformer, 1 leaves it; -1
+    leaves the last."""
+
+    @property
+    def network(self) -> _Checkpoint:
+        """Raises :class:`RecipeError` if the folder does not tell."""
+        return _read_as(_Checkpoint, Path(self.checkpoint) / "config.json")
+
+    @property
+    def preprocessor(self) -> _Preprocessor:
+        """Raises :class:`RecipeError` if the folder does not tell."""
+        return _read_as(_Preprocessor, Path(self.checkpoint) / "preprocessor_config.json")
+
+    @property
+    def n_features(self) -> int:
+        return self.network.hidden_size
+
+    @property
+    def n_steps(self) -> int:
+        length = self.n_samples
+        network = self.network
+        for kernel, stride in zip(network.conv_kernel, network.conv_stride, strict=True):
+            length = max(0, (length - kernel) // stride + 1)
+        return length
+
+    def check(self) -> None:
+        try:
+            network, rate = self.network, self.preprocessor.sampling_rate
+        except RecipeError as error:
+            raise ValueError(f"checkpoint {self.checkpoint!r}: {error}") from error
+        if len(network.conv_kernel) != len(network.conv_stride):
+            raise ValueError(
+                f"checkpoint {self.checkpoint!r}: config.json has {len(network.conv_kernel)} "
+                f"conv_kernel and {len(network.conv_stride)} conv_stride"
+            )
+        if self.sample_rate != rate:
+            raise ValueError(
+                f"sample_rate {self.sample_rate}; legal: {rate} Hz, which the checkpoint hears"
+            )
+        layers = network.num_hidden_layers
+        if not -layers - 1 <= self.layer <= layers:
+            raise ValueError(f"layer {self.layer}; legal: {-layers - 1} to {layers}")
+        if self.n_steps < 1:
+            raise ValueError(f"duration {self.duration} s is too short for one frame")
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """A function with the values of its keys; ``fingerprint`` is the text of its module."""
+
+    function: Callable[..., Any]
+    keys: Mapping[str, Any]
+    fingerprint: str
+
+    def __call__(self, waveform: Any) -> Any:
+        return self.function(waveform, **self.keys)
+
+
+class FunctionSpec(FeatureSpec):
+    """Keys of a kind made from a function; what it gives for silence tells the size of the map."""
+
+    function: ClassVar[Callable[..., Any]]
+    arguments: ClassVar[tuple[str, ...]]
+
+    def transform(self) -> Transform:
+        """The function with the values of its keys."""
+        function = type(self).function
+        keys = {name: getattr(self, name) for name in self.arguments}
+        return _Applied(function, keys, _text_of(function))
+
+    @property
+    def n_features(self) -> int:
+        return _size_of(self)[0]
+
+    @property
+    def n_steps(self) -> int:
+        return _size_of(self)[1]
+
+    def check(self) -> None:
+        try:
+            _size_of(self)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.kind} fails on silence of {self.duration} s: {error}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class FeatureKind:
+    """An entry of :data:`FEATURES`.
+
+    Attributes
+    ----------
+    spec : class of the keys.
+    transform : makes a :data:`Transform` of a spec; or ``"module:name"`` of what does, to be
+        loaded on first use.
+    """
+
+    spec: type[FeatureSpec]
+    transform: str | Callable[[Any], Transform]
+
+    def build(self, spec: FeatureSpec) -> Transform:
+        """What computes features of a spec."""
+        transform = self.transform
+        if isinstance(transform, str):
+            module, _, name = transform.partition(":")
+            transform = getattr(import_module(module), name)
+        made: Transform = transform(spec)
+        return made
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> FeatureKind:
+        """Kind of a function from waveforms ``(B, n_samples)`` to maps ``(B, F, frames)``.
+
+        Its name is that of the kind. Its keyword-only parameters are keys of the kind, with
+        their types, ranges and defaults; one that is named like a common key, for example
+        ``sample_rate``, receives that and may give it another default.
+
+        Raises
+        ------
+        EmodartsError
+            If a parameter after the first is not keyword-only, or has no type.
+        """
+        common = get_type_hints(FeatureSpec, include_extras=True)
+        types = get_type_hints(function, include_extras=True) | common
+        name = getattr(function, "__name__", "feature")
+        keys: dict[str, Any] = {"kind": (Literal[name], name)}
+        for parameter in list(inspect.signature(function).parameters.values())[1:]:
+            if parameter.kind is not parameter.KEYWORD_ONLY or parameter.name not in types:
+                raise EmodartsError(
+                    f"{name}(): parameter {parameter.name!r}; legal: the waveform, a star, then "
+                    f"keys with their types, e.g. (waveform, *, frame_length: int = 400)"
+                )
+            default: Any = parameter.default
+            if default is parameter.empty:
+                field = FeatureSpec.model_fields.get(parameter.name)
+                default = field.default if field else ...
+            keys[parameter.name] = (types[parameter.name], default)
+        spec = create_model(f"{name}_spec", __base__=FunctionSpec, **keys)
+        spec.function = function
+        spec.arguments = tuple(keys)[1:]
+        return cls(spec, spec.transform)
+
+
+FEATURES: dict[str, FeatureKind] = {
+    "mfcc": FeatureKind(MfccSpec, "emodarts.audio.features:Mfcc"),
+    "log_mel": FeatureKind(LogMelSpec, "emodarts.audio.features:LogMel"),
+    "stft": FeatureKind(StftSpec, "emodarts.audio.features:Spectrogram"),
+    "waveform": FeatureKind(WaveformSpec, "emodarts.audio.features:Frames"),
+    "opensmile": FeatureKind(OpensmileSpec, "emodarts.audio.egemaps:Egemaps"),
+    "embedding": FeatureKind(EmbeddingSpec, "emodarts.audio.embedding:Embedding"),
+}
+"""Kinds of features by name."""
+
+
+_Config = TypeVar("_Config", bound=BaseModel)
+
+
+def _read_as(model: type[_Config], path: Path) -> _Config:
+    value = files.read_json(path, RecipeError)
+    try:
+        return model.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(str(p) for p in fault["loc"])
+        raise RecipeError(f"{path}: {key}: {fault['msg']}") from error
+
+
+def _text_of(function: Callable[..., Any]) -> str:
+    """SHA-256 of a function's module, or of itself in a notebook; ``""`` where neither is kept."""
+    things: tuple[Any, ...] = (inspect.getmodule(function), function)
+    for thing in things:
+        try:
+            return hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()
+        except (OSError, TypeError):
+            continue
+    return ""
+
+
+@lru_cache(maxsize=32)
+def _size_of(spec: FunctionSpec) -> tuple[int, int]:
+    """Frequencies and frames that a function gives."""
+    import torch
+
+    with torch.inference_mode():
+        shape = tuple(spec.transform()(torch.zeros(1, spec.n_samples)).shape)
+    if len(shape) != 3 or shape[0] != 1:
+        raise ValueError(f"a map of shape {shape} for one waveform; legal: (1, F, frames)")
+    return shape[1], shape[2]
