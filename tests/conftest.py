@@ -68,3 +68,13 @@ def tiny_recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_recipe(tiny_recipe_file: Path) -> Recipe:
     """The value of ``tiny_recipe_file``."""
     return load_recipe(tiny_recipe_file)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_recipe_file: Path, tiny_emodb: Path, cache: Path) -> tuple[str | Path, ...]:
+    return (tiny_recipe_file, "--corpus", "emodb", "--root", tiny_emodb, "--cache", cache)

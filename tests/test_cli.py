@@ -17,42 +17,9 @@ import pytest
 import soundfile
 import soxr
 
-COMMANDS = ("demo", "corpora", "run", "search", "train", "predict", "report")
+from commands import emodarts, refused
 
-
-def emodarts(
-    *arguments: str | Path, code: int = 0, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a command and check its exit code."""
-    done = subprocess.run(
-        [sys.executable, "-m", "emodarts", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=540,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
-def refused(*arguments: str | Path, cwd: Path | None = None) -> str:
-    """Run a command that must end with one clear sentence and exit code 2."""
-    done = emodarts(*arguments, code=2, cwd=cwd)
-    assert "Traceback" not in done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, done.stderr
-    assert done.stdout == ""
-    return errors[0]
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def tiny(tiny_recipe_file: Path, tiny_emodb: Path, cache: Path) -> tuple[str | Path, ...]:
-    return (tiny_recipe_file, "--corpus", "emodb", "--root", tiny_emodb, "--cache", cache)
+COMMANDS = ("demo", "corpora", "prepare", "run", "search", "train", "predict", "report")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
@@ -122,8 +122,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 
 
 @dataclass(frozen=True)
-class RunRequest:
-    """Options that run, search and train share."""
+class PrepareRequest:
+    """A recipe, and the corpus that it shall be used on."""
 
     recipe: RecipeArgument
     corpus: CorpusOption
@@ -131,37 +131,50 @@ class RunRequest:
     reader: ReaderOption = None
     labels: LabelsOption = None
     styles: StylesOption = None
-    out: OutOption = None
+    changes: SetOption = None
+    device: DeviceOption = None
+    cache: CacheOption = None
+    skip_bad: SkipBadOption = False
+    as_json: JsonOption = False
+
+
+@dataclass(frozen=True)
+class RunRequest(PrepareRequest):
+    """What run, search and train need besides."""
+
     split: SplitOption = None
     allow_speaker_overlap: OverlapOption = False
     protocol: ProtocolOption = None
     folds: FoldsOption = None
     seeds: SeedsOption = None
-    changes: SetOption = None
-    device: DeviceOption = None
-    cache: CacheOption = None
+    out: OutOption = None
     resume: ResumeOption = False
-    skip_bad: SkipBadOption = False
-    as_json: JsonOption = False
 
 
-def _with_request(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every field of :class:`RunRequest` as an option in place of ``request``."""
-    hints = {**get_type_hints(command, include_extras=True)}
-    hints |= get_type_hints(RunRequest, include_extras=True)
-    shared = list(inspect.signature(RunRequest).parameters.values())
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "request"]
-    names = [field.name for field in fields(RunRequest)]
+def _with_request(
+    request_type: type[PrepareRequest],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command every field of a request as an option in place of ``request``."""
 
-    def carry_out(**given: Any) -> None:
-        request = RunRequest(**{name: given.pop(name) for name in names})
-        command(request, **given)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        hints |= get_type_hints(request_type, include_extras=True)
+        shared = list(inspect.signature(request_type).parameters.values())
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != "request"]
 
-    parameters = [p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name]) for p in (*shared, *own)]
-    carry_out.__name__, carry_out.__doc__ = command.__name__, command.__doc__
-    carry_out.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    carry_out.__annotations__ = {p.name: p.annotation for p in parameters}
-    return carry_out
+        def carry_out(**given: Any) -> None:
+            request = request_type(**{p.name: given.pop(p.name) for p in shared})
+            command(request, **given)
+
+        parameters = [
+            p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name]) for p in (*shared, *own)
+        ]
+        carry_out.__name__, carry_out.__doc__ = command.__name__, command.__doc__
+        carry_out.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        carry_out.__annotations__ = {p.name: p.annotation for p in parameters}
+        return carry_out
+
+    return decorate
 
 
 def _show_version(asked: bool) -> None:
@@ -297,7 +310,7 @@ def _print_readers(as_json: bool) -> None:
 @app.command(
     epilog="Example:  emodarts run quick --corpus emodb --root emodb --seeds 0,1 --out runs/quick"
 )
-@_with_request
+@_with_request(RunRequest)
 def run(request: RunRequest) -> None:
     """Search, train and test in every fold with every seed; report the scores.
 
@@ -313,7 +326,7 @@ def run(request: RunRequest) -> None:
 @app.command(
     epilog="Example:  emodarts search quick --corpus emodb --root emodb --out runs/searched"
 )
-@_with_request
+@_with_request(RunRequest)
 def search(request: RunRequest, all_data: AllDataOption = False) -> None:
     """First half of a run: write and draw a genotype for every fold and seed, train nothing."""
     from emodarts.experiments.run import Options
@@ -332,7 +345,7 @@ def search(request: RunRequest, all_data: AllDataOption = False) -> None:
     epilog="Example:  emodarts train quick --genotype genotype.json --all-data --corpus emodb "
     "--root emodb --out runs/deploy"
 )
-@_with_request
+@_with_request(RunRequest)
 def train(
     request: RunRequest,
     genotype: Annotated[
@@ -441,6 +454,37 @@ def _stretches(corpus: Corpus, part: str | None) -> list[tuple[Path, float, floa
     return [(u.path, u.start, u.end) for u in chosen]
 
 
+@app.command(
+    epilog="Example:  emodarts prepare emodarts --corpus msp-podcast --root msp --device cuda"
+)
+@_with_request(PrepareRequest)
+def prepare(request: PrepareRequest) -> None:
+    """Compute and store the features of a corpus, so that runs begin at once.
+
+    Memory does not grow with the corpus. Stopped in the middle, the same command goes on.
+    """
+    from emodarts.experiments.dataset import prepare
+    from emodarts.progress import for_terminal
+    from emodarts.runtime import configure
+
+    recipe = _load_recipe(request)
+    corpus = _load_corpus(request.corpus, request.root, request.reader)
+    facts = prepare(
+        recipe,
+        corpus,
+        configure(recipe.compute),
+        for_terminal(),
+        cache=request.cache,
+        skip_bad=request.skip_bad,
+    )
+    if request.as_json:
+        _print_json(facts)
+        return
+    left = f", {len(facts['bad'])} left out" if facts["bad"] else ""
+    versions = f" in {facts['versions']} versions" if facts["versions"] > 1 else ""
+    typer.echo(f"{facts['utterances']} utterances{versions}{left}, stored in {facts['store']}")
+
+
 @app.command(epilog="Example:  emodarts report runs/searched runs/random")
 def report(
     runs: Annotated[
@@ -459,27 +503,29 @@ def report(
         typer.echo(text)
 
 
-def _load_recipe(request: RunRequest) -> Recipe:
+def _load_recipe(request: PrepareRequest) -> Recipe:
     from emodarts.recipe import load_recipe
 
-    overrides = list(request.changes or [])
-    for key, value in (
-        ("labels", request.labels),
-        ("styles", None if request.styles is None else request.styles.split(",")),
-        ("evaluation.split", request.split),
-        ("evaluation.allow_speaker_overlap", request.allow_speaker_overlap or None),
-        ("evaluation.protocol", request.protocol),
-        ("compute.device", request.device),
-    ):
-        if value is not None:
-            overrides.append(f"{key}={json.dumps(value)}")
-    for key, text in (("folds", request.folds), ("seeds", request.seeds)):
-        if text is not None:
-            overrides.append(f"evaluation.{key}={_numbers(f'--{key}', text)}")
-    return load_recipe(request.recipe, overrides)
+    values: dict[str, object] = {
+        "labels": request.labels,
+        "styles": None if request.styles is None else request.styles.split(","),
+        "compute.device": request.device,
+    }
+    if isinstance(request, RunRequest):
+        values |= {
+            "evaluation.split": request.split,
+            "evaluation.allow_speaker_overlap": request.allow_speaker_overlap or None,
+            "evaluation.protocol": request.protocol,
+            "evaluation.folds": _numbers("--folds", request.folds),
+            "evaluation.seeds": _numbers("--seeds", request.seeds),
+        }
+    given = [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
+    return load_recipe(request.recipe, [*(request.changes or ()), *given])
 
 
-def _numbers(option: str, text: str) -> list[int]:
+def _numbers(option: str, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:

@@ -21,8 +21,11 @@ from typing import Any
 from emodarts.errors import EmodartsError, WriteError, list_some
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write ``data`` to ``path`` atomically; folders are made.
+
+    ``durable`` waits until the disk has the data. Without, a crash of the whole machine may leave
+    a damaged file, which serves where damage is detected and the file can be made again.
 
     Raises
     ------
@@ -36,8 +39,9 @@ def write_bytes(path: Path, data: bytes) -> None:
         try:
             with temporary.open("xb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)

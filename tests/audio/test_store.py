@@ -6,9 +6,13 @@ import dataclasses
 import errno
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
+import weakref
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +22,13 @@ import pytest
 import soundfile
 import torch
 
-from emodarts.audio import store
+from emodarts.audio import contents, store
 from emodarts.audio.features import FeatureExtractor, fit_length
 from emodarts.audio.io import load_audio
-from emodarts.audio.store import default_cache_folder, extract
+from emodarts.audio.pieces import piece_starts
+from emodarts.audio.store import FeatureSet, Variant, default_cache_folder, extract, fill
 from emodarts.corpora.utterance import Utterance
-from emodarts.errors import AudioError, WriteError
+from emodarts.errors import AudioError, ShapeError, WriteError
 from emodarts.recipe import FeatureSpec
 
 SPEC = FeatureSpec(
@@ -63,8 +68,13 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+def by_utterance(result: FeatureSet) -> list[torch.Tensor]:
+    """Features (k, C, F, T) of each utterance."""
+    return [result.features[result.owners == k] for k in range(len(result.utterances))]
+
+
 def stored(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    return sorted(folder.rglob("*.npy"))
 
 
 def test_features_are_those_of_the_extractor(utterances: list[Utterance], folder: Path) -> None:
@@ -128,7 +138,8 @@ def test_changed_content_is_not_served_stale(
 @pytest.mark.parametrize(
     ("key", "value"),
     [("kind", "log_mel"), ("n_fft", 250), ("hop_length", 130), ("n_mels", 25),
-     ("n_mfcc", 11), ("pool", 1), ("duration", 1.001), ("sample_rate", 8001)],
+     ("n_mfcc", 11), ("pool", 1), ("duration", 1.001), ("sample_rate", 8001),
+     ("length", "repeat"), ("deltas", 1)],
 )  # fmt: skip
 def test_every_key_of_the_spec_counts(
     utterances: list[Utterance], folder: Path, decoded: list[str], key: str, value: object
@@ -137,7 +148,7 @@ def test_every_key_of_the_spec_counts(
     decoded.clear()
     settings = SPEC.model_dump() | {key: value}
     if value == "log_mel":
-        settings["n_mfcc"] = None
+        del settings["n_mfcc"]
     extract(utterances[:2], FeatureSpec(**settings), folder)
     assert sorted(decoded) == ["u0", "u1"]
 
@@ -203,8 +214,10 @@ def test_damaged_file_is_computed_again(
 @pytest.mark.parametrize(
     "wrong",
     [
-        np.zeros((1, SPEC.n_features, 3), np.float32),
-        np.zeros((1, SPEC.n_features, SPEC.n_frames), np.float64),
+        np.zeros((1, 1, SPEC.n_features, 3), np.float32),
+        np.zeros((1, 1, SPEC.n_features, SPEC.n_frames), np.float64),
+        np.zeros((1, SPEC.n_features, SPEC.n_frames), np.float32),
+        np.zeros((0, 1, SPEC.n_features, SPEC.n_frames), np.float32),
         np.float32(0.0),
     ],
 )
@@ -256,18 +269,22 @@ def torch_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("torch_threads")
+@pytest.mark.parametrize("length", ["pad", "segments"])
 def test_bits_depend_on_nothing_but_the_utterance(
-    utterances: list[Utterance], folder: Path, monkeypatch: pytest.MonkeyPatch
+    utterances: list[Utterance], folder: Path, monkeypatch: pytest.MonkeyPatch, length: str
 ) -> None:
-    spec = FeatureSpec(duration=4.0)
-    reference = extract(utterances, spec, folder).features
+    spec = FeatureSpec(duration=4.0 if length == "pad" else 0.7, length=length)
+    reference = by_utterance(extract(utterances, spec, folder))
     for run, (workers, threads) in enumerate([(1, 1), (1, 4), (2, 2), (5, 3)]):
         monkeypatch.setattr(os, "cpu_count", lambda workers=workers: workers)
         torch.set_num_threads(threads)
         order = np.random.default_rng(run).permutation(7)[: 7 - run]
         fresh = folder.with_name(f"store{run}")
         result = extract([utterances[i] for i in order], spec, fresh)
-        assert torch.equal(result.features, reference[order]), (workers, threads)
+        found = by_utterance(result)
+        assert len(found) == 7 - run
+        for features, row in zip(found, order, strict=True):
+            assert torch.equal(features, reference[row]), (workers, threads)
         assert torch.get_num_threads() == threads
 
 
@@ -380,14 +397,14 @@ def test_stretch_outside_a_file_is_bad_though_the_file_is_known(
 def test_full_disk(
     utterances: list[Utterance], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(descriptor: int) -> None:
+    def full(self: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(Path, "replace", full)
         with pytest.raises(WriteError, match="No space left"):
             extract(utterances, SPEC, folder)
-    assert stored(folder) == [], "no part of a file is left"
+    assert [p for p in folder.rglob("*") if p.is_file()] == [], "no part of a file is left"
     assert len(extract(utterances, SPEC, folder).features) == 7
 
 
@@ -417,6 +434,292 @@ def test_two_processes_fill_one_store(utterances: list[Utterance], folder: Path)
     here = extract(utterances, SPEC, folder).features.numpy().tobytes()
     assert digests == {hashlib.sha256(here).hexdigest()}
     assert len(stored(folder)) == 7
+
+
+def test_a_killed_fill_goes_on(
+    utterances: list[Utterance], folder: Path, decoded: list[str]
+) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from emodarts.audio.store import fill\n"
+        "from emodarts.corpora.utterance import Utterance\n"
+        "from emodarts.recipe import FeatureSpec\n"
+        "rows = [Utterance(p.stem, p, 'x', 's') for p in sorted(Path(sys.argv[1]).glob('*.wav'))]\n"
+        "os.cpu_count, left = (lambda: 1), [3]\n"
+        "def on_done():\n"
+        "    left[0] -= 1\n"
+        "    left[0] or os.kill(os.getpid(), signal.SIGKILL)\n"
+        "spec = FeatureSpec.model_validate_json(sys.argv[3])\n"
+        "fill(rows, spec, Path(sys.argv[2]), on_done=on_done)\n"
+    )
+    place = str(utterances[0].path.parent)
+    command = [sys.executable, "-c", code, place, str(folder), SPEC.model_dump_json()]
+    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    kept = len(stored(folder))
+    assert 3 <= kept < 7, "work runs only a little ahead of what is taken"
+    resumed = extract(utterances, SPEC, folder)
+    assert sorted(decoded) == [u.name for u in utterances[kept:]]
+    assert torch.equal(resumed.features, extract(utterances, SPEC, folder / "new").features)
+
+
+def test_fill_stores_what_extract_serves(
+    utterances: list[Utterance], folder: Path, decoded: list[str]
+) -> None:
+    utterances[2].path.write_text("not sound")
+    done: list[int] = []
+    filled = fill(utterances, SPEC, folder, skip_bad=True, on_done=lambda: done.append(1))
+    assert len(done) == 7
+    assert len(stored(folder)) == 6
+    decoded.clear()
+    result = extract(utterances, SPEC, folder, skip_bad=True)
+    assert decoded == ["u2"], "only what cannot be stored is tried again"
+    assert filled.contents == (*result.contents[:2], None, *result.contents[2:])
+    assert filled.bad == result.bad
+    assert [name for name, _ in filled.bad] == ["u2"]
+    with pytest.raises(AudioError, match=r"1 of 7 .* --skip-bad"):
+        fill(utterances, SPEC, folder)
+
+
+def test_memory_is_that_of_a_few_batches(
+    utterances: list[Utterance], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a slow taker, neither waveforms nor features of a fill or an extract pile up."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    rows = [replace(utterances[6], name=f"r{k}", start=0.001 * k) for k in range(120)]
+    alive: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    lock = threading.RLock()
+
+    def gone(kind: str) -> None:
+        with lock:
+            alive[kind] -= 1
+
+    def watch(kind: str, array: np.ndarray) -> np.ndarray:
+        with lock:
+            alive[kind] += 1
+            most[kind] = max(most[kind], alive[kind])
+        weakref.finalize(array, gone, kind)
+        return array
+
+    decode, forward, read = store.decode_audio, store._Store._forward, store._read_stored
+    monkeypatch.setattr(store, "decode_audio", lambda *a: watch("waveforms", decode(*a)))
+    monkeypatch.setattr(
+        store._Store, "_forward", lambda self, batch: watch("features", forward(self, batch))
+    )
+    fill(rows, SPEC, folder, on_done=lambda: time.sleep(0.001))
+    assert len(stored(folder)) == 120
+    assert 1 <= most["waveforms"] <= 2
+    assert 1 <= most["features"] <= 2
+    monkeypatch.setattr(
+        store,
+        "_read_stored",
+        lambda *a: watch("stored", found) if (found := read(*a)) is not None else None,
+    )
+    fill(rows, SPEC, folder, on_done=lambda: time.sleep(0.001))
+    assert 1 <= most["stored"] <= 2
+    extract(rows, SPEC, folder, on_done=lambda: time.sleep(0.001))
+    assert 1 <= most["stored"] <= 2 * 2 + 1
+
+
+def test_repeat_fills_the_input_with_the_sound(utterances: list[Utterance], folder: Path) -> None:
+    spec = SPEC.model_copy(update={"length": "repeat"})
+    result = extract(utterances, spec, folder)
+    waveform = load_audio(utterances[0].path, 8000)
+    assert len(waveform) == 4000
+    tiled = torch.from_numpy(np.concatenate([waveform, waveform])[None])
+    assert torch.allclose(result.features[:1], FeatureExtractor(spec)(tiled), atol=1e-4)
+    padded = extract(utterances, SPEC, folder)
+    assert torch.equal(result.features[3:], padded.features[3:]), "8000 samples or more: cut"
+    assert torch.equal(result.owners, torch.arange(7))
+
+
+def test_segments_are_pieces_with_their_owners(utterances: list[Utterance], folder: Path) -> None:
+    spec = SPEC.model_copy(update={"length": "segments", "duration": 0.5})
+    lengths = [4000, 5333, 6666, 7999, 9332, 10665, 11998]
+    counts = [len(piece_starts(n, 4000)) for n in lengths]
+    assert counts == [1, 2, 3, 3, 4, 5, 5]
+    # Stretches of two files in turn, and one that is shorter than a piece.
+    rows = [*utterances, replace(utterances[0], name="short", end=0.3), utterances[6]]
+    rows[-1] = replace(utterances[6], name="late", start=0.6)
+    utterances[2].path.unlink()
+    for _ in range(2):  # computed, then read
+        result = extract(rows, spec, folder, skip_bad=True)
+        assert [u.name for u in result.utterances] == [u.name for u in rows if u.name != "u2"]
+        found = by_utterance(result)
+        assert result.owners.dtype == torch.int64
+        assert (result.owners.diff() >= 0).all()
+        extractor = FeatureExtractor(spec)
+        for utterance, features in zip(result.utterances, found, strict=True):
+            waveform = load_audio(utterance.path, 8000, utterance.start, utterance.end)
+            starts = piece_starts(len(waveform), 4000)
+            assert len(features) == len(starts), utterance.name
+            for first, one in zip(starts, features, strict=True):
+                piece = fit_length(waveform[first : first + 4000], 4000)
+                expected = extractor(torch.from_numpy(piece[None]))[0]
+                assert torch.allclose(one, expected, atol=1e-4)
+    assert len(stored(folder)) == 8, "one file holds all pieces of an utterance"
+
+
+def test_variants_are_stored_apart_and_drawn_from_their_own_seed(
+    utterances: list[Utterance], folder: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SPEC.model_copy(update={"length": "segments", "duration": 0.5})
+    seen: list[tuple[int, int, int]] = []
+
+    def noise(waveform: np.ndarray, rate: int, seed: int) -> np.ndarray:
+        seen.append((len(waveform), rate, seed))
+        drawn = np.random.default_rng(seed).standard_normal(len(waveform) // 2)
+        return waveform[: len(drawn)] + 0.1 * drawn.astype(np.float32)
+
+    variant = Variant({"noise": 0.1, "copy": 1}, noise)
+    plain = extract(utterances, spec, folder)
+    varied = extract(utterances, spec, folder, variant=variant)
+    assert torch.equal(varied.owners, plain.owners)
+    assert not torch.isclose(varied.features, plain.features).all(dim=(1, 2, 3)).any()
+    assert all(length == 4000 and rate == 8000 for length, rate, _ in seen)
+    assert len({seed for *_, seed in seen}) == len(plain.owners), "no piece shares its noise"
+    assert len(stored(folder)) == 14
+
+    decoded.clear()
+    assert torch.equal(extract(utterances, spec, folder, variant=variant).features, varied.features)
+    assert torch.equal(extract(utterances, spec, folder).features, plain.features)
+    assert decoded == []
+    first = {seed for *_, seed in seen}
+    seen.clear()
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    again = extract(utterances[::-1], spec, folder.with_name("other"), variant=variant)
+    assert {seed for *_, seed in seen} == first
+    for one, other in zip(by_utterance(again), by_utterance(varied)[::-1], strict=True):
+        assert torch.equal(one, other)
+    seen.clear()
+    extract(utterances, spec, folder, variant=Variant({"noise": 0.1, "copy": 2}, noise))
+    assert first.isdisjoint(seed for *_, seed in seen)
+
+
+def test_a_variant_alters_sound_before_it_is_padded(
+    utterances: list[Utterance], folder: Path
+) -> None:
+    lengths: list[int] = []
+
+    def note(waveform: np.ndarray, rate: int, seed: int) -> np.ndarray:
+        lengths.append(len(waveform))
+        return waveform
+
+    same = extract(utterances, SPEC, folder, variant=Variant({}, note))
+    assert sorted(lengths) == [4000, 5333, 6666, 7999, 9332, 10665, 11998]
+    assert torch.equal(same.features, extract(utterances, SPEC, folder).features)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [np.zeros((1, 10), np.float32), np.zeros(0, np.float32), np.zeros(10), np.float32([np.nan])],
+)
+def test_a_variant_that_makes_no_sound_is_refused(
+    utterances: list[Utterance], folder: Path, made: np.ndarray
+) -> None:
+    with pytest.raises(ShapeError, match=r"utterance 'u0', variant \{'k': 1\}.*legal: finite"):
+        extract(utterances[:1], SPEC, folder, variant=Variant({"k": 1}, lambda *_: made))
+    assert stored(folder) == []
+
+
+def test_batches_of_an_accelerator_have_one_size(
+    utterances: list[Utterance], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = extract(utterances, SPEC, folder)
+    sizes: list[int] = []
+    original = FeatureExtractor.forward
+
+    def forward(self, waveform):
+        sizes.append(len(waveform))
+        return original(self, waveform)
+
+    monkeypatch.setattr(FeatureExtractor, "forward", forward)
+    monkeypatch.setattr(store, "_batch_size", lambda device: 3)
+    together = folder.with_name("together")
+    extract(utterances[1:2], SPEC, together)
+    utterances[3].path.write_text("not sound")
+    result = extract(utterances, SPEC, together, skip_bad=True)
+    assert set(sizes) == {3}
+    assert [u.name for u in result.utterances] == ["u0", "u1", "u2", "u4", "u5", "u6"]
+    assert torch.allclose(result.features, alone.features[[0, 1, 2, 4, 5, 6]], atol=1e-4)
+
+
+def test_kinds_of_device_are_kept_apart(folder: Path, utterances: list[Utterance]) -> None:
+    places = {
+        store._Store(SPEC, folder, torch.device(name), None)._place("0" * 64, utterances[0])
+        for name in ("cpu", "meta")
+    }
+    assert len(places) == 2
+
+
+def test_what_decides_an_extractor_counts(
+    utterances: list[Utterance], folder: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert extract(utterances[:1], SPEC, folder).fingerprint == ""
+    original = FeatureExtractor.__init__
+
+    def made(self, spec):
+        original(self, spec)
+        self.fingerprint = "another checkpoint"
+
+    monkeypatch.setattr(FeatureExtractor, "__init__", made)
+    decoded.clear()
+    assert extract(utterances[:1], SPEC, folder).fingerprint == "another checkpoint"
+    assert decoded == ["u0"]
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the audio files that were read, growing."""
+    names: list[str] = []
+    original = store.read_audio_bytes
+    monkeypatch.setattr(store, "read_audio_bytes", lambda p: (names.append(p.stem), original(p))[1])
+    return names
+
+
+def test_unchanged_files_are_not_read(
+    utterances: list[Utterance], folder: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = extract(utterances, SPEC, folder)
+    assert len(read) == 7
+    extract(utterances, SPEC, folder)
+    assert len(read) == 14, "files of the last two seconds might change unseen"
+    monkeypatch.setattr(contents, "_SETTLED_NS", -(10**15))
+    extract(utterances, SPEC, folder)
+    read.clear()
+    result = extract(utterances, SPEC, folder)
+    assert read == []
+    assert torch.equal(result.features, first.features)
+    assert result.contents == first.contents
+    path = utterances[3].path
+    stat = path.stat()
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, samples[::-1], rate)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_ino) == (stat.st_size, stat.st_ino)
+    changed = extract(utterances, SPEC, folder)
+    assert read == ["u3"]
+    assert changed.contents[3] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert not torch.equal(changed.features[3], first.features[3])
+    read.clear()
+    deep = FeatureSpec(**SPEC.model_dump() | {"pool": 1})
+    extract(utterances[:1], deep, folder)
+    assert read == ["u0"], "features that are missing need the sound"
+
+
+def test_a_wrong_memory_of_a_content_serves_nothing_wrong(
+    utterances: list[Utterance], folder: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "_SETTLED_NS", -(10**15))
+    first = extract(utterances[:1], SPEC, folder)
+    (remembered,) = (folder / "contents").iterdir()
+    remembered.write_text(remembered.read_text().replace(first.contents[0], "0" * 64))
+    read.clear()
+    again = extract(utterances[:1], SPEC, folder)
+    assert read == ["u0"]
+    assert torch.equal(again.features, first.features)
+    assert again.contents == first.contents
 
 
 def test_default_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

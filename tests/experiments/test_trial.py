@@ -10,17 +10,21 @@ from numpy.typing import NDArray
 
 from emodarts import files
 from emodarts.batches import Part, class_indices
+from emodarts.checkpoint import load_tensors
 from emodarts.corpora import Corpus, load_corpus
 from emodarts.errors import RunError
 from emodarts.experiments import run as run_module
 from emodarts.experiments import trial as trial_module
-from emodarts.experiments.run import Options, load_dataset, run
-from emodarts.experiments.trial import Dataset, Trial, search_trial, train_trial
-from emodarts.models.baselines import mean_mfcc
+from emodarts.experiments.dataset import Dataset, load_dataset
+from emodarts.experiments.run import Options, run
+from emodarts.experiments.trial import Trial, search_trial, train_trial
+from emodarts.models.baselines import mean_features
 from emodarts.models.bundle import load_bundle
 from emodarts.progress import Silent
 from emodarts.recipe import Recipe
+from emodarts.searching.derive import random_genotype
 from emodarts.splits import Parts, make_folds, make_parts
+from emodarts.training.loop import Trained, epoch_file
 
 CPU = torch.device("cpu")
 TIMED = ("environment.json", "search.safetensors", "training.safetensors")
@@ -38,11 +42,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(corpus: Corpus, tiny_recipe: Recipe, cache: Path) -> Dataset:
-    return load_dataset(tiny_recipe, corpus, Options(cache=cache), Silent())[0]
+    return load_dataset(tiny_recipe, corpus, CPU, Silent(), cache=cache)[0]
 
 
 @pytest.mark.parametrize("protocol", ["paper", "full"])
 def test_each_part_is_used_for_what_its_name_says(
+    corpus: Corpus,
     data: Dataset,
     tiny_recipe: Recipe,
     tmp_path: Path,
@@ -50,7 +55,7 @@ def test_each_part_is_used_for_what_its_name_says(
     protocol: Any,
 ) -> None:
     """Normalised by the utterances that train the weights of the network at hand."""
-    parts = make_parts(data.utterances, make_folds(data.utterances, "groups:3")[0], protocol, 0)
+    parts = make_parts(data.utterances, make_folds(corpus, "groups:3").folds[0], protocol, 0)
     used: dict[str, Part] = {}
     search, train = trial_module.search_genotype, trial_module.train_network
 
@@ -74,8 +79,8 @@ def test_each_part_is_used_for_what_its_name_says(
     ):
         indices = getattr(parts, name)
         fitted = data.features[list(getattr(parts, fitted_to))].double()
-        mean, sd = fitted.mean(dim=(0, 1, 3)), fitted.std(dim=(0, 1, 3), correction=0)
-        expected = (data.features[list(indices)] - mean[:, None]) / sd[:, None]
+        mean, sd = fitted.mean(dim=(0, 3)), fitted.std(dim=(0, 3), correction=0)
+        expected = (data.features[list(indices)] - mean[..., None]) / sd[..., None]
         torch.testing.assert_close(used[name].features, expected.float(), msg=name)
         assert torch.equal(used[name].targets, class_indices(data.labels(indices), data.classes)), (
             name
@@ -99,17 +104,17 @@ def test_protocol_and_seed_make_the_parts(
     options = Options(cache=cache, train=False)
     run(Recipe.from_dict(value), corpus, tmp_path / "run", options)
     written = files.read_json(tmp_path / "run" / "folds.json", RunError)
-    fold = make_folds(data.utterances, "groups:3")[1]
+    fold = make_folds(corpus, "groups:3").folds[1]
     for entry, seed in zip(written["folds"], (0, 5), strict=True):
         parts = make_parts(data.utterances, fold, "paper", seed)
         assert entry == {"fold": 1, "seed": seed, **parts.names(data.utterances)}
 
 
 def test_baselines_learn_from_the_training_fold_alone(
-    data: Dataset, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus, data: Dataset, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folds = make_folds(data.utterances, "groups:3")
-    means = mean_mfcc(data.features, tiny_recipe.features)
+    folds = make_folds(corpus, "groups:3").folds
+    means = mean_features(data.features, tiny_recipe.features)
     majority: list[list[str]] = []
     linear: list[tuple[NDArray[np.float64], list[str], NDArray[np.float64]]] = []
 
@@ -129,6 +134,33 @@ def test_baselines_learn_from_the_training_fold_alone(
         assert labels == asked[1] == data.labels(fold.development)
         np.testing.assert_array_equal(asked[0], means[list(fold.development)])
         np.testing.assert_array_equal(asked[2], means[list(fold.test)])
+
+
+def test_the_optimistic_score_leaves_the_model_at_the_chosen_epoch(
+    data: Dataset, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes through the weights of all epochs; here the first one is chosen."""
+    chosen: dict[str, torch.Tensor] = {}
+    train = trial_module.train_network
+
+    def choose_the_first(network: Any, *rest: Any, **how: Any) -> Trained:
+        trained = train(network, *rest, **how)
+        chosen.update(load_tensors(epoch_file(tmp_path, 1))[0])
+        network.load_state_dict(chosen, strict=False)
+        return Trained(1, trained.history)
+
+    monkeypatch.setattr(trial_module, "train_network", choose_the_first)
+    value = tiny_recipe.to_dict()
+    value["training"] |= {"epochs": 2, "optimistic": True}
+    train_rows, validation, test = (tuple(range(k, 72, 3)) for k in range(3))
+    parts = Parts((), (), train_rows, validation, test)
+    trial = Trial(Recipe.from_dict(value), 0, 0, parts, tmp_path, CPU)
+    genotype = random_genotype(tiny_recipe.network, torch.Generator().manual_seed(0))
+    train_trial(trial, data, genotype, Silent())
+    saved = load_bundle(tmp_path / "model").network.model_state()
+    assert saved.keys() == chosen.keys()
+    for name, weights in chosen.items():
+        assert torch.equal(saved[name], weights), name
 
 
 def contents(out: Path) -> dict[Path, Any]:

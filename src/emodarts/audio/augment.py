@@ -125,7 +125,7 @@ def shift_pitch(
     stretch = Stretch()  # one for each call, as it keeps a state
     stretch.preset(1, sample_rate)
     stretch.setTransposeSemitones(semitones)
-    result: NDArray[np.float32] = stretch.process(waveform[None])[0]
+    result: NDArray[np.float32] = np.asarray(stretch.process(waveform[None]), np.float32)[0]
     return result
 
 

@@ -13,21 +13,20 @@ from typing import Any
 import torch
 
 from emodarts import files
-from emodarts.audio.store import default_cache_folder, extract
-from emodarts.corpora.utterance import Corpus, Utterance
-from emodarts.errors import AudioError, RecipeError, RunError, TrainingError, list_some
+from emodarts.corpora.utterance import Corpus
+from emodarts.errors import RecipeError, RunError, TrainingError
+from emodarts.experiments.dataset import Dataset, load_dataset
 from emodarts.experiments.trial import (
     GENOTYPE,
     OPTIMISTIC,
     PREDICTIONS,
     RESULT,
-    Dataset,
     Trial,
     search_trial,
     train_trial,
     trial_predictions,
 )
-from emodarts.models.baselines import logistic_regression, majority_answer, mean_mfcc
+from emodarts.models.baselines import logistic_regression, majority_answer, mean_features
 from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Progress, Silent
 from emodarts.recipe import Recipe
@@ -100,9 +99,13 @@ def run(
         recipe = _with_recorded_compute(recipe, out)
     device = configure(recipe.compute)
     corpus = corpus.select(recipe.labels, recipe.styles)
-    _folds(recipe, corpus.utterances, options)  # refuse bad folds before hours of extraction
-    data, header = load_dataset(recipe, corpus, options, progress)
-    folds = _folds(recipe, data.utterances, options)
+    _folds(recipe, corpus, options)  # refuse bad folds before hours of extraction
+    data, header = load_dataset(
+        recipe, corpus, device, progress, cache=options.cache, skip_bad=options.skip_bad
+    )
+    bad = tuple((name, reason) for name, reason in header["bad"])
+    heard = replace(corpus, utterances=data.utterances, skipped=corpus.skipped + bad)
+    folds, told = _folds(recipe, heard, options)
     trials = _trials(recipe, data, folds, out, device, options)
     _check_genotypes(recipe, data, trials, options)
     _write_header(out, recipe, data, header, trials, device, options)
@@ -112,7 +115,7 @@ def run(
             results.append(_carry_out(trial, data, options, progress))
     if not options.train or options.all_data:
         return {"name": recipe.name, "trials": results}
-    result = _summarise(recipe, data, header, folds, trials, results, options)
+    result = _summarise(recipe, data, header, folds, told, trials, results, options)
     files.write_json(out / RESULT, result)
     return result
 
@@ -174,70 +177,6 @@ def train(
     return run(recipe, corpus, out, half, progress)
 
 
-def load_dataset(
-    recipe: Recipe, corpus: Corpus, options: Options, progress: Progress
-) -> tuple[Dataset, dict[str, Any]]:
-    """Extract features of a corpus; return them and the contents of ``data.json``.
-
-    Raises
-    ------
-    AudioError
-        Naming all unusable files together, or a class that none is left of.
-    """
-    cache = options.cache or default_cache_folder()
-    progress.start("features", len(corpus))
-    extracted = extract(
-        corpus.utterances,
-        recipe.features,
-        cache / "features",
-        skip_bad=options.skip_bad,
-        on_done=progress.advance,
-    )
-    lost = sorted(set(corpus.classes) - {u.label for u in extracted.utterances})
-    if lost:
-        raise AudioError(
-            f"no utterance of class {list_some(lost)} has usable audio; mend some of its files, "
-            "or keep the other classes only (recipe key labels)"
-        )
-    rows = [
-        {
-            "name": u.name,
-            "label": u.label,
-            "speaker": u.speaker,
-            "gender": u.gender,
-            "session": u.session,
-            "dialogue": u.dialogue,
-            "style": u.style,
-            "split": u.split,
-            "start": u.start,
-            "end": u.end,
-            "sha256": content,
-        }
-        for u, content in zip(extracted.utterances, extracted.contents, strict=True)
-    ]
-    digest = files.digest_of({"classes": corpus.classes, "utterances": rows})
-    header = {
-        "corpus": corpus.name,
-        "notice": corpus.notice,
-        "digest": digest,
-        "classes": list(corpus.classes),
-        "n_utterances": len(extracted.utterances),
-        "n_speakers": len({u.speaker for u in extracted.utterances} - {None}),
-        "skipped": [list(pair) for pair in corpus.skipped],
-        "bad": [list(pair) for pair in extracted.bad],
-        "utterances": rows,
-    }
-    data = Dataset(
-        corpus.name,
-        corpus.notice,
-        corpus.classes,
-        extracted.utterances,
-        extracted.features,
-        digest,
-    )
-    return data, header
-
-
 def _check_directory(out: Path, options: Options) -> None:
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file; --out needs a folder")
@@ -265,20 +204,31 @@ def _with_recorded_compute(recipe: Recipe, out: Path) -> Recipe:
     return Recipe.from_dict({**recipe.to_dict(), "compute": compute}, str(out / ENVIRONMENT))
 
 
-def _folds(recipe: Recipe, utterances: tuple[Utterance, ...], options: Options) -> list[Fold]:
+def _folds(recipe: Recipe, corpus: Corpus, options: Options) -> tuple[list[Fold], tuple[str, ...]]:
+    """The folds that are asked for, and what every table of their scores must say.
+
+    Their parts are made once for a look, so that what cannot be divided is refused at once.
+    """
+    asked = recipe.evaluation
+    told: tuple[str, ...] = ()
     if options.all_data:
-        return [deployment_fold(utterances)]
-    folds = make_folds(utterances, recipe.evaluation.split)
-    asked = recipe.evaluation.folds
-    if asked is None:
-        return folds
-    unknown = [k for k in asked if k >= len(folds)]
-    if unknown:
-        raise RecipeError(
-            f"evaluation.folds: no fold {unknown[0]}; split {recipe.evaluation.split!r} has "
-            f"folds 0 to {len(folds) - 1}"
-        )
-    return [folds[k] for k in sorted(asked)]
+        folds = [deployment_fold(corpus.utterances)]
+    else:
+        made = make_folds(corpus, asked.split, asked.allow_speaker_overlap)
+        by_index, told = {fold.index: fold for fold in made.folds}, made.warnings
+        numbers = sorted(by_index if asked.folds is None else asked.folds)
+        if unknown := [k for k in numbers if k not in by_index]:
+            raise RecipeError(
+                f"evaluation.folds: no fold {unknown[0]}; split {asked.split!r} has folds "
+                f"{', '.join(map(str, by_index))}"
+            )
+        folds = [by_index[k] for k in numbers]
+        if len(folds) < len(by_index):
+            told = (*told, f"not all folds ran: {len(folds)} of {len(by_index)}")
+    for fold in folds:
+        for seed in asked.seeds:
+            make_parts(corpus.utterances, fold, asked.protocol, seed)
+    return folds, told
 
 
 def _trials(
@@ -331,22 +281,20 @@ def _write_header(
     device: torch.device,
     options: Options,
 ) -> None:
+    folds = {
+        "split": None if options.all_data else recipe.evaluation.split,
+        "protocol": recipe.evaluation.protocol,
+        "folds": [
+            {"fold": t.fold, "seed": t.seed, **t.parts.names(data.utterances)} for t in trials
+        ],
+    }
     if (out / DATA).is_file():
-        _check_same_run(out, recipe, data, options)
+        _check_same_run(out, recipe, data, options, folds)
         return
     files.write_text(out / RECIPE, recipe.to_yaml())
     rows = header["utterances"]
     files.write_csv(out / UTTERANCES, list(rows[0]), rows)
-    files.write_json(
-        out / FOLDS,
-        {
-            "split": None if options.all_data else recipe.evaluation.split,
-            "protocol": recipe.evaluation.protocol,
-            "folds": [
-                {"fold": t.fold, "seed": t.seed, **t.parts.names(data.utterances)} for t in trials
-            ],
-        },
-    )
+    files.write_json(out / FOLDS, folds)
     started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     files.write_json(out / ENVIRONMENT, {**describe_environment(device), "started": started})
     # Last, as its presence says that the header is whole.
@@ -356,7 +304,9 @@ def _write_header(
     )
 
 
-def _check_same_run(out: Path, recipe: Recipe, data: Dataset, options: Options) -> None:
+def _check_same_run(
+    out: Path, recipe: Recipe, data: Dataset, options: Options, folds: dict[str, Any]
+) -> None:
     recorded = files.read_object(out / DATA, RunError, "recipe_digest", "digest", "all_data")
     if recorded["all_data"] != options.all_data:
         raise RunError(
@@ -373,6 +323,11 @@ def _check_same_run(out: Path, recipe: Recipe, data: Dataset, options: Options) 
             f"{out} holds a run on other data (see {UTTERANCES} there); "
             "resume it with the same files and labels, or give another --out"
         )
+    if files.read_object(out / FOLDS, RunError, "folds") != folds:
+        raise RunError(
+            f"{out} holds a run on other folds (see {FOLDS} there); "
+            "resume it with the same fold file, or give another --out"
+        )
 
 
 def _summarise(
@@ -380,6 +335,7 @@ def _summarise(
     data: Dataset,
     header: dict[str, Any],
     folds: Sequence[Fold],
+    told: Sequence[str],
     trials: Sequence[Trial],
     results: Sequence[dict[str, Any]],
     options: Options,
@@ -407,7 +363,7 @@ def _summarise(
         "seeds": list(recipe.evaluation.seeds),
         "definitions": {"ua": UA_DEFINITION, "wa": WA_DEFINITION},
         "genotypes": _genotype_origin(recipe, options),
-        "warnings": _warnings(recipe, data, header, folds, options),
+        "warnings": [*told, *_warnings(recipe, header, options)],
         **scores,
         "parameters": round(fmean(r["parameters"] for r in results)),
         "multiply_adds": round(fmean(r["multiply_adds"] for r in results)),
@@ -421,21 +377,10 @@ def _genotype_origin(recipe: Recipe, options: Options) -> str:
     return "random" if recipe.search.strategy == "random" else "searched"
 
 
-def _warnings(
-    recipe: Recipe,
-    data: Dataset,
-    header: dict[str, Any],
-    folds: Sequence[Fold],
-    options: Options,
-) -> list[str]:
+def _warnings(recipe: Recipe, header: dict[str, Any], options: Options) -> list[str]:
     warnings = []
     if header["bad"]:
         warnings.append(f"{len(header['bad'])} utterances with unusable audio were left out")
-    tested = sum(len(fold.test) for fold in folds)
-    if tested < len(data.utterances):
-        warnings.append(
-            f"not all folds ran: {tested} of {len(data.utterances)} utterances are tested"
-        )
     origin = _genotype_origin(recipe, options)
     if origin == "given":
         warnings.append(
@@ -449,7 +394,7 @@ def _warnings(
 
 def _baselines(recipe: Recipe, data: Dataset, folds: Sequence[Fold]) -> dict[str, Any]:
     """Scores of simple answers on the same folds, fitted to the whole training folds."""
-    means = mean_mfcc(data.features, recipe.features)
+    means = data.per_utterance(mean_features(data.features, recipe.features))
     majority, linear = [], []
     for fold in folds:
         development, test = list(fold.development), list(fold.test)

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from emodarts import files
-from emodarts.batches import Normalisation, Part, class_indices, join_pieces, predict_logits
+from emodarts.batches import join_pieces, predict_logits
 from emodarts.checkpoint import load_tensors
-from emodarts.corpora.utterance import Utterance
 from emodarts.errors import RunError
+from emodarts.experiments.dataset import Dataset
 from emodarts.models.bundle import Bundle, save_bundle
 from emodarts.models.count import count_multiply_adds, count_parameters
 from emodarts.models.network import SearchedNetwork
@@ -33,75 +32,6 @@ RESULT = "result.json"
 PREDICTIONS = "predictions.csv"
 OPTIMISTIC = "optimistic.json"
 MODEL = "model"
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Utterances of a corpus with their features.
-
-    Attributes
-    ----------
-    corpus : name of the reader.
-    notice : warning to show beside scores, or ``""``.
-    classes : in the order of the logits.
-    utterances : N of them.
-    features : float32 (M, C, F, T), not normalised, one row for each piece of an utterance.
-    digest : SHA-256 over names, contents, labels and all else in the utterance table.
-    owners : (M,) utterance of each row, ascending; None where each is one piece.
-    variants : (V, M, C, F, T) augmented versions of every row, or None.
-    """
-
-    corpus: str
-    notice: str
-    classes: tuple[str, ...]
-    utterances: tuple[Utterance, ...]
-    features: Tensor
-    digest: str
-    owners: Tensor | None = None
-    variants: Tensor | None = None
-
-    def labels(self, indices: Indices) -> list[str]:
-        """Labels of some utterances."""
-        return [self.utterances[i].known_label() for i in indices]
-
-    def rows(self, indices: Indices) -> tuple[Tensor, Tensor | None]:
-        """Rows of some utterances, and the position in ``indices`` that each belongs to."""
-        chosen = torch.tensor(indices, dtype=torch.long)
-        if self.owners is None:
-            return chosen, None
-        edges = torch.searchsorted(self.owners, torch.arange(len(self.utterances) + 1))
-        lengths = edges.diff()[chosen]
-        position = torch.repeat_interleave(torch.arange(len(chosen)), lengths)
-        before = lengths.cumsum(0) - lengths
-        return edges[chosen][position] + torch.arange(len(position)) - before[position], position
-
-    def normalisation(self, indices: Indices) -> Normalisation:
-        """Statistics of the pieces of some utterances."""
-        return Normalisation.fit(self.features[self.rows(indices)[0]])
-
-    def part(
-        self,
-        indices: Indices,
-        normalisation: Normalisation,
-        device: torch.device,
-        *,
-        varied: bool = False,
-    ) -> Part:
-        """Normalised features and targets of some utterances, on the device.
-
-        ``varied`` takes their augmented versions along, for what trains the discrete network.
-        """
-        rows, position = self.rows(indices)
-        targets = class_indices(self.labels(indices), self.classes)
-        variants = None
-        if varied and self.variants is not None:
-            variants = normalisation.apply(self.variants[:, rows]).to(device)
-        return Part(
-            normalisation.apply(self.features[rows]).to(device),
-            (targets if position is None else targets[position]).to(device),
-            None if position is None else position.to(device),
-            variants,
-        )
 
 
 @dataclass(frozen=True)
@@ -184,7 +114,9 @@ def train_trial(
         task=f"train {trial.title}",
     )
     network.eval()
-    bundle = Bundle(network, recipe.features, normalisation, data.classes)
+    bundle = Bundle(
+        network, recipe.features, normalisation, data.classes, fingerprint=data.fingerprint
+    )
     result = _result(trial, data, bundle, trained)
     if parts.test:
         predictions = predict_part(trial, data, bundle, parts.test)

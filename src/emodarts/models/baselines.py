@@ -10,7 +10,7 @@ import scipy.fft
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emodarts.recipe import FeatureSpec
+from emodarts.audio.specs import FeatureSpec
 
 _MEAN_COEFFICIENTS = 40
 
@@ -21,15 +21,16 @@ def majority_answer(train_labels: Sequence[str], n: int) -> list[str]:
     return [max(sorted(counts), key=lambda label: counts[label])] * n
 
 
-def mean_mfcc(features: Tensor, spec: FeatureSpec) -> NDArray[np.float64]:
-    """First 40 cepstral coefficients, averaged over frames: ``(N, 1, F, T)`` -> ``(N, 40)``.
+def mean_features(features: Tensor, spec: FeatureSpec) -> NDArray[np.float64]:
+    """Means over frames of the first channel: ``(N, C, F, T)`` -> ``(N, D)``.
 
-    Log-mel maps go through the DCT that MFCCs have behind them already.
+    Of MFCCs the first 40 count. Log-mel maps go through the DCT that MFCCs have behind them
+    already, and give as many. Of all other kinds every feature counts.
     """
     mean: NDArray[np.float64] = features[:, 0].double().mean(dim=2).cpu().numpy()
     if spec.kind == "log_mel":
         mean = scipy.fft.dct(mean, norm="ortho", axis=1)
-    return mean[:, :_MEAN_COEFFICIENTS]
+    return mean[:, :_MEAN_COEFFICIENTS] if spec.kind in ("mfcc", "log_mel") else mean
 
 
 def logistic_regression(

@@ -40,6 +40,7 @@ class _Description(BaseModel):
     features: FeatureSpec
     mean: list[list[float]]
     sd: list[list[float]]
+    fingerprint: str
     origin: dict[str, Any]
     weights_sha256: str
     sha256: str
@@ -56,6 +57,8 @@ class Bundle:
     normalisation : of the features, from the training utterances.
     classes : labels in the order of the logits.
     origin : corpus, recipe, fold, seed, size and notice, for people to read.
+    fingerprint : of the extractor of the features, e.g. of a checkpoint; see
+        :attr:`FeatureExtractor.fingerprint`.
     """
 
     network: SearchedNetwork
@@ -63,6 +66,7 @@ class Bundle:
     normalisation: Normalisation
     classes: tuple[str, ...]
     origin: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
 
     @property
     def genotype(self) -> Genotype:
@@ -94,6 +98,7 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
         "features": bundle.features.model_dump(mode="json"),
         "mean": bundle.normalisation.mean.tolist(),
         "sd": bundle.normalisation.sd.tolist(),
+        "fingerprint": bundle.fingerprint,
         "origin": bundle.origin,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
@@ -132,6 +137,7 @@ def load_bundle(folder: Path) -> Bundle:
         features=description.features,
         normalisation=Normalisation(torch.tensor(description.mean), torch.tensor(description.sd)),
         classes=tuple(description.classes),
+        fingerprint=description.fingerprint,
         origin=description.origin,
     )
 

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from emodarts.audio.features import FeatureExtractor, fit_length
 from emodarts.audio.io import AUDIO_SUFFIXES, load_audio
-from emodarts.errors import AudioError, EmodartsError
+from emodarts.audio.pieces import piece_starts
+from emodarts.errors import AudioError, BundleError, EmodartsError
 from emodarts.models.bundle import Bundle, load_bundle
 
-#: Pieces of a long stretch begin this share of the model's duration after one another.
-_PIECE_HOP = 0.5
 _BATCH = 32
 #: Share of a hop below which a window would only repeat the last one.
 _SLACK = 1e-6
@@ -65,6 +64,12 @@ class Model:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._extractor = FeatureExtractor(bundle.features)
+        if self._extractor.fingerprint != bundle.fingerprint:
+            raise BundleError(
+                f"the model was trained on {bundle.features.kind} features of "
+                f"{bundle.fingerprint or 'nothing else'}; what makes them here is "
+                f"{self._extractor.fingerprint or 'nothing else'}"
+            )
 
     @classmethod
     def load(cls, folder: str | Path) -> Model:
@@ -119,10 +124,10 @@ class Model:
 
     def probabilities(self, waveform: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probabilities ``(n_classes,)`` of samples ``(n,)`` at the model's sample rate."""
-        n_samples = self.bundle.features.n_samples
+        spec = self.bundle.features
         pieces = [
-            fit_length(waveform[start:], n_samples)
-            for start in piece_starts(len(waveform), n_samples)
+            fit_length(waveform[start:], spec.n_samples, spec.length)
+            for start in piece_starts(len(waveform), spec.n_samples)
         ]
         outputs = []
         with torch.inference_mode():
@@ -157,15 +162,6 @@ def windows(
     for index in range(math.ceil(last / step - _SLACK)):
         yield index * step, index * step + window
     yield last, duration
-
-
-def piece_starts(n_samples: int, piece: int) -> list[int]:
-    """First samples of pieces that cover ``n_samples``, half overlapping, the last at the end."""
-    if n_samples <= piece:
-        return [0]
-    step = max(1, int(piece * _PIECE_HOP))
-    last = n_samples - piece
-    return [*range(0, last, step), last]
 
 
 def find_audio(path: Path) -> list[Path]:

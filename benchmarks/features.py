@@ -1,0 +1,245 @@
+"""Speed and memory of feature extraction: against librosa, over a warm store, over a large corpus.
+
+    python benchmarks/features.py --root DIR [--json FILE]
+
+`DIR` holds sound files, e.g. those of EmoDB. Both sides start from the same decoded samples and
+use the same cores: librosa in as many threads or processes as there are cores, whichever is
+faster. Measurements take turns, so that what else the machine does meets all of them; a ratio is
+between neighbours in time. Memory is that of a fresh process that fills a store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import librosa
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from emodarts import files
+from emodarts.audio.features import FeatureExtractor, fit_length
+from emodarts.audio.io import AUDIO_SUFFIXES, load_audio
+from emodarts.audio.store import extract, fill
+from emodarts.corpora.utterance import Utterance
+from emodarts.recipe import FeatureSpec, load_recipe
+from emodarts.runtime import describe_environment, resolve_device
+
+SPECS = {"paper": FeatureSpec(), "quick": load_recipe("quick").features}
+CORES = os.cpu_count() or 1
+STUB_FILES = 20
+
+Waveforms = list[NDArray[np.float32]]
+
+
+def by_librosa(waveform: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
+    """The features of ``spec`` as librosa computes them."""
+    mfcc = librosa.feature.mfcc(
+        y=waveform,
+        sr=spec.sample_rate,
+        n_mfcc=spec.n_features,
+        n_fft=spec.n_fft,
+        hop_length=spec.hop_length,
+        n_mels=spec.n_mels,
+        fmax=spec.fmax,
+        pad_mode="constant",
+    )
+    n_frames = mfcc.shape[1] // spec.pool
+    groups = mfcc[:, : n_frames * spec.pool].reshape(len(mfcc), n_frames, spec.pool)
+    result: NDArray[np.float32] = groups.max(axis=2)
+    return result
+
+
+def decode(paths: Sequence[Path], spec: FeatureSpec) -> Waveforms:
+    """Samples of all files at the length of the input."""
+    return [fit_length(load_audio(path, spec.sample_rate), spec.n_samples) for path in paths]
+
+
+_of_process: tuple[Waveforms, FeatureSpec] | None = None
+
+
+def begin_process(paths: Sequence[Path], spec: FeatureSpec) -> None:
+    """Decode before the clock runs, so that no samples travel between processes."""
+    global _of_process
+    threadpool_limits(1)
+    _of_process = decode(paths, spec), spec
+
+
+def in_process(index: int) -> NDArray[np.float32]:
+    """Features of one waveform of this process."""
+    if _of_process is None:
+        raise RuntimeError("begin_process comes first")
+    waveforms, spec = _of_process
+    return by_librosa(waveforms[index], spec)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of a call."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def measure_decoded(paths: Sequence[Path], spec: FeatureSpec, repeats: int) -> dict[str, Any]:
+    """Files per second from decoded audio, and the ratio to librosa."""
+    waveforms = decode(paths, spec)
+    extractor = FeatureExtractor(spec).eval()
+
+    def ours(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            result: NDArray[np.float32] = extractor(torch.from_numpy(waveform[None])).numpy()
+        return result
+
+    def theirs(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        return by_librosa(waveform, spec)
+
+    difference = float(np.abs(ours(waveforms[0])[0, 0] - theirs(waveforms[0])).max())
+    context = multiprocessing.get_context("spawn")
+    torch.set_num_threads(1)
+    with (
+        threadpool_limits(1),
+        ThreadPoolExecutor(CORES) as threads,
+        context.Pool(CORES, begin_process, (paths, spec)) as processes,
+    ):
+        ways: dict[str, Callable[[], object]] = {
+            "emodarts": lambda: list(threads.map(ours, waveforms)),
+            "librosa threads": lambda: list(threads.map(theirs, waveforms)),
+            "librosa processes": lambda: processes.map(in_process, range(len(paths)), 8),
+        }
+        for way in ways.values():
+            way()
+        rows = [{name: seconds(way) for name, way in ways.items()} for _ in range(repeats)]
+    ratios = [min(r["librosa threads"], r["librosa processes"]) / r["emodarts"] for r in rows]
+    return {
+        "files_per_s": {n: len(paths) / statistics.median(r[n] for r in rows) for n in ways},
+        "ratio_to_librosa": spread(ratios),
+        "largest_difference": difference,
+    }
+
+
+def measure_store(
+    paths: Sequence[Path], spec: FeatureSpec, repeats: int, device: torch.device
+) -> dict[str, Any]:
+    """Files per second from files into a new store, and ms per utterance out of a full one."""
+    rows = [Utterance(str(path), path, None, None) for path in paths]
+    cold, warm, unremembered = [], [], []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            cold.append(len(rows) / seconds(lambda f=folder: fill(rows, spec, f, device=device)))
+
+            def read(store: Path = folder) -> object:
+                return extract(rows, spec, store, device=device)
+
+            warm.append(1e3 * seconds(read) / len(rows))
+            shutil.rmtree(folder / "contents", ignore_errors=True)
+            unremembered.append(1e3 * seconds(read) / len(rows))
+    return {
+        "fill_files_per_s": spread(cold),
+        "warm_ms": spread(warm),
+        "warm_ms_every_file_hashed": spread(unremembered),
+    }
+
+
+def peak_of_fill(paths: Sequence[Path], n: int) -> tuple[float, float]:
+    """Peak memory of this process in MiB and seconds, after a fill of ``n`` stub utterances.
+
+    Every stub is a link of its own to one of a few files, and a stretch of its own.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "sound").mkdir()
+        rows = []
+        for k in range(n):
+            link = folder / "sound" / f"{k:06d}{paths[k % len(paths)].suffix}"
+            link.symlink_to(paths[k % len(paths)].resolve())
+            rows.append(Utterance(link.stem, link, None, None, start=1e-5 * (k // len(paths))))
+        took = seconds(lambda: fill(rows, SPECS["quick"], folder / "store"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10), took
+
+
+def measure_memory(paths: Sequence[Path], sizes: Sequence[int]) -> list[dict[str, float]]:
+    """Peak memory for each number of utterances, each in a process of its own."""
+    found = []
+    for n in sizes:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            peak, took = pool.apply(peak_of_fill, (paths[:STUB_FILES], n))
+        found.append({"utterances": n, "peak_MiB": peak, "seconds": took})
+    return found
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
+def show(value: dict[str, float], digits: int = 2) -> str:
+    """Median, and the range in brackets."""
+    low, high = value["least"], value["most"]
+    return f"{value['median']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def main() -> None:
+    """Print the tables, and write them as JSON if asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--stubs", type=int, default=20000, metavar="N")
+    parser.add_argument("--device", default="cpu", help="of the store's extraction")
+    arguments = parser.parse_args()
+    device = resolve_device(arguments.device)
+    paths = sorted(p for p in arguments.root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    if not paths:
+        parser.error(f"{arguments.root} holds no audio file")
+
+    result: dict[str, Any] = {"files": len(paths), "repeats": arguments.repeats}
+    # First of all: a process inherits the peak of the one that started it.
+    result["memory"] = measure_memory(paths, sorted({min(1000, arguments.stubs), arguments.stubs}))
+    for row in result["memory"]:
+        print(
+            f"fill of {row['utterances']:6} stubs: peak {row['peak_MiB']:.0f} MiB, "
+            f"{row['seconds']:.0f} s"
+        )
+    for name, spec in SPECS.items():
+        found = measure_decoded(paths, spec, arguments.repeats)
+        found |= measure_store(paths, spec, arguments.repeats, device)
+        result[name] = found
+        print(f"{name}: {len(paths)} files, {CORES} cores, median of {arguments.repeats} (range)")
+        for way, rate in found["files_per_s"].items():
+            print(f"  {way + ', from decoded audio':36} {rate:8.0f} files/s")
+        print(f"  {'ratio to the faster librosa':36} {show(found['ratio_to_librosa'])}")
+        print(f"  {'fill, from files to disk':36} {show(found['fill_files_per_s'], 0)} files/s")
+        print(f"  {'warm store':36} {show(found['warm_ms'])} ms/utterance")
+        print(
+            f"  {'warm store, every file hashed':36} "
+            f"{show(found['warm_ms_every_file_hashed'])} ms/utterance"
+        )
+    if arguments.json is not None:
+        result["environment"] = describe_environment(device)
+        result["environment"]["packages"]["librosa"] = metadata.version("librosa")
+        result["date"] = datetime.now(timezone.utc).date().isoformat()
+        files.write_text(arguments.json, json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

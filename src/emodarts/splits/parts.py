@@ -1,0 +1,106 @@
+"""Parts of a training fold: to search, to train and to choose the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from emodarts.corpora.utterance import Utterance
+from emodarts.errors import SplitError
+from emodarts.splits.checks import check_classes, check_disjoint
+from emodarts.splits.fold import PARTS, Fold, Indices, Parts, Protocol, as_indices
+from emodarts.splits.stratified import divide, divide_units
+from emodarts.splits.talkers import TIES, units, what_tells_talkers
+
+#: One in so many speakers (or sessions) of the training fold chooses the epoch in ``full``.
+_INNER_VALIDATION_PARTS = 5
+_SEARCH_SHARE = 0.7
+
+
+def make_parts(utterances: Sequence[Utterance], fold: Fold, protocol: Protocol, seed: int) -> Parts:
+    """Divide a training fold for search, training and the choice of the epoch.
+
+    ``paper``: 70 % to search and 30 % to train, stratified by class; the epoch is chosen on the
+    search part. ``full``: search and train on the training part of the fold and choose the epoch
+    on its validation part. Where the split gives none, search on the whole training fold and
+    train on all of it but some speakers (sessions, where partners share them), who choose the
+    epoch; utterances of unknown speakers stay in training. Where the test is not of unseen
+    speakers, neither are those who choose the epoch: they are random utterances, stratified.
+
+    In both, half of the search part, stratified, trains the supernet's weights and the other half
+    the alphas. A fold that a run recorded has its recorded parts and no others.
+
+    Raises
+    ------
+    SplitError
+        If there are too few utterances of a class or too few speakers, or if a recorded fold has
+        no such protocol or seed.
+    """
+    if fold.recorded:
+        parts = _recorded(fold, protocol, seed)
+    else:
+        parts = _divided(utterances, fold, protocol, seed)
+    classes = {u.known_label() for u in utterances}
+    ties = ("name", *TIES) if fold.speakers_apart else ("name",)
+    for name in PARTS[:-1]:
+        part = getattr(parts, name)
+        check_disjoint(utterances, part, fold.test, f"{fold.where}, {name}", ties)
+        if name != "validation":
+            check_classes(utterances, part, classes, f"{name} of {fold.where}")
+    return parts
+
+
+def _recorded(fold: Fold, protocol: Protocol, seed: int) -> Parts:
+    if (protocol, seed) not in fold.recorded:
+        there = ", ".join(f"{name} with seed {number}" for name, number in fold.recorded)
+        raise SplitError(
+            f"{fold.where} has no parts for protocol {protocol} with seed {seed}; it has {there}"
+        )
+    # Utterances of unknown speakers may have been left out of the test since.
+    return replace(fold.recorded[protocol, seed], test=fold.test)
+
+
+def _divided(utterances: Sequence[Utterance], fold: Fold, protocol: Protocol, seed: int) -> Parts:
+    if protocol == "paper":
+        search, train = divide(utterances, fold.development, _SEARCH_SHARE, seed)
+        validation = search
+    elif fold.validation:
+        search = train = fold.train
+        validation = fold.validation
+    else:
+        search = fold.development
+        if fold.speakers_apart:
+            train, validation = _inner_speakers(utterances, fold, seed)
+        else:
+            train, validation = divide(utterances, search, 1 - 1 / _INNER_VALIDATION_PARTS, seed)
+    weights, alphas = divide(utterances, search, 0.5, seed)
+    return Parts(weights, alphas, train, validation, fold.test)
+
+
+def _inner_speakers(
+    utterances: Sequence[Utterance], fold: Fold, seed: int
+) -> tuple[Indices, Indices]:
+    """Training utterances and those of some speakers, who choose the epoch."""
+    talker = what_tells_talkers(utterances) or "speaker"
+    development = fold.development
+    known = [i for i in development if getattr(utterances[i], talker) is not None]
+    chosen = [utterances[i] for i in known]
+    unit_of, name = units(chosen)
+    n_units = len(set(unit_of))
+    if n_units < 2:
+        raise SplitError(
+            f"{fold.where}: protocol 'full' sets {name} of the training fold aside to choose the "
+            f"epoch, but the fold has {n_units}; use more speakers or protocol 'paper'"
+        )
+    labels = [u.known_label() for u in chosen]
+    classes = {utterances[i].known_label() for i in development}
+    n_parts = min(_INNER_VALIDATION_PARTS, n_units)
+    for positions in divide_units(n_parts, labels, unit_of, seed):
+        validation = {known[k] for k in positions}
+        train = set(development) - validation
+        if all({utterances[i].label for i in part} == classes for part in (train, validation)):
+            return as_indices(train), as_indices(validation)
+    raise SplitError(
+        f"{fold.where}: no choice of inner validation {name} leaves every class "
+        f"({', '.join(sorted(classes))}) on both sides; each class needs more {name}"
+    )

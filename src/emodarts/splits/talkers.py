@@ -1,0 +1,53 @@
+"""Whose voice it is: what tells talkers apart, and what must stay together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from emodarts.corpora.utterance import Utterance
+
+#: What talkers of one recording share, so that it must stay on one side of the test.
+TIES = ("speaker", "session", "dialogue")
+
+SESSIONS_STAND_IN = (
+    "the corpus names no speakers: its sessions stand for them, and whether two sessions share a "
+    "speaker could not be checked"
+)
+
+
+def what_tells_talkers(utterances: Sequence[Utterance]) -> Literal["speaker", "session"] | None:
+    """What tells talkers apart: speakers, or sessions where the corpus names no speaker at all."""
+    if any(u.speaker is not None for u in utterances):
+        return "speaker"
+    return "session" if any(u.session is not None for u in utterances) else None
+
+
+def units(utterances: Sequence[Utterance]) -> tuple[list[int], str]:
+    """What each utterance must stay together with, as a number, and what the units are, in words.
+
+    Two utterances are of one unit if they share a speaker, session or dialogue, directly or
+    through others: the connected components. Each has a speaker or session.
+    """
+    parents: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(key: tuple[str, str]) -> tuple[str, str]:
+        while parents.setdefault(key, key) != key:
+            parents[key] = parents[parents[key]]
+            key = parents[key]
+        return key
+
+    keys = [[(tie, v) for tie in TIES if (v := getattr(u, tie)) is not None] for u in utterances]
+    for first, *others in keys:
+        for other in others:
+            parents[root(other)] = root(first)
+    roots = [root(first) for first, *_ in keys]
+    numbers = {found: number for number, found in enumerate(dict.fromkeys(roots))}
+    return [numbers[found] for found in roots], _in_words(utterances, len(numbers))
+
+
+def _in_words(utterances: Sequence[Utterance], n_units: int) -> str:
+    for attribute in ("speaker", "session"):
+        if len({getattr(u, attribute) for u in utterances} - {None}) == n_units:
+            return f"{attribute}s"
+    return "groups of speakers who share no session or dialogue with others"

@@ -1,0 +1,73 @@
+"""Parts share nothing that the protocol forbids, and depend on the seed alone."""
+
+from __future__ import annotations
+
+import pytest
+from toy_corpora import LABELS, corpus, corpus_of, values
+
+from emodarts.errors import SplitError
+from emodarts.splits import Fold, Protocol, make_folds, make_parts
+
+
+@pytest.mark.parametrize("protocol", ["paper", "full"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("split", ["groups:4", "session", "speaker-dependent"])
+def test_parts_share_nothing_that_the_protocol_forbids(
+    protocol: Protocol, seed: int, split: str
+) -> None:
+    source = corpus(sessions=split == "session")
+    for fold in make_folds(source, split).folds:
+        parts = make_parts(source.utterances, fold, protocol, seed)
+        weights, alphas = set(parts.search_weights), set(parts.search_alphas)
+        train, validation, test = set(parts.train), set(parts.validation), set(parts.test)
+        assert weights.isdisjoint(alphas)
+        assert train.isdisjoint(validation)
+        assert test.isdisjoint(weights | alphas | train | validation)
+        assert train | validation == set(fold.development)
+        if protocol == "paper":
+            assert validation == weights | alphas  # search and training are disjoint
+            assert abs(len(validation) / len(fold.development) - 0.7) < 0.02
+        else:
+            assert weights | alphas == set(fold.development)
+            if split != "speaker-dependent":
+                for tie in ("speaker", "session", "dialogue"):
+                    trained = values(source, parts.train, tie) - {None}
+                    assert trained.isdisjoint(values(source, parts.validation, tie))
+            else:  # validated as it is tested: on talkers that were heard
+                assert abs(len(validation) / len(fold.development) - 0.2) < 0.02
+                assert values(source, parts.train, "speaker") == set(source.count("speaker"))
+        for part in (weights, alphas, train, validation):
+            assert values(source, list(part), "label") == set(LABELS)
+        for label in LABELS:
+            halves = [
+                sum(source.utterances[i].label == label for i in part) for part in (weights, alphas)
+            ]
+            assert abs(halves[0] - halves[1]) <= 1
+
+
+def test_parts_depend_on_the_seed_and_on_nothing_else() -> None:
+    source = corpus()
+    fold = make_folds(source, "groups:4").folds[0]
+    drawn_anew: dict[Protocol, tuple[str, str]] = {
+        "full": ("search_weights", "validation"),
+        "paper": ("search_weights", "train"),
+    }
+    for protocol, names in drawn_anew.items():
+        drawn = [make_parts(source.utterances, fold, protocol, seed) for seed in range(6)]
+        assert drawn[3] == make_parts(source.utterances, fold, protocol, 3)
+        for name in names:
+            assert len({getattr(parts, name) for parts in drawn}) > 1
+
+
+def test_impossible_parts_are_refused() -> None:
+    two = corpus(2)
+    with pytest.raises(SplitError, match="to choose the epoch, but the fold has 1"):
+        make_parts(two.utterances, make_folds(two, "speaker").folds[0], "full", 0)
+    single = corpus_of([u for u in corpus(4) if u.label != "anger" or u.speaker in ("00", "01")])
+    with pytest.raises(SplitError, match="no choice of inner validation speakers leaves every"):
+        make_parts(single.utterances, make_folds(single, "speaker").folds[0], "full", 0)
+    nine = corpus(3, each=1).utterances[:9]
+    with pytest.raises(SplitError, match="too few"):
+        make_parts(nine, Fold(0, tuple(range(9)), ()), "paper", 0)
+    with pytest.raises(SplitError, match="too few utterances"):
+        make_parts(nine[:5], Fold(0, (0, 1, 2, 3, 4), ()), "paper", 0)
