@@ -59,17 +59,11 @@ def test_version() -> None:
     assert re.fullmatch(r"emodarts \d+\.\d+\.\d+\n", emodarts("--version").stdout)
 
 
-def test_corpora_lists_readers_and_counts_a_corpus(tiny_emodb: Path) -> None:
-    assert {"emodb", "synthetic"} <= set(json.loads(emodarts("corpora", "--json").stdout))
+def test_corpora_lists_readers_and_their_options() -> None:
+    readers = json.loads(emodarts("corpora", "--json").stdout)
+    assert {"emodb", "iemocap", "table", "synthetic"} <= set(readers)
+    assert "emotion" in readers["table"]["options"]
     assert "Berlin Database" in emodarts("corpora").stdout
-    place = ("corpora", "--corpus", "emodb", "--root", tiny_emodb)
-    value = json.loads(emodarts(*place, "--json").stdout)
-    assert value["corpus"] == "emodb"
-    assert value["utterances"] == 72
-    assert value["classes"] == dict.fromkeys(("anger", "happiness", "neutral", "sadness"), 18)
-    assert value["speakers"]["03"] == 12
-    assert value["skipped"] == []
-    assert re.search(r"classes +anger +18", emodarts(*place).stdout)
 
 
 def test_run_ends_with_a_table_that_defines_its_scores(finished: Path) -> None:
@@ -285,9 +279,9 @@ def test_other_bad_input_is_refused(
     empty = tmp_path / "empty"
     empty.mkdir()
     twice = tmp_path / "twice"
-    for folder in (twice, twice / "copy"):
+    for folder, content in ((twice, b"one"), (twice / "copy", b"another")):
         folder.mkdir()
-        (folder / "03a01Wa.wav").write_bytes((tiny_emodb / "03a01Wa.wav").read_bytes())
+        (folder / "03a01Wa.wav").write_bytes(content)
     future = tmp_path / "future.json"
     cell = [[["max_pool_3x3", 0], ["skip_connect", 5]]]
     value: dict[str, Any] = {"format": "emodarts.genotype/1", "normal": cell, "reduction": cell}
@@ -296,7 +290,7 @@ def test_other_bad_input_is_refused(
     for arguments, message in [
         (("run", recipe, *in_emodb, tmp_path / "nowhere", *out), "nowhere"),
         (("run", recipe, *in_emodb, empty, *out), "03a01Wa.wav"),
-        (("run", recipe, *in_emodb, twice, *out), "'03a01Wa' in"),
+        (("run", recipe, *in_emodb, twice, *out), "one name and different sizes"),
         (("run", recipe, "--corpus", "emobd", *out), "did you mean 'emodb'?"),
         (("run", "quik", "--corpus", "emodb", *out), "give a YAML file or one of"),
         (("run", *tiny, "--split", "groups:7", *out), "groups:2 to groups:6"),
@@ -310,7 +304,7 @@ def test_other_bad_input_is_refused(
         (("predict", model, tiny_emodb, "--hop", "1"), "hop is given without window"),
         (("predict", model, tiny_emodb, "--window", "0"), "more than 0"),
         (("report", empty), str(empty)),
-        (("corpora", "--root", empty), "--root needs --corpus"),
+        (("corpora", "--root", empty), "need --corpus"),
     ]:
         assert message in refused(*arguments), arguments
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,65 @@
+"""The folded network answers as the network does, without what only training needs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from emodarts.models.folding import fold
+from emodarts.models.network import DropPath, SearchedNetwork
+from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, SearchedSeqNN
+from emodarts.space.genotype import CNN_OPERATIONS, NONE, Edge, Genotype
+
+OPERATIONS = [name for name in CNN_OPERATIONS if name != NONE]
+#: Every candidate in both cells, at every stride.
+CELL = tuple((Edge(OPERATIONS[k], 0), Edge(OPERATIONS[k - 1], 1)) for k in range(len(OPERATIONS)))
+SEQUENCE = ((Edge("lstm_att_2", 0), Edge("rnn_1", 1)),)
+
+
+def build(channels: int, *, searched: bool) -> SearchedNetwork:
+    """A network whose batch norms are far from the identity, auxiliary head included."""
+    torch.manual_seed(0)
+    seqnn = SearchedSeqNN(cells=1, nodes=1, width=6) if searched else FixedSeqNN(mode="fixed")
+    genotype = Genotype(CELL, CELL, SEQUENCE if searched else None)
+    spec = NetworkSpec(cnn=CNNSpec(cells=4, nodes=len(CELL), channels=channels), seqnn=seqnn)
+    network = SearchedNetwork(genotype, spec, 11, 4, auxiliary=True)
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.normal_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 0.3, 3)
+            nn.init.normal_(norm.weight, 1, 0.5)
+            nn.init.normal_(norm.bias)
+    network.set_drop_path(0.5)
+    return network.train()
+
+
+@pytest.mark.parametrize(("channels", "searched"), [(3, True), (1, False), (16, False)])
+@pytest.mark.parametrize(("n", "n_frames"), [(1, 13), (5, 16)])
+def test_logits_are_those_of_eval_mode(
+    channels: int, searched: bool, n: int, n_frames: int
+) -> None:
+    network = build(channels, searched=searched)
+    folded = fold(network)
+    assert network.training
+    assert not folded.training
+    network.eval()
+    features = torch.randn(n, 1, 11, n_frames)
+    with torch.inference_mode():
+        expected = network(features)
+        torch.testing.assert_close(folded(features), expected, rtol=1e-5, atol=1e-5)
+        assert torch.equal(network(features), expected)  # the original is as it was
+        double = fold(network.double())(features.double())
+        torch.testing.assert_close(double, network(features.double()), rtol=1e-12, atol=1e-12)
+    assert expected.abs().max() > 0.01
+
+
+def test_nothing_is_left_that_only_training_needs() -> None:
+    folded = fold(build(3, searched=True))
+    modules = list(folded.modules())
+    assert folded.auxiliary is None
+    assert not any(isinstance(m, DropPath) for m in modules)
+    assert not any(p.requires_grad for p in folded.parameters())
+    # Pools have no convolution to take theirs; each cell has four: two pools, read twice each.
+    norms = sum(isinstance(m, nn.BatchNorm2d) for m in modules)
+    assert norms == 4 * len(folded.cnn_cells)
