@@ -304,7 +304,7 @@ def test_other_bad_input_is_refused(
         (("predict", model, tiny_emodb, "--hop", "1"), "hop is given without window"),
         (("predict", model, tiny_emodb, "--window", "0"), "more than 0"),
         (("report", empty), str(empty)),
-        (("corpora", "--root", empty), "need --corpus"),
+        (("corpora", "--root", empty), "needs --corpus"),
     ]:
         assert message in refused(*arguments), arguments
     assert not (tmp_path / "out").exists()

@@ -88,7 +88,7 @@ def test_check_names_every_bad_file(tiny_emodb: Path, tmp_path: Path) -> None:
     assert "2 of 3 utterances have unusable audio" in done.stderr
     assert "03a01Wa.wav: is empty" in done.stderr
     assert "08a01Fa.wav: cannot be decoded" in done.stderr
-    assert "2 files have no header" in done.stdout
+    assert "files without a header that can be read: 2;" in done.stdout
 
 
 def test_a_table_of_ones_own_from_listing_to_unlabelled_speech(
@@ -106,6 +106,7 @@ def test_a_table_of_ones_own_from_listing_to_unlabelled_speech(
     assert {name[4:6] for name in fold["validation"]} == {"11"}
     assert {name[4:6] for name in fold["train"]} == {"03", "08", "09"}
     assert result_of(out)["classes"] == ["anger", "happiness", "neutral", "sadness"]
+    assert not any("left out" in told for told in result_of(out)["warnings"][1:])
     model = out / "fold-0" / "seed-0" / "model"
     heard = emodarts("predict", model, *corpus, "--part", "Test3", "--format", "json").stdout
     files = [Path(json.loads(line)["file"]).name for line in heard.splitlines()]
@@ -113,6 +114,25 @@ def test_a_table_of_ones_own_from_listing_to_unlabelled_speech(
     assert all(name.startswith("13") for name in files)
     error = refused("predict", model, *corpus, "--part", "Test4")
     assert "no part 'Test4'; its parts: Dev, Test1, Test3, Train" in error
+
+
+def test_missing_files_are_told_beside_the_scores(
+    tiny_recipe_file: Path, tiny_emodb: Path, cache: Path, tmp_path: Path
+) -> None:
+    gone = (tmp_path / "03a01Wz.wav", tmp_path / "08a01Fz.wav")
+    rows = [
+        {"file": str(path), "speaker": path.name[:2], "emotion": EMOTIONS[path.name[5]]}
+        for path in (*sorted(tiny_emodb.iterdir()), *gone)
+    ]
+    table = write_table(tmp_path / "speech.csv", rows)
+    out = tmp_path / "run"
+    shown = emodarts(
+        *("run", tiny_recipe_file, "--corpus", "table", "--root", table, "--cache", cache),
+        *("--out", out, "--folds", "0", *QUICK),
+    ).stdout
+    (told,) = (w for w in result_of(out)["warnings"] if "reader" in w)
+    assert told.endswith("left out 2: 2 no such file")
+    assert told in shown
 
 
 def test_a_fold_file_is_all_that_is_needed_to_repeat_a_split(

@@ -60,7 +60,7 @@ LabelsOption = Annotated[
         "--labels",
         metavar="CLASSES",
         help="Classes in their order: a,b or NAME=a,b to merge labels (repeat it), or own, four, "
-        "four-merged, five. [default: the recipe's]",
+        "four-merged, five. [default: the recipe's, or own]",
     ),
 ]
 StylesOption = Annotated[
@@ -257,8 +257,8 @@ def corpora(
     code 2.
     """
     if corpus is None:
-        if root is not None or reader or check:
-            raise EmodartsError("--root, --corpus-option and --check need --corpus")
+        if root is not None or reader or labels or styles or check:
+            raise EmodartsError("every option but --json needs --corpus")
         _print_readers(as_json)
         return
     from emodarts.audio.survey import find_bad_audio, read_headers
@@ -447,7 +447,7 @@ def predict(
 
 def _stretches(corpus: Corpus, part: str | None) -> list[tuple[Path, float, float | None]]:
     """Where the utterances of a corpus, or of one part of it, are heard."""
-    chosen = [u for u in corpus if part is None or u.split == part]
+    chosen = [u for u in corpus if part is None or (u.split or "").casefold() == part.casefold()]
     if not chosen:
         parts = ", ".join(corpus.count("split")) or "none"
         raise CorpusError(f"corpus {corpus.name!r} has no part {part!r}; its parts: {parts}")

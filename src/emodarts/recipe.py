@@ -601,6 +601,13 @@ def _explain(error: ValidationError, where: str, value: Mapping[str, Any]) -> st
             lines.append(": ".join(filter(None, (key, str(fault["ctx"]["error"])))))
         else:
             lines.append(f"{key}: {fault['input']!r}: {fault['msg']}")
+    features = value.get("features")
+    if any("'features." in line for line in lines) and isinstance(features, dict):
+        kind = features.get("kind", "mfcc")
+        lines.append(
+            f"each kind has keys of its own: give the section anew, e.g. "
+            f"--set 'features={{kind: {kind}, duration: 4.0}}'"
+        )
     return f"{where}: " + "; ".join(dict.fromkeys(lines))
 
 

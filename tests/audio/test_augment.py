@@ -288,7 +288,7 @@ def test_each_copy_has_its_own_key_whatever_their_number() -> None:
 
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "python_stretch.Signalsmith", None)
-    with pytest.raises(RecipeError, match=r"pip install 'emodarts\[augment\]'"):
+    with pytest.raises(RecipeError, match=r"pip install python-stretch"):
         augment(tone(440), RATE, spec_of(pitch=[1.0, 1.0]), 0)
 
 

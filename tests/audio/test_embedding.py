@@ -251,5 +251,5 @@ def test_recipe_whose_checkpoint_lacks_a_file(checkpoint: Path) -> None:
 
 def test_without_the_package(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(RecipeError, match=r"pip install 'emodarts\[ssl\]'"):
+    with pytest.raises(RecipeError, match=r"pip install transformers"):
         FeatureExtractor(EmbeddingSpec(checkpoint=str(checkpoint)))

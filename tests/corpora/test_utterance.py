@@ -81,6 +81,14 @@ def test_select_keeps_every_label_by_default_and_no_utterance_without() -> None:
     assert labels_of(emotional().select()) == {"a": "hap", "b": "exc", "c": "neu", "d": "ang"}
 
 
+def test_a_merged_class_has_the_common_name_that_all_its_labels_share() -> None:
+    mixed = emotional().select(("up=hap,exc", "calm=neu"))
+    assert mixed.emotions == {"calm": "neutral"}
+    with pytest.raises(CorpusError, match="no utterance labelled 'happiness'"):
+        mixed.select(("happiness", "calm"))
+    assert emotional().select(("joy=hap", "calm=neu")).emotions["joy"] == "happiness"
+
+
 def test_select_keeps_styles() -> None:
     said_only = emotional().select(("hap", "neu"), ("said",))
     assert labels_of(said_only) == {"a": "hap", "c": "neu"}

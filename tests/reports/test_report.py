@@ -152,7 +152,7 @@ def test_missing_and_unfinished_runs(make_run: MakeRun, tmp_path: Path) -> None:
         load_result(tmp_path / "nowhere")
     run = make_run()
     (run / "result.json").unlink()
-    with pytest.raises(RunError, match="not finished"):
+    with pytest.raises(RunError, match="has no scores to report"):
         write_report(run)
     assert not (run / "report").exists()
 
@@ -249,7 +249,7 @@ def test_compare_says_why_a_pair_has_no_test(make_run: MakeRun) -> None:
 def test_compare_refuses_an_unfinished_run(make_run: MakeRun) -> None:
     runs = [make_run("x"), make_run("y")]
     (runs[1] / "result.json").unlink()
-    with pytest.raises(RunError, match="not finished"):
+    with pytest.raises(RunError, match="has no scores to report"):
         compare(runs)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from toy_corpora import LABELS, corpus, corpus_of, values
 
@@ -71,3 +73,25 @@ def test_impossible_parts_are_refused() -> None:
         make_parts(nine, Fold(0, tuple(range(9)), ()), "paper", 0)
     with pytest.raises(SplitError, match="too few utterances"):
         make_parts(nine[:5], Fold(0, (0, 1, 2, 3, 4), ()), "paper", 0)
+
+
+def test_every_speaker_may_choose_the_epoch() -> None:
+    source = corpus(n_speakers=11)
+    big = replace(
+        source,
+        utterances=(
+            *source.utterances,
+            *(
+                replace(u, name=f"{u.name}-{k}")
+                for u in source
+                for k in range(3)
+                if u.speaker == "00"
+            ),
+        ),
+    )
+    fold = make_folds(big, "speaker").folds[10]
+    chosen = [
+        values(big, make_parts(big.utterances, fold, "full", seed).validation, "speaker")
+        for seed in range(20)
+    ]
+    assert set().union(*chosen) == {f"{k:02d}" for k in range(10)}

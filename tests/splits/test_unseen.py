@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from toy_corpora import LABELS, changed, corpus, corpus_of, unknown, values
+from toy_corpora import LABELS, changed, corpus, corpus_of, parted, unknown, values
 
 from emodarts.corpora import load_corpus
 from emodarts.corpora.utterance import Corpus
@@ -140,3 +140,10 @@ def test_sessions_stand_for_speakers_where_no_speaker_is_known() -> None:
     for split in ("speaker", "groups:2"):
         with pytest.raises(SplitError, match="use split column, speaker-dependent"):
             make_folds(unknown(corpus()), split)
+
+
+@pytest.mark.parametrize("split", ["speaker", "groups:3", "speaker-dependent:2"])
+def test_pooling_of_official_parts_is_told(split: str) -> None:
+    source = parted(corpus(), "Train", "Development", "Test1")
+    assert "parts of its own (Train, Development, Test1)" in make_folds(source, split).warnings[-1]
+    assert not any("of its own" in told for told in make_folds(corpus(), split).warnings)

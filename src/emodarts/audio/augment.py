@@ -8,7 +8,7 @@ perturbation of a waveform that moves the harmonics by the factor, so it is writ
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import scipy.signal
@@ -37,6 +37,9 @@ _VTLP_WINDOW, _VTLP_ITERATIONS = 0.032, 4
 
 def variants_of(spec: AugmentationSpec) -> tuple[Variant, ...]:
     """The copies that a recipe asks for, as the store makes and keeps them."""
+
+    if spec.copies and spec.pitch is not None:
+        _load_stretch()  # a missing library shall be told before hours of work
 
     def apply(waveform: NDArray[np.float32], sample_rate: int, seed: int) -> NDArray[np.float32]:
         return augment(waveform, sample_rate, spec, seed)
@@ -116,17 +119,23 @@ def shift_pitch(
     RecipeError
         If python-stretch is not installed.
     """
-    try:
-        from python_stretch.Signalsmith import Stretch
-    except ImportError as error:
-        raise RecipeError(
-            "training.augmentation.pitch needs python-stretch: pip install 'emodarts[augment]'"
-        ) from error
-    stretch = Stretch()  # one for each call, as it keeps a state
+    stretch = _load_stretch()()  # one for each call, as it keeps a state
     stretch.preset(1, sample_rate)
     stretch.setTransposeSemitones(semitones)
     result: NDArray[np.float32] = np.asarray(stretch.process(waveform[None]), np.float32)[0]
     return result
+
+
+def _load_stretch() -> Any:
+    """The class that shifts pitch. Raises :class:`RecipeError` if it is not installed."""
+    try:
+        from python_stretch.Signalsmith import Stretch
+    except ImportError as error:
+        raise RecipeError(
+            "training.augmentation.pitch needs a package that is not installed; "
+            "pip install python-stretch (the extra `augment`)"
+        ) from error
+    return Stretch
 
 
 def add_noise(

@@ -28,7 +28,7 @@ class Egemaps(nn.Module):
         except ImportError as error:
             raise RecipeError(
                 "features.kind: opensmile needs a package that is not installed; "
-                "pip install 'emodarts[opensmile]'"
+                "pip install opensmile (the extra `opensmile`)"
             ) from error
         self.spec = spec
         self.fingerprint = f"opensmile {opensmile.__version__}"

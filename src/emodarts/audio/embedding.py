@@ -92,7 +92,7 @@ def _load(folder: Path) -> nn.Module:
     except ImportError as error:
         raise RecipeError(
             "features.kind: embedding needs a package that is not installed; "
-            "pip install 'emodarts[ssl]'"
+            "pip install transformers (the extra `ssl`)"
         ) from error
     try:
         with _quiet():

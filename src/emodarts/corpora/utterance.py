@@ -183,7 +183,7 @@ class Corpus:
             tuple(order),
             self.notice,
             self.skipped + tuple(left),
-            {chosen[own]: common for own, common in self.emotions.items() if own in chosen},
+            self._emotions_of(chosen),
             tuple(
                 PublishedFold(
                     *(
@@ -194,6 +194,17 @@ class Corpus:
                 for fold in self.folds
             ),
         )
+
+    def _emotions_of(self, chosen: Mapping[str, str]) -> dict[str, str]:
+        """Common name of each class all of whose labels have the same one."""
+        names: dict[str, set[str | None]] = {}
+        for own, name in chosen.items():
+            names.setdefault(name, set()).add(self.emotions.get(own))
+        return {
+            name: common
+            for name, found in names.items()
+            if len(found) == 1 and (common := next(iter(found))) is not None
+        }
 
     def _merged(self, labels: Sequence[str]) -> dict[str, str]:
         """From own labels to the classes asked for, in the order of the classes."""
@@ -218,7 +229,8 @@ class Corpus:
             legal = [*self.classes, *(self.emotions.get(c, c) for c in self.classes)]
             raise CorpusError(
                 f"corpus {self.name!r} has no utterance labelled {source!r}"
-                f"{did_you_mean(source, legal)}; its labels are {', '.join(dict.fromkeys(legal))}"
+                f"{did_you_mean(source, legal)}; its labels are {', '.join(dict.fromkeys(legal))}. "
+                "Say which are which, e.g. --labels anger=LABEL for each class, or --labels own"
             )
         return own
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import torch
 
 from emodarts import files
 from emodarts.corpora.utterance import Corpus
-from emodarts.errors import RecipeError, RunError, TrainingError
+from emodarts.errors import RecipeError, RunError, TrainingError, list_some
 from emodarts.experiments.dataset import Dataset, load_dataset
 from emodarts.experiments.trial import (
     GENOTYPE,
@@ -98,6 +99,7 @@ def run(
     if options.resume:
         recipe = _with_recorded_compute(recipe, out)
     device = configure(recipe.compute)
+    unread = corpus.skipped
     corpus = corpus.select(recipe.labels, recipe.styles)
     _folds(recipe, corpus, options)  # refuse bad folds before hours of extraction
     data, header = load_dataset(
@@ -106,6 +108,10 @@ def run(
     bad = tuple((name, reason) for name, reason in header["bad"])
     heard = replace(corpus, utterances=data.utterances, skipped=corpus.skipped + bad)
     folds, told = _folds(recipe, heard, options)
+    if unread:
+        reasons = Counter(reason for _, reason in unread).most_common()
+        listed = list_some([f"{n:,} {reason}" for reason, n in reasons], 3)
+        told = (*told, f"the reader of the corpus left out {len(unread):,}: {listed}")
     trials = _trials(recipe, data, folds, out, device, options)
     _check_genotypes(recipe, data, trials, options)
     _write_header(out, recipe, data, header, trials, device, options)
@@ -360,6 +366,7 @@ def _summarise(
         "notice": data.notice,
         "protocol": recipe.evaluation.protocol,
         "split": recipe.evaluation.split,
+        "labels": None if recipe.labels is None else list(recipe.labels),
         "seeds": list(recipe.evaluation.seeds),
         "definitions": {"ua": UA_DEFINITION, "wa": WA_DEFINITION},
         "genotypes": _genotype_origin(recipe, options),

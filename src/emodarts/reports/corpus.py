@@ -36,7 +36,8 @@ def describe_corpus(corpus: Corpus, headers: Sequence[Header | None]) -> dict[st
     Returns
     -------
     JSON values: ``corpus utterances unlabelled classes speakers genders sessions styles splits``
-    (each of the last six from name to number of utterances), ``duration_s`` in all and
+    (each of the last six from name to number of utterances), ``unknown_speaker``, ``emotions``
+    (common names of the classes), ``duration_s`` in all and
     ``durations`` (s; None without a header), ``sample_rates`` (Hz to number), ``without_header``,
     ``skipped`` and ``notice``.
     """
@@ -136,7 +137,7 @@ def _sound_lines(facts: Mapping[str, Any]) -> list[str]:
         lines.append("sample rates: " + ", ".join(rates))
     if facts["without_header"]:
         lines.append(
-            f"{facts['without_header']:,} files have no header that can be read; "
+            f"files without a header that can be read: {facts['without_header']:,}; "
             "--check tells what is wrong with them"
         )
     return lines

@@ -50,7 +50,10 @@ def load_result(run: Path) -> dict[str, Any]:
         raise RunError(f"no run directory {run}")
     path = run / RESULT
     if not path.exists():
-        raise RunError(f"the run in {run} is not finished: it has no {RESULT}")
+        raise RunError(
+            f"{run} has no scores to report: it has no {RESULT}. Legal: a run whose folds are all "
+            "tested; a search, and a model trained with --all-data, test on nobody"
+        )
     result = files.read_object(path, RunError, "format")
     if result["format"] != FORMAT:
         raise RunError(f"{path}: format is {result['format']!r}; legal: {FORMAT!r}")
@@ -165,10 +168,12 @@ def _origin(recipe: Recipe, result: Mapping[str, Any]) -> str:
 def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe, origin: str) -> list[str]:
     data = files.read_object(run / DATA, RunError, "n_utterances", "n_speakers", "digest")
     environment = files.read_object(run / ENVIRONMENT, RunError)
+    merged = [entry for entry in result.get("labels") or () if "=" in entry]
     facts = {
         "corpus": result["corpus"],
         "utterances": f"{data['n_utterances']:,} of {data['n_speakers']} speakers",
         "classes": ", ".join(result["classes"]),
+        **({"merged": "; ".join(merged)} if merged else {}),
         "test utterances": f"{result['n_test']:,}",
         "folds": f"{len(result['folds'])} ({result['split']})",
         "protocol": result["protocol"],

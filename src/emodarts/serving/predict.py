@@ -19,6 +19,8 @@ from emodarts.errors import AudioError, BundleError, EmodartsError
 from emodarts.models.bundle import Bundle, load_bundle
 
 _BATCH = 32
+#: Seconds; answers closer than this would have the same times in print.
+_SHORTEST_HOP = 0.01
 #: Share of a hop below which a window would only repeat the last one.
 _SLACK = 1e-6
 
@@ -143,6 +145,8 @@ def check_windows(window: float | None, hop: float | None) -> None:
     for name, value in (("window", window), ("hop", hop)):
         if value is not None and not (np.isfinite(value) and value > 0):
             raise EmodartsError(f"{name} is {value} s; legal: more than 0")
+    if hop is not None and hop < _SHORTEST_HOP:
+        raise EmodartsError(f"hop is {hop} s; legal: at least {_SHORTEST_HOP} s")
     if hop is not None and window is None:
         raise EmodartsError("hop is given without window; legal: --window 8 --hop 4")
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from emodarts.corpora.utterance import Corpus, Utterance
-from emodarts.errors import SplitError
+from emodarts.errors import SplitError, list_some
 from emodarts.recipe import EvaluationSpec
 from emodarts.splits.checks import check_classes, check_disjoint
 from emodarts.splits.fold import Fold, Folds, Indices, Parts, Protocol
@@ -104,6 +105,13 @@ def make_folds(corpus: Corpus, split: str, allow_speaker_overlap: bool = False) 
             given = read_fold_file(corpus, Path(split))
         made = settle_overlap(utterances, given, split, allow_speaker_overlap)
     _check_folds(utterances, made.folds, split)
+    parts = list(dict.fromkeys(u.split for u in utterances if u.split is not None))
+    if parts and kind not in ("official", "column", "file"):
+        ignored = (
+            f"the corpus has parts of its own ({list_some(parts)}), which split {split!r} does not "
+            "follow: scores cannot be compared with those on its official test"
+        )
+        made = replace(made, warnings=(*made.warnings, ignored))
     return made
 
 

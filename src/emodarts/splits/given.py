@@ -65,7 +65,10 @@ def official(utterances: Sequence[Utterance], split: str, asked: str) -> Folds:
     test = _plain(asked) if asked else next(iter(tests), None)
     if test is None or test not in parts or test in _TRAIN:
         wanted = f"has no part {asked!r} to test on" if asked else "has no part named Test or Test1"
-        raise SplitError(f"split {split!r} {wanted}; parts that the corpus tells: {present}")
+        raise SplitError(
+            f"split {split!r} {wanted}; parts with labels: {present}. What has no labels can be "
+            "heard (emodarts predict --corpus ... --part NAME), not scored"
+        )
     validation = as_indices(
         i for name in parts.keys() & (_VALIDATION - {test}) for i in parts[name]
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import SplitError
 from emodarts.splits.checks import check_classes, check_disjoint
@@ -95,7 +97,10 @@ def _inner_speakers(
     labels = [u.known_label() for u in chosen]
     classes = {utterances[i].known_label() for i in development}
     n_parts = min(_INNER_VALIDATION_PARTS, n_units)
-    for positions in divide_units(n_parts, labels, unit_of, seed):
+    # In a drawn order: the first part is always of the units that weigh most, whatever the seed.
+    divided = divide_units(n_parts, labels, unit_of, seed)
+    for place in np.random.default_rng(seed).permutation(len(divided)):
+        positions = divided[place]
         validation = {known[k] for k in positions}
         train = set(development) - validation
         if all({utterances[i].label for i in part} == classes for part in (train, validation)):
