@@ -6,6 +6,8 @@ PYTHON ?= python3
 WORKERS ?= 2
 THREADS ?= 1
 ARGS ?=
+# Folder of sound files; without it `make bench` leaves feature extraction out.
+ROOT ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c const
 SOURCES_OF_SETUP := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check clean
+.PHONY: help demo test lint types check bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -34,7 +36,13 @@ types: $(VENV)/.dev  ## Check types
 
 check: lint types test  ## All three
 
-clean:  ## Remove .venv, caches, demo/ and builds; runs/ stays
+bench: $(VENV)/.dev  ## Time everything at small sizes, in minutes; ROOT=DIR of sound adds features
+	set -e; for name in network hessian scaling; do \
+	  $(BIN)/python benchmarks/$$name.py --quick --json bench/$$name.json; done
+	if [ -n "$(ROOT)" ]; then \
+	  $(BIN)/python benchmarks/features.py --quick --root "$(ROOT)" --json bench/features.json; fi
+
+clean:  ## Remove .venv, caches, demo/ and builds; runs/ and bench/ stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo
 	find src tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 

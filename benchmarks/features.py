@@ -10,20 +10,13 @@ between neighbours in time. Memory is that of a fresh process that fills a store
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
-import resource
 import shutil
 import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +26,19 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from emodarts import files
 from emodarts.audio.features import FeatureExtractor, fit_length
 from emodarts.audio.io import AUDIO_SUFFIXES, load_audio
 from emodarts.audio.store import extract, fill
 from emodarts.corpora.utterance import Utterance
 from emodarts.recipe import FeatureSpec, load_recipe
-from emodarts.runtime import describe_environment, resolve_device
+from emodarts.runtime import resolve_device
+from measure import MIB, in_fresh_process, in_turn, parser, seconds, show, size_of, spread, write
 
 SPECS = {"paper": FeatureSpec(), "quick": load_recipe("quick").features}
 CORES = os.cpu_count() or 1
 STUB_FILES = 20
+#: Files at most, repeats, stubs.
+SIZES = {"full": (None, 7, 20000), "quick": (60, 3, 1000), "small": (4, 1, 20)}
 
 Waveforms = list[NDArray[np.float32]]
 
@@ -89,13 +84,6 @@ def in_process(index: int) -> NDArray[np.float32]:
     return by_librosa(waveforms[index], spec)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of a call."""
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
-
-
 def measure_decoded(paths: Sequence[Path], spec: FeatureSpec, repeats: int) -> dict[str, Any]:
     """Files per second from decoded audio, and the ratio to librosa."""
     waveforms = decode(paths, spec)
@@ -122,9 +110,7 @@ def measure_decoded(paths: Sequence[Path], spec: FeatureSpec, repeats: int) -> d
             "librosa threads": lambda: list(threads.map(theirs, waveforms)),
             "librosa processes": lambda: processes.map(in_process, range(len(paths)), 8),
         }
-        for way in ways.values():
-            way()
-        rows = [{name: seconds(way) for name, way in ways.items()} for _ in range(repeats)]
+        rows = in_turn(ways, repeats)
     ratios = [min(r["librosa threads"], r["librosa processes"]) / r["emodarts"] for r in rows]
     return {
         "files_per_s": {n: len(paths) / statistics.median(r[n] for r in rows) for n in ways},
@@ -157,8 +143,8 @@ def measure_store(
     }
 
 
-def peak_of_fill(paths: Sequence[Path], n: int) -> tuple[float, float]:
-    """Peak memory of this process in MiB and seconds, after a fill of ``n`` stub utterances.
+def fill_stubs(paths: Sequence[Path], n: int) -> float:
+    """Seconds of a fill of ``n`` stub utterances.
 
     Every stub is a link of its own to one of a few files, and a stretch of its own.
     """
@@ -170,61 +156,46 @@ def peak_of_fill(paths: Sequence[Path], n: int) -> tuple[float, float]:
             link = folder / "sound" / f"{k:06d}{paths[k % len(paths)].suffix}"
             link.symlink_to(paths[k % len(paths)].resolve())
             rows.append(Utterance(link.stem, link, None, None, start=1e-5 * (k // len(paths))))
-        took = seconds(lambda: fill(rows, SPECS["quick"], folder / "store"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10), took
+        return seconds(lambda: fill(rows, SPECS["quick"], folder / "store"))
 
 
 def measure_memory(paths: Sequence[Path], sizes: Sequence[int]) -> list[dict[str, float]]:
     """Peak memory for each number of utterances, each in a process of its own."""
     found = []
     for n in sizes:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            peak, took = pool.apply(peak_of_fill, (paths[:STUB_FILES], n))
-        found.append({"utterances": n, "peak_MiB": peak, "seconds": took})
+        took, memory = in_fresh_process(fill_stubs, paths[:STUB_FILES], n)
+        found.append({"utterances": n, "peak_MiB": memory["peak"] / MIB, "seconds": took})
     return found
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
-
-
-def show(value: dict[str, float], digits: int = 2) -> str:
-    """Median, and the range in brackets."""
-    low, high = value["least"], value["most"]
-    return f"{value['median']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def main() -> None:
     """Print the tables, and write them as JSON if asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--root", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--stubs", type=int, default=20000, metavar="N")
-    parser.add_argument("--device", default="cpu", help="of the store's extraction")
-    arguments = parser.parse_args()
+    taking = parser(__doc__)
+    taking.add_argument("--root", type=Path, required=True, metavar="DIR")
+    taking.add_argument("--repeats", type=int)
+    taking.add_argument("--stubs", type=int, metavar="N")
+    taking.add_argument("--device", default="cpu", help="of the store's extraction")
+    arguments = taking.parse_args()
+    most, repeats, stubs = SIZES[size_of(arguments)]
+    repeats, stubs = arguments.repeats or repeats, arguments.stubs or stubs
     device = resolve_device(arguments.device)
     paths = sorted(p for p in arguments.root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    paths = paths[:most]
     if not paths:
-        parser.error(f"{arguments.root} holds no audio file")
+        taking.error(f"{arguments.root} holds no audio file")
 
-    result: dict[str, Any] = {"files": len(paths), "repeats": arguments.repeats}
-    # First of all: a process inherits the peak of the one that started it.
-    result["memory"] = measure_memory(paths, sorted({min(1000, arguments.stubs), arguments.stubs}))
+    result: dict[str, Any] = {"files": len(paths), "repeats": repeats}
+    result["memory"] = measure_memory(paths, sorted({min(1000, stubs), stubs}))
     for row in result["memory"]:
         print(
             f"fill of {row['utterances']:6} stubs: peak {row['peak_MiB']:.0f} MiB, "
             f"{row['seconds']:.0f} s"
         )
     for name, spec in SPECS.items():
-        found = measure_decoded(paths, spec, arguments.repeats)
-        found |= measure_store(paths, spec, arguments.repeats, device)
+        found = measure_decoded(paths, spec, repeats)
+        found |= measure_store(paths, spec, repeats, device)
         result[name] = found
-        print(f"{name}: {len(paths)} files, {CORES} cores, median of {arguments.repeats} (range)")
+        print(f"{name}: {len(paths)} files, {CORES} cores, median of {repeats} (range)")
         for way, rate in found["files_per_s"].items():
             print(f"  {way + ', from decoded audio':36} {rate:8.0f} files/s")
         print(f"  {'ratio to the faster librosa':36} {show(found['ratio_to_librosa'])}")
@@ -234,11 +205,7 @@ def main() -> None:
             f"  {'warm store, every file hashed':36} "
             f"{show(found['warm_ms_every_file_hashed'])} ms/utterance"
         )
-    if arguments.json is not None:
-        result["environment"] = describe_environment(device)
-        result["environment"]["packages"]["librosa"] = metadata.version("librosa")
-        result["date"] = datetime.now(timezone.utc).date().isoformat()
-        files.write_text(arguments.json, json.dumps(result, indent=2) + "\n")
+    write("features", arguments, result, device, ["librosa"])
 
 
 if __name__ == "__main__":

@@ -9,24 +9,15 @@ alphas, each measured in a process of its own, in turn.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import multiprocessing
-import resource
 import statistics
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emodarts import files
-from emodarts.recipe import load_recipe
-from emodarts.runtime import describe_environment
+from emodarts.recipe import CNNSpec, NetworkSpec, SearchedSeqNN, load_recipe
 from emodarts.searching.gradients import (
     Batch,
     LookAhead,
@@ -34,20 +25,32 @@ from emodarts.searching.gradients import (
     second_order_gradient,
 )
 from emodarts.searching.supernet import Supernet
+from measure import in_fresh_process, parser, seconds, size_of, write
 
 EPSILONS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
-STEPS = (0, 30)
+#: Training steps before the errors are measured.
+STEPS = {"full": (0, 30), "quick": (0,), "small": (0,)}
+#: Network and map that stand for those of `quick` in tests.
+SMALL = NetworkSpec(
+    cnn=CNNSpec(cells=3, nodes=1, channels=2),
+    seqnn=SearchedSeqNN(space="rnn_att", cells=1, nodes=1, width=4),
+)
+SMALL_MAP = (10, 12)
 N_CLASSES = 4
 STEP = LookAhead(0.025, 0.9, 3e-4, {})
 METHODS = ("first order", "finite difference", "exact")
 
 
-def build() -> tuple[Supernet, int, int]:
+def build(size: str) -> tuple[Supernet, int, int]:
     """The supernet of `quick`, and the size of its features."""
     recipe = load_recipe("quick")
-    n_features, n_frames = recipe.features.n_features, recipe.features.n_frames
+    spec, n_features, n_frames = (
+        (SMALL, *SMALL_MAP)
+        if size == "small"
+        else (recipe.network, recipe.features.n_features, recipe.features.n_frames)
+    )
     torch.manual_seed(0)
-    return Supernet(recipe.network, n_features, N_CLASSES).train(), n_features, n_frames
+    return Supernet(spec, n_features, N_CLASSES).train(), n_features, n_frames
 
 
 class Batches:
@@ -86,11 +89,11 @@ def gradient(
     return torch.cat([g.flatten().double() for g in found.values()])
 
 
-def measure_accuracy() -> list[dict[str, Any]]:
+def measure_accuracy(size: str) -> list[dict[str, Any]]:
     """Relative errors after each number of training steps."""
     rows = []
-    for steps in STEPS:
-        supernet, n_features, n_frames = build()
+    for steps in STEPS[size]:
+        supernet, n_features, n_frames = build(size)
         batches = Batches(n_features, n_frames, 8)
         optimiser = torch.optim.SGD(supernet.parameters(), lr=0.025, momentum=0.9)
         for _ in range(steps):
@@ -119,37 +122,32 @@ def errors(supernet: Supernet, train: Batch, validation: Batch) -> dict[str, flo
     return found
 
 
-def cost(method: str) -> tuple[float, float]:
-    """Seconds (median of three) and peak memory in bytes of a step of alphas."""
-    supernet, n_features, n_frames = build()
+def cost(method: str, size: str) -> float:
+    """Seconds (median of three) of a step of alphas."""
+    supernet, n_features, n_frames = build(size)
     batches = Batches(n_features, n_frames)
     train, validation = batches.draw(), batches.draw()
     gradient("first order", supernet, train, validation, 0.3)
-    seconds = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        gradient(method, supernet, train, validation, 0.3)
-        seconds.append(time.perf_counter() - begun)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return statistics.median(seconds), peak * (1 if sys.platform == "darwin" else 1024)
+    return statistics.median(
+        seconds(lambda: gradient(method, supernet, train, validation, 0.3)) for _ in range(3)
+    )
 
 
-def measure_cost() -> dict[str, dict[str, float]]:
+def measure_cost(size: str) -> dict[str, dict[str, float]]:
     """Time and peak memory of each method over those of first order."""
-    found = {}
-    for method in METHODS:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found[method] = pool.apply(cost, (method,))
-    seconds, peak = found["first order"]
-    return {m: {"time_ratio": s / seconds, "memory_ratio": p / peak} for m, (s, p) in found.items()}
+    found = {method: in_fresh_process(cost, method, size) for method in METHODS}
+    first, memory = found["first order"]
+    return {
+        m: {"time_ratio": s / first, "memory_ratio": p["peak"] / memory["peak"]}
+        for m, (s, p) in found.items()
+    }
 
 
 def main() -> None:
     """Print both tables, and write them as JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments = parser.parse_args()
-    costs, accuracy = measure_cost(), measure_accuracy()
+    arguments = parser(__doc__).parse_args()
+    size = size_of(arguments)
+    costs, accuracy = measure_cost(size), measure_accuracy(size)
     print("step of alphas   time  peak memory (over first order)")
     for method, ratios in costs.items():
         print(f"{method:16} {ratios['time_ratio']:4.1f}  {ratios['memory_ratio']:4.1f}")
@@ -158,10 +156,7 @@ def main() -> None:
         for name, value in row.items():
             if name != "steps":
                 print(f"{name:16} {value:.1e}")
-    if arguments.json is not None:
-        environment = describe_environment(torch.device("cpu"))
-        result = {"cost": costs, "accuracy": accuracy, "environment": environment}
-        files.write_text(arguments.json, json.dumps(result, indent=2) + "\n")
+    write("hessian", arguments, {"cost": costs, "accuracy": accuracy}, torch.device("cpu"))
 
 
 if __name__ == "__main__":

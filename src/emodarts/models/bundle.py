@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from torch import Tensor
 
 from emodarts import files
 from emodarts.batches import Normalisation
-from emodarts.errors import BundleError, GenotypeError
+from emodarts.errors import BundleError, GenotypeError, list_some
+from emodarts.models.folding import fold
 from emodarts.models.network import SearchedNetwork
 from emodarts.recipe import FeatureSpec, NetworkSpec
 from emodarts.space.genotype import Genotype
@@ -73,11 +75,15 @@ class Bundle:
         """Of the network."""
         return self.network.genotype
 
+    @cached_property
+    def _folded(self) -> SearchedNetwork:
+        return fold(self.network)
+
     @torch.inference_mode()
     def probabilities(self, features: Tensor) -> Tensor:
         """Features ``(B, C, F, T)``, not normalised -> probabilities ``(B, n_classes)``."""
         normalised = self.normalisation.apply(features)
-        return torch.softmax(self.network(normalised), dim=1)
+        return torch.softmax(self._folded(normalised), dim=1)
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> None:
@@ -118,6 +124,10 @@ def load_bundle(folder: Path) -> Bundle:
         raise BundleError(
             f"no such model: {folder}; a model is a folder with {DESCRIPTION} and {WEIGHTS}"
         )
+    if not (folder / DESCRIPTION).is_file():
+        below = sorted(p.parent for p in folder.glob(f"**/{DESCRIPTION}"))
+        hint = f"; the models of this run: {list_some(below)}" if below else ""
+        raise BundleError(f"{folder} is no model, it has no {DESCRIPTION}{hint}")
     value = files.read_json(folder / DESCRIPTION, BundleError)
     description = _check_description(folder / DESCRIPTION, value)
     state = _read_weights(folder / WEIGHTS, description.weights_sha256)

@@ -1,0 +1,186 @@
+"""Benchmarks run at their smallest, write what they promise, and two results can be compared."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SPREAD = {"median", "least", "most"}
+
+
+def run(name: str, *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a benchmark on one thread and check its exit code."""
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / f"{name}.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def result_of(name: str, folder: Path, *arguments: str | Path) -> dict[str, Any]:
+    """The JSON of a benchmark at its smallest, its description checked."""
+    path = folder / f"{name}.json"
+    run(name, "--small", "--json", path, *arguments)
+    result: dict[str, Any] = json.loads(path.read_text())
+    assert result["benchmark"] == name
+    assert result["arguments"]["small"] is True
+    assert result["environment"]["packages"]["torch"]
+    assert result["environment"]["hardware"]
+    assert len(result["date"]) == len("2000-01-01")
+    return result
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return result_of("network", tmp_path_factory.mktemp("network"))
+
+
+def test_network(network: dict[str, Any]) -> None:
+    assert 2.5e5 < network["parameters"] < 3.5e5
+    assert network["multiply_adds"] > 0
+    assert network["largest_logit_difference"] < 1e-5
+    step, latency = network["training_step_s"], network["latency_s"]
+    for timed in (step, latency, network["training_30_epochs_of_250_s"]):
+        assert timed.keys() == {"emodarts", "plain"}
+    for value in (*step.values(), *latency.values()):
+        assert 0 < value["least"] <= value["median"] <= value["most"]
+    for name in ("training_speedup", "latency_speedup"):
+        assert network[name].keys() == SPREAD
+    # Of one row of times each ratio is, so that it lies between the extremes.
+    assert (
+        latency["plain"]["least"] / latency["emodarts"]["most"]
+        <= network["latency_speedup"]["median"]
+        <= latency["plain"]["most"] / latency["emodarts"]["least"]
+    )
+    epochs = 30 * 250 / network["batch"] * step["plain"]["median"]
+    assert network["training_30_epochs_of_250_s"]["plain"] == pytest.approx(epochs)
+    assert min(network["training_peak_bytes"].values()) > 50 * 2**20  # a whole process
+
+
+@pytest.mark.slow
+def test_scaling(tmp_path: Path) -> None:
+    result = result_of("scaling", tmp_path)
+    assert [row["setting"]["order"] for row in result["steps"]] == [1, 2, 1, 1]
+    assert [row["setting"]["batch"] for row in result["steps"]] == [2, 2, 4, 8]
+    for row in result["steps"]:
+        assert row["seconds"].keys() == row["bytes"].keys() == SPREAD
+    assert result["laws"].keys() == {"batch"}
+    for fit in result["laws"]["batch"].values():
+        assert fit["low"] <= fit["exponent"] <= fit["high"]
+        assert fit["factor"] > 0
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_hessian(tmp_path: Path) -> None:
+    result = result_of("hessian", tmp_path)
+    assert result["cost"].keys() == {"first order", "finite difference", "exact"}
+    assert result["cost"]["first order"] == {"time_ratio": 1.0, "memory_ratio": 1.0}
+    (row,) = result["accuracy"]
+    assert row["exact float32"] < 1e-3 < row["first order"]
+
+
+@pytest.mark.slow
+def test_features(tmp_path: Path, tiny_emodb: Path) -> None:
+    pytest.importorskip("librosa")
+    result = result_of("features", tmp_path, "--root", tiny_emodb)
+    assert result["files"] == 4
+    assert [row["utterances"] for row in result["memory"]] == [20]
+    assert result["environment"]["packages"]["librosa"]
+    for name in ("paper", "quick"):
+        found = result[name]
+        assert found["largest_difference"] < 1e-2
+        for key in ("ratio_to_librosa", "fill_files_per_s", "warm_ms"):
+            assert found[key].keys() == SPREAD
+
+
+def test_power_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from scaling import power_law
+
+    x = [1.0, 2.0, 4.0, 8.0]
+    fit = power_law(x, [3 * v**1.5 for v in x])
+    assert fit["exponent"] == pytest.approx(1.5)
+    assert fit["factor"] == pytest.approx(3)
+    assert fit["high"] - fit["low"] < 1e-6
+    # Residuals of +-d about slope b: by hand, stderr = sqrt(sum(e^2) / 2 / sum((x - mean)^2)).
+    noise = (0.1, -0.1, -0.1, 0.1)
+    fit = power_law(x, [v * math.exp(e) for v, e in zip(x, noise, strict=True)])
+    margin = 4.302653 * math.sqrt(0.04 / 2 / (5 * math.log(2) ** 2))
+    assert fit["exponent"] == pytest.approx(1.0)
+    assert fit["high"] == pytest.approx(1.0 + margin, rel=1e-5)
+
+
+def test_memory_is_of_the_fresh_process_alone(tmp_path: Path) -> None:
+    """A process that has held much starts one that holds little, and one that holds some."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r})\n"
+        "from measure import in_fresh_process\n"
+        "def hold(mib):\n"
+        "    return sum(bytearray(b'1' * (mib * 2**20))[::4096])\n"
+        "if __name__ == '__main__':\n"
+        "    hold(300)\n"
+        "    for mib in (1, 100):\n"
+        "        memory = in_fresh_process(hold, mib)[1]\n"
+        "        print(memory['before'] / 2**20, memory['peak'] / 2**20)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    small, large = (list(map(float, line.split())) for line in done.stdout.splitlines())
+    assert small[1] < 200
+    assert 0 <= small[1] - small[0] < 50
+    assert 100 <= large[1] - large[0] < 300
+
+
+def compared(
+    folder: Path, before: dict[str, Any], after: dict[str, Any], code: int
+) -> subprocess.CompletedProcess[str]:
+    for name, value in (("before", before), ("after", after)):
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    return run("compare", folder / "before.json", folder / "after.json", code=code)
+
+
+def test_a_regression_is_told(network: dict[str, Any], tmp_path: Path) -> None:
+    assert "differs" not in compared(tmp_path, network, network, 0).stdout
+    worse = copy.deepcopy(network)
+    step = worse["training_step_s"]["emodarts"]
+    old = dict(step)
+    step.update(dict.fromkeys(SPREAD, 3 * old["most"]))
+    worse["environment"]["threads"] = 64
+    lines = compared(tmp_path, network, worse, 1).stdout.splitlines()
+    told = [line for line in lines if line.endswith("differs")]
+    assert len(told) == 1
+    assert told[0].split()[0] == "training_step_s.emodarts"
+    assert float(told[0].split()[3]) == pytest.approx(3 * old["most"] / old["median"], abs=1e-3)
+    assert any("environment.threads" in line and "64" in line for line in lines)
+    # Ranges that meet are no difference, whatever the medians are.
+    step.update({"least": old["most"], "median": 2 * old["most"], "most": 3 * old["most"]})
+    lines = compared(tmp_path, network, worse, 0).stdout.splitlines()
+    assert not any(line.endswith("differs") for line in lines)
+    # A number without a range differs beyond the tolerance.
+    worse = copy.deepcopy(network)
+    worse["training_peak_bytes"]["plain"] *= 1.2
+    del worse["parameters"]
+    out = compared(tmp_path, network, worse, 1).stdout
+    assert "parameters: only in the first file" in out
+    assert sum(line.endswith("differs") for line in out.splitlines()) == 1
+
+
+def test_what_cannot_be_compared_is_refused(network: dict[str, Any], tmp_path: Path) -> None:
+    other = {**network, "benchmark": "scaling"}
+    done = compared(tmp_path, network, other, 2)
+    assert "different benchmarks: 'network' and 'scaling'" in done.stderr
+    done = compared(tmp_path, network, {"a": 1}, 2)
+    assert "after.json has no benchmark" in done.stderr
