@@ -70,6 +70,11 @@ def test_speakers(tmp_path: Path, pattern: str, speakers: dict[str, str]) -> Non
     assert {u.name: u.speaker for u in corpus} == speakers
 
 
+def test_a_word_for_many_people_is_nobody(tmp_path: Path) -> None:
+    corpus = read_audiofolder(put(tmp_path, "sad/Unknown/a.wav"), speaker="/([^/]+)/")
+    assert [u.speaker for u in corpus] == [None]
+
+
 @pytest.mark.filterwarnings("ignore")  # as outside of tests
 @pytest.mark.parametrize(
     ("pattern", "fault"),

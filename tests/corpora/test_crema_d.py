@@ -113,7 +113,7 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     assert "no such actor" in reasons["1092_IEO_NEU_XX.wav"]
     assert "not named like" in reasons["1001_IEO_SUR_XX.wav"]
     assert "not named like" in reasons["1001_IEO_NEU_XXX.wav"]
-    assert reasons["a/1001_IEO_NEU_XX.wav"] == "copy of 1001_IEO_NEU_XX.wav"
+    assert reasons["a/1001_IEO_NEU_XX.wav"] == "copy of a file found before"
 
 
 @pytest.mark.parametrize("bom", ["", "\ufeff"])

@@ -9,11 +9,13 @@ import pytest
 
 from emodarts.corpora.folder import (
     check_folder,
+    index_sound,
     read_rating,
     read_text,
     refuse_faults,
     walk_files,
 )
+from emodarts.corpora.utterance import Utterance
 from emodarts.errors import CorpusError
 
 
@@ -49,6 +51,30 @@ def test_a_locked_folder_is_named(tmp_path: Path) -> None:
         list(walk_files(tmp_path))
 
 
+def test_files_by_the_utterances_that_their_names_tell(tmp_path: Path) -> None:
+    for name in ("a.wav", "a-wav/A.WAV", "._a.wav", "b.wav", "x/y.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"12345")
+
+    def parse(path: Path) -> Utterance | str:
+        name = path.stem.lower()
+        return Utterance(name, path, None, None) if name in "ab" else "not a or b"
+
+    found, skipped = index_sound(walk_files(tmp_path), tmp_path, parse)
+    assert {name: u.path for name, u in found.items()} == {
+        "a": tmp_path / "a.wav", "b": tmp_path / "b.wav",
+    }  # fmt: skip
+    assert skipped == [
+        ("._a.wav", "resource fork of macOS, not sound"),
+        ("a-wav/A.WAV", "copy of a file found before"),
+        ("x/y.wav", "not a or b"),
+    ]
+    (tmp_path / "a-wav" / "A.WAV").write_bytes(b"123")
+    with pytest.raises(CorpusError, match=r"different sizes \(5 and 3 bytes\)") as caught:
+        index_sound(walk_files(tmp_path), tmp_path, parse)
+    assert f"{tmp_path / 'a.wav'} and {tmp_path / 'a-wav' / 'A.WAV'}" in str(caught.value)
+
+
 def test_text_of_any_line_ends_with_or_without_mark(tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_bytes(b"\xef\xbb\xbfa\r\nb\rc\n")
@@ -65,7 +91,9 @@ def test_ratings(text: str, value: float | None) -> None:
     assert read_rating(text) == value
 
 
-@pytest.mark.parametrize("text", ["inf", "-inf", "high", "1,5"])
+@pytest.mark.parametrize(
+    "text", ["inf", "-inf", "1e999", "high", "1,5", "1_0", "\u0663", "0x1", "."]
+)
 def test_what_is_no_rating(text: str) -> None:
     with pytest.raises(ValueError):
         read_rating(text)

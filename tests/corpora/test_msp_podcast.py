@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -59,18 +60,35 @@ def test_letters_have_common_names_and_one_order(tmp_path: Path) -> None:
 
 
 def test_unknown_speakers_are_nobody(tmp_path: Path) -> None:
-    who = ["Unknown", "unknown", "", "127"]
-    gender = ["Unknown", "", "FEMALE", "Male"]
+    who = ["Unknown", "unknown", "", "N/A", "127"]
+    gender = ["Unknown", "", "FEMALE", "Male", "Male"]
     rows = [
         f"T{i},H,,NaN,4.5,{speaker},{sex},Train\n"
         for i, (speaker, sex) in enumerate(zip(who, gender, strict=True))
     ]
     table(tmp_path, HEADER + "".join(rows))
-    sound(tmp_path, "T0", "T1", "T2", "T3")
+    sound(tmp_path, *(f"T{i}" for i in range(5)))
     corpus = read_msp_podcast(tmp_path)
-    assert [u.speaker for u in corpus] == [None, None, None, "127"]
-    assert [u.gender for u in corpus] == [None, None, "female", "male"]
+    assert [u.speaker for u in corpus] == [None, None, None, None, "127"]
+    assert [u.gender for u in corpus] == [None, None, "female", "male", "male"]
     assert {(u.arousal, u.valence, u.dominance) for u in corpus} == {(None, None, 4.5)}
+
+
+def test_one_number_is_one_speaker_of_one_gender(tmp_path: Path) -> None:
+    """What was a column of numbers has 1.0 for 1."""
+    ids = ["1", "1.0", "1.00", "10", "1.5", "a.0"]
+    rows = [f"T{i},H,1,1,1,{speaker},Male,Train\n" for i, speaker in enumerate(ids)]
+    table(tmp_path, HEADER + "".join(rows))
+    sound(tmp_path, *(f"T{i}" for i in range(len(ids))))
+    speakers = [u.speaker for u in read_msp_podcast(tmp_path)]
+    assert speakers == ["1", "1", "1", "10", "1.5", "a.0"]
+    rows[1] = rows[1].replace("Male", "Female")
+    path = table(tmp_path, HEADER + "".join(rows)).relative_to(tmp_path)
+    wanted = f"{path}, line 3: speaker '1' is female here and male in {path}, line 2;"
+    with pytest.raises(CorpusError, match=re.escape(wanted)):
+        read_msp_podcast(tmp_path)
+    table(tmp_path, HEADER + "".join(rows).replace("1.0,Female", "1.0,Unknown"))
+    assert len(read_msp_podcast(tmp_path)) == len(ids)
 
 
 def test_official_partitions_may_share_a_podcast(tmp_path: Path) -> None:
@@ -101,7 +119,7 @@ def test_hidden_labels(tmp_path: Path) -> None:
     ]
     assert [u.name for u in corpus.select()] == [TURN]
     file = str(Path("Audios", "MSP-PODCAST_test3_x.wav"))
-    assert corpus.skipped == ((file, "no row in Labels/labels_consensus.csv"),)
+    assert corpus.skipped == ((file, "not in the label files"),)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +151,8 @@ def test_debris_between_the_files(tmp_path: Path) -> None:
     assert dict(corpus.skipped) == {
         "MSP-PODCAST_0001_0009": "no sound",
         f"Audios/._{TURN}.wav": "resource fork of macOS, not sound",
-        f"Audios/Audios/{TURN}.wav": f"copy of Audios/{TURN}.wav",
-        "Audios/MSP-PODCAST_0001_0010.wav": "no row in Labels/labels_consensus.csv",
+        f"Audios/Audios/{TURN}.wav": "copy of a file found before",
+        "Audios/MSP-PODCAST_0001_0010.wav": "not in the label files",
     }
 
 
@@ -145,7 +163,7 @@ def test_wrong_folders(tmp_path: Path) -> None:
         (None, "--root"),
         (tmp_path / "none", "no such folder"),
         (tmp_path / "other", "holds no MSP-Podcast"),
-        (tmp_path / "silent", "none of the 1 turns"),
+        (tmp_path / "silent", "none of the 1 labelled turns"),
     ):
         with pytest.raises(CorpusError, match=fault) as caught:
             read_msp_podcast(root)
@@ -209,7 +227,7 @@ def test_each_file_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """One walk through the folders: a look at every one of 200,000 files would take minutes."""
     turns = [f"MSP-PODCAST_{i:04d}_0001" for i in range(200)]
     table(tmp_path, HEADER + "".join(ROW.replace(TURN, turn) for turn in turns))
-    sound(tmp_path, *turns)
+    sound(tmp_path, *turns, f"copy/{turns[0]}")
     looks = []
     look = Path.stat
 
@@ -221,6 +239,8 @@ def test_each_file_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     corpus = read_msp_podcast(tmp_path)
     assert [u.name for u in corpus] == turns
     assert len(looks) < 10
+    assert [path.stem for path in looks].count(turns[0]) == 2  # are they copies?
+    assert turns[1] not in [path.stem for path in looks]
 
 
 cell = st.sampled_from(

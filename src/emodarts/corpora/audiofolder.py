@@ -11,7 +11,14 @@ import re
 import warnings
 from pathlib import Path
 
-from emodarts.corpora.folder import check_folder, is_debris, refuse_faults, walk_files
+from emodarts.corpora.folder import (
+    DEBRIS,
+    check_folder,
+    is_debris,
+    read_speaker,
+    refuse_faults,
+    walk_files,
+)
 from emodarts.corpora.spelling import common_emotion
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import CorpusError
@@ -50,10 +57,10 @@ def read_audiofolder(root: Path | None, *, speaker: str = "") -> Corpus:
         elif not _is_utf8(name):
             nameless.append(ascii(name))
         else:
-            who = _find_speaker(pattern, name) if pattern else None
+            who = (pattern and _find_speaker(pattern, name)) or ""
             if pattern and not who:
                 faults.append(name)
-            utterances.append(Utterance(name=name, path=path, label=label, speaker=who))
+            utterances.append(Utterance(name, path, label, read_speaker(who)))
     refuse_faults(root, nameless, "file and folder names are UTF-8; rename")
     refuse_faults(root, faults, f"speaker={speaker} must find a speaker in every name, not in")
     if not utterances:
@@ -71,7 +78,7 @@ def read_audiofolder(root: Path | None, *, speaker: str = "") -> Corpus:
 def _reason(path: Path, label: str, inside: str) -> str:
     """Why a sound file is left out, or ``""``."""
     if is_debris(path):
-        return "resource fork of macOS, not sound"
+        return DEBRIS
     if not inside:
         return "in no folder, which would be its emotion"
     return "in a hidden folder" if label.startswith(".") else ""

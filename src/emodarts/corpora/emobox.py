@@ -19,7 +19,7 @@ import json
 import os
 import re
 import reprlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -27,6 +27,7 @@ from pathlib import Path
 
 from emodarts.corpora import crema_d, emodb, iemocap, ravdess
 from emodarts.corpora.folder import (
+    DEBRIS,
     check_folder,
     is_debris,
     read_text,
@@ -49,10 +50,6 @@ _LEGAL = f"legal: in each line an object with the texts {', '.join(FIELDS)}"
 _FOLDER = re.compile("fold_(0|[1-9][0-9]{0,3})")
 _PART = re.compile(rf".+_({'|'.join(PARTS)})_(fold_[0-9]+)\.jsonl")
 _LONE = re.compile("[\ud800-\udfff]")  # half of a character
-_TURN = re.compile(
-    r"(?P<dialogue>Ses0(?P<session>[1-5])[FM]_(?P<style>impro|script)[^/]*)"
-    r"_(?P<speaker>[FM])[A-Z]*[0-9]+"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +67,11 @@ class _Row:
 def read_emobox(root: Path | None, *, audio: str = "") -> Corpus:
     """List an EmoBox corpus with its folds, in ``root``, e.g. ``EmoBox/data/emodb``.
 
-    A sound file belongs to a row if one's path is the end of the other's: for
-    ``downloads/emodb/wav/03a01Wa.wav``, ``wav/03a01Wa.wav`` below ``audio`` does, and so does
-    ``EmoBox/downloads/emodb/wav/03a01Wa.wav``. Of several, the one that shares most is taken.
+    Of the files that are named like a row's, the one whose path has most parts at its end in
+    common with the row's is taken: for ``downloads/emodb/wav/03a01Wa.wav`` rather
+    ``EmoDB/wav/03a01Wa.wav`` than ``EmoDB/old/03a01Wa.wav``. What they have in common must be the
+    end of no other row, unless it is the whole of one of the two paths: if ``ann/1.wav`` and
+    ``bob/1.wav`` are listed, neither takes ``cy/1.wav``.
 
     Parameters
     ----------
@@ -92,8 +91,10 @@ def read_emobox(root: Path | None, *, audio: str = "") -> Corpus:
     rows, keys = _read_lists(root, parts)
     sound = _find_sound(root, audio, rows.values(), skipped)
     classes = sorted({row.emo for key, row in rows.items() if key in sound})
+    # The map tells what EmoBox merges, e.g. excitement into happiness; a label that has a common
+    # name of its own keeps it, so that labels mean the same as with the corpus' own reader.
     common = _read_label_map(root / "label_map.json")
-    spelt = {own: common_emotion(common.get(own, own)) or common_emotion(own) for own in classes}
+    spelt = {own: common_emotion(own) or common_emotion(common.get(own, "")) for own in classes}
     return Corpus(
         name="emobox",
         utterances=tuple(_utterance(rows[key], sound[key]) for key in sorted(sound)),
@@ -234,47 +235,64 @@ def _find_sound(
     """Sound file of every row that has one, by its key; what has none is added to ``skipped``."""
     wavs = {row.key: row.wav for row in rows}
     suffixes = {Path(wav[-1]).suffix for wav in wavs.values()}
-    lengths = {len(wav) for wav in wavs.values()}
     folder = _audio_folder(root, audio, list(wavs.values()))
-    whole: dict[Parts, list[Path]] = defaultdict(list)  # by path
-    ends: dict[Parts, list[Path]] = defaultdict(list)  # by the ends as long as a row's path
-    unlisted = {}
+    files: dict[Path, Parts] = {}
     for path in walk_files(folder):
         if path.suffix.lower() not in suffixes:
             continue
         name = path.relative_to(folder).as_posix()
         if is_debris(path):
-            skipped.append((name, "resource fork of macOS, not sound"))
-            continue
-        parts = _split(name)
-        whole[parts].append(path)
-        for length in lengths:
-            if length <= len(parts):
-                ends[parts[-length:]].append(path)
-        unlisted[path] = name
-    sound: dict[str, Path] = {}
-    owners: dict[Path, str] = {}
-    faults = []
-    for key, wav in wavs.items():
-        fitting = (whole[wav[k:]] for k in range(1, len(wav)) if wav[k:] in whole)
-        files = ends.get(wav) or next(fitting, [])
-        if not files:
-            skipped.append((key, f"no such file: {'/'.join(wav)}"))
-        elif len(files) > 1:
-            faults.append(f"{key}: {files[0]} and {files[1]}")
-        elif (owner := owners.setdefault(files[0], key)) != key:
-            faults.append(f"{owner} and {key}: {files[0]}")
+            skipped.append((name, DEBRIS))
         else:
-            sound[key] = files[0]
-            del unlisted[files[0]]
+            files[path] = _split(name)
+    sound, faults = _match(wavs, files)
     refuse_faults(folder, faults, "each row has one file and each file one row")
     if not sound:
         raise CorpusError(
             f"{folder} has none of the {len(wavs)} files listed in {root}, "
             f"e.g. {'/'.join(next(iter(wavs.values())))}; name their folder by the option audio"
         )
-    skipped += [(name, "not listed") for name in unlisted.values()]
+    skipped += [(key, "no such file") for key in wavs if key not in sound]
+    unlisted = files.keys() - set(sound.values())
+    skipped += [(p.relative_to(folder).as_posix(), "not listed") for p in files if p in unlisted]
     return sound
+
+
+def _match(
+    wavs: Mapping[str, Parts], files: Mapping[Path, Parts]
+) -> tuple[dict[str, Path], list[str]]:
+    """Pair rows and files, those first whose paths have most parts at their ends in common.
+
+    Returns the file of every row that has one, and a fault for each row or file with several.
+    """
+    deepest = max(map(len, files.values()), default=0)
+    lengths = range(min(deepest, max(map(len, wavs.values()))), 0, -1)
+    sharing = Counter(wav[-k:] for wav in wavs.values() for k in lengths if k <= len(wav))
+    rows, left = dict(wavs), dict(files)
+    sound: dict[str, Path] = {}
+    faults = []
+    for length in lengths:
+        ends: dict[Parts, list[Path]] = defaultdict(list)
+        for path, parts in left.items():
+            if len(parts) >= length:
+                ends[parts[-length:]].append(path)
+        files_of: dict[str, list[Path]] = defaultdict(list)
+        rows_of: dict[Path, list[str]] = defaultdict(list)
+        for key, wav in rows.items():
+            for path in ends.get(wav[-length:], ()) if len(wav) >= length else ():
+                # Folders that differ before an end of several rows may tell these apart: no row
+                # may get the sound of another.
+                if sharing[wav[-length:]] == 1 or length in (len(wav), len(left[path])):
+                    files_of[key].append(path)
+                    rows_of[path].append(key)
+        faults += [f"{k}: {found[0]} and {found[1]}" for k, found in files_of.items() if found[1:]]
+        faults += [f"{keys[0]} and {keys[1]}: {p}" for p, keys in rows_of.items() if keys[1:]]
+        sound |= {key: found[0] for key, found in files_of.items()}
+        for key in files_of:
+            del rows[key]
+        for path in rows_of:
+            del left[path]
+    return sound, faults
 
 
 def _split(path: str) -> Parts:
@@ -305,26 +323,9 @@ def _utterance(row: _Row, path: Path) -> Utterance:
     return replace(known, name=row.key, path=path, label=row.emo)
 
 
-def _parse_turn(path: Path) -> Utterance | str:
-    """Return what the name of an IEMOCAP turn tells, or the reason why it is none."""
-    turn = _TURN.fullmatch(path.stem)
-    if turn is None:
-        return "not named like Ses01F_impro01_F000"
-    return Utterance(
-        name=path.stem,
-        path=path,
-        label=None,
-        speaker=f"Ses0{turn['session']}_{turn['speaker']}",
-        gender=iemocap.GENDERS[turn["speaker"]],
-        session=f"Session{turn['session']}",
-        dialogue=turn["dialogue"],
-        style=iemocap.STYLES[turn["style"]],
-    )
-
-
 _NAMES: dict[str, Callable[[Path], Utterance | str]] = {
     "emodb": emodb.parse_name,
-    "iemocap": _parse_turn,
+    "iemocap": iemocap.parse_name,
     "ravdess": ravdess.parse_name,
     "cremad": crema_d.parse_name,
 }

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from emodarts.corpora.utterance import Utterance
 from emodarts.errors import CorpusError
 
+DEBRIS = "resource fork of macOS, not sound"
+"""Reason to leave out what :func:`is_debris` tells."""
+
+NOBODY = frozenset({"", "unknown", "nan", "na", "n/a", "none", "null"})
+"""In lower case: what stands for a speaker who is not known."""
+
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _SHOWN = 5
 
 
@@ -73,6 +82,51 @@ def is_debris(path: Path) -> bool:
     return path.name.startswith("._")
 
 
+def index_sound(
+    paths: Iterable[Path], root: Path, parse_name: Callable[[Path], Utterance | str]
+) -> tuple[dict[str, Utterance], list[tuple[str, str]]]:
+    """Index sound files by the utterances that their names tell; none is opened.
+
+    Parameters
+    ----------
+    parse_name : from a file to its utterance, or to the reason why it is none.
+
+    Returns
+    -------
+    utterances by name, and what was left out: ``(path below root, reason)``. Of two files of one
+    utterance and one size, as in a folder that holds a copy of itself, the first counts.
+
+    Raises
+    ------
+    CorpusError
+        If two files of one utterance differ in size.
+    """
+    found: dict[str, Utterance] = {}
+    skipped = []
+    for path in paths:
+        told = DEBRIS if is_debris(path) else parse_name(path)
+        if not isinstance(told, str):
+            first = found.setdefault(told.name, told)
+            if first is told:
+                continue
+            _check_copy(first.path, path)
+            told = "copy of a file found before"
+        skipped.append((path.relative_to(root).as_posix(), told))
+    return found, skipped
+
+
+def _check_copy(first: Path, path: Path) -> None:
+    try:
+        sizes = [file.stat().st_size for file in (first, path)]
+    except OSError as error:
+        raise CorpusError(f"cannot read {error.filename}: {error.strerror}") from error
+    if sizes[0] != sizes[1]:
+        raise CorpusError(
+            f"{first} and {path} have one name and different sizes ({sizes[0]} and {sizes[1]} "
+            "bytes); each utterance is one file, so remove the wrong one"
+        )
+
+
 def read_text(path: Path) -> str:
     """Text of a label file: UTF-8 with or without byte-order mark, any line ends.
 
@@ -92,18 +146,35 @@ def read_text(path: Path) -> str:
         raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def read_number(text: str) -> float:
+    """Return the number that decimal ASCII digits tell, e.g. ``-2.5`` or ``1e3``.
+
+    Raises
+    ------
+    ValueError
+        For anything else, like ``1_0`` and ``inf``, and for what is too large.
+    """
+    value = float(text) if _NUMBER.fullmatch(text) else math.inf
+    if math.isinf(value):
+        raise ValueError(text)
+    return value
+
+
 def read_rating(text: str) -> float | None:
     """Return a mean rating, None for NaN or a blank.
 
     Raises
     ------
     ValueError
-        For anything but a finite number.
+        For anything but a number as :func:`read_number` has it.
     """
-    value = float(text.strip() or "nan")
-    if math.isinf(value):
-        raise ValueError(text)
-    return None if math.isnan(value) else value
+    text = text.strip()
+    return None if text.lower() in ("", "nan") else read_number(text)
+
+
+def read_speaker(text: str) -> str | None:
+    """Return a speaker, None for :data:`NOBODY`: one word for many must not become one person."""
+    return None if text.casefold() in NOBODY else text
 
 
 def refuse_faults(where: Path, faults: Sequence[str], legal: str) -> None:

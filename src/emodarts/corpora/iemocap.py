@@ -15,17 +15,19 @@ recording and are not used: every turn has a file of its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from emodarts.corpora.folder import (
     check_folder,
+    index_sound,
     is_debris,
     read_rating,
     read_text,
-    refuse_faults,
     walk_files,
 )
+from emodarts.corpora.labelled import collect_turns, join_sound
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import CorpusError
 
@@ -58,9 +60,13 @@ SOUND = Path("sentences", "wav")
 STYLES = {"impro": "improvised", "script": "scripted"}
 GENDERS = {"F": "female", "M": "male"}
 
-EXAMPLE = "[6.2901 - 8.2357] Ses01F_impro01_F000 neu [2.5000, 2.5000, 2.5000]"
+EXAMPLE = "Ses01F_impro01_F000"
 _WANTED = f"folders Session1 to Session5 with {LABELS} and {SOUND}"
-_LEGAL = f"legal: {EXAMPLE}, with one of {', '.join(EMOTIONS)}, {NO_CONSENSUS}"
+_LEGAL = (
+    f"legal: [6.2901 - 8.2357] {EXAMPLE} neu [2.5000, 2.5000, 2.5000], "
+    f"with one of {', '.join(EMOTIONS)}, {NO_CONSENSUS}"
+)
+_SESSION = re.compile("session[1-5]", re.IGNORECASE)
 _LINE = re.compile(
     r"\[[^]]*\]\s+(?P<turn>\S+)\s+(?P<code>\S+)\s+\[(?P<v>[^],]*),(?P<a>[^],]*),(?P<d>[^],]*)\]\s*"
 )
@@ -80,43 +86,43 @@ def read_iemocap(root: Path | None) -> Corpus:
     Raises
     ------
     CorpusError
-        If ``root`` holds no session, if a label file is malformed or contradicts another, or if
-        no labelled turn has sound.
+        If ``root`` holds no session, if a label file is malformed or contradicts another, if two
+        files of one turn differ in size, or if no labelled turn has sound.
     """
     root = check_folder(root, "iemocap", _WANTED)
     sessions = _find_sessions(root)
-    sound: dict[str, Path] = {}
-    skipped: list[tuple[str, str]] = []
-    for path in _find_sound(sessions):
-        if is_debris(path):
-            skipped.append((str(path.relative_to(root)), "resource fork of macOS, not sound"))
-        elif (first := sound.setdefault(path.stem, path)) is not path:
-            skipped.append((str(path.relative_to(root)), f"copy of {first.relative_to(root)}"))
-    turns = _read_turns(root, sessions, sound)
-    skipped += [(name, f"no sound in {SOUND}") for name in turns if name not in sound]
-    for name in sound.keys() - turns.keys():
-        skipped.append((str(sound[name].relative_to(root)), f"no label in {LABELS}"))
-    utterances = [turn for name, turn in turns.items() if name in sound]
-    if not utterances:
-        raise CorpusError(
-            f"{root}: none of the {len(turns)} labelled turns has a file in {SOUND} of a session; "
-            f"looked for {_WANTED}"
-        )
-    present = {u.label for u in utterances}
-    return Corpus(
-        name="iemocap",
-        utterances=tuple(sorted(utterances, key=lambda u: u.name)),
-        classes=tuple(code for code in EMOTIONS if code in present),
-        skipped=tuple(sorted(skipped)),
-        emotions=EMOTIONS,
+    sound, skipped = index_sound(_find_sound(sessions), root, parse_name)
+    turns = collect_turns(root, _read_rows(root, sessions), _LEGAL)
+    return join_sound("iemocap", root, turns, sound, skipped, EMOTIONS, _WANTED)
+
+
+def parse_name(path: Path) -> Utterance | str:
+    """Return the turn, without a label, that a file's name tells of, or why it is none."""
+    turn = _TURN.fullmatch(path.stem)
+    if turn is None:
+        return f"not named like {EXAMPLE}.wav"
+    return Utterance(
+        name=path.stem,
+        path=path,
+        label=None,
+        speaker=f"Ses0{turn['session']}_{turn['speaker']}",
+        gender=GENDERS[turn["speaker"]],
+        session=f"Session{turn['session']}",
+        dialogue=turn["dialogue"],
+        style=STYLES[turn["style"]],
     )
 
 
 def _find_sessions(root: Path) -> list[Path]:
     for release in RELEASES:
-        sessions = [root / release / f"Session{number}" for number in range(1, 6)]
-        if found := [session for session in sessions if (session / LABELS).is_dir()]:
-            return found
+        folder = root / release
+        try:
+            inside = sorted(folder.iterdir()) if folder.is_dir() else []
+            sessions = [path for path in inside if _SESSION.fullmatch(path.name)]
+            if found := [session for session in sessions if (session / LABELS).is_dir()]:
+                return found
+        except OSError as error:
+            raise CorpusError(f"cannot list {error.filename}: {error.strerror}") from error
     raise CorpusError(
         f"{root} holds no IEMOCAP; looked for {_WANTED} in it and in {', '.join(RELEASES[1:])}"
     )
@@ -128,56 +134,35 @@ def _find_sound(sessions: Sequence[Path]) -> Iterator[Path]:
             yield from (p for p in walk_files(session / SOUND) if p.suffix.lower() == ".wav")
 
 
-def _read_turns(
-    root: Path, sessions: Sequence[Path], sound: Mapping[str, Path]
-) -> dict[str, Utterance]:
-    """Labelled turns by name. Lines that do not start with a time are comments or one rater's."""
-    turns: dict[str, Utterance] = {}
-    places: dict[str, str] = {}
-    faults: list[str] = []
+def _read_rows(root: Path, sessions: Sequence[Path]) -> Iterator[tuple[str, Utterance | str]]:
+    """Place and turn of every line; those that start with no time are comments or one rater's."""
     for session in sessions:
         for path in walk_files(session / LABELS):
             # The folders below hold what single raters said.
             if path.parent != session / LABELS or path.suffix.lower() != ".txt" or is_debris(path):
                 continue
             for number, line in enumerate(read_text(path).split("\n"), 1):
-                if not line.startswith("["):
-                    continue
-                place = f"{path.relative_to(root)}, line {number}"
-                turn = _parse(line, sound)
-                if isinstance(turn, str):
-                    faults.append(f"{place}: {turn}")
-                elif turns.setdefault(turn.name, turn) != turn:
-                    faults.append(f"{place}: {turn.name} is rated otherwise in {places[turn.name]}")
-                else:
-                    places.setdefault(turn.name, place)
-    refuse_faults(root, faults, _LEGAL)
-    return turns
+                if line.startswith("["):
+                    yield f"{path.relative_to(root)}, line {number}", _parse(line)
 
 
-def _parse(line: str, sound: Mapping[str, Path]) -> Utterance | str:
-    """Return the turn of a line, its path a mere name if it has no sound, or the fault."""
+def _parse(line: str) -> Utterance | str:
+    """Return the turn of a line, or what is wrong with it."""
     match = _LINE.fullmatch(line)
     if match is None:
         return f"no labelled turn: {line[:100]!r}"
-    turn = _TURN.fullmatch(match["turn"])
-    if turn is None:
+    turn = parse_name(Path(f"{match['turn']}.wav"))
+    if isinstance(turn, str) or turn.name != match["turn"]:
         return f"no name of a turn: {match['turn']!r}"
     if match["code"] not in (*EMOTIONS, NO_CONSENSUS):
-        return f"unknown emotion {match['code']!r} of {match['turn']}"
+        return f"unknown emotion {match['code']!r} of {turn.name}"
     try:
         valence, arousal, dominance = (read_rating(match[scale]) for scale in "vad")
     except ValueError:
-        return f"no number among the ratings of {match['turn']}: {line[:100]!r}"
-    return Utterance(
-        name=match["turn"],
-        path=sound.get(match["turn"]) or Path(f"{match['turn']}.wav"),
+        return f"no number among the ratings of {turn.name}: {line[:100]!r}"
+    return replace(
+        turn,
         label=None if match["code"] == NO_CONSENSUS else match["code"],
-        speaker=f"Ses0{turn['session']}_{turn['speaker']}",
-        gender=GENDERS[turn["speaker"]],
-        session=f"Session{turn['session']}",
-        dialogue=turn["dialogue"],
-        style=STYLES[turn["style"]],
         valence=valence,
         arousal=arousal,
         dominance=dominance,

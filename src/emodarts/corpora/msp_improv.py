@@ -15,17 +15,18 @@ never the intention. Styles are the scenarios' letters P, R, S and T.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from emodarts.corpora.folder import (
     check_folder,
-    is_debris,
+    index_sound,
     read_rating,
     read_text,
-    refuse_faults,
     walk_files,
 )
+from emodarts.corpora.labelled import collect_turns, join_sound
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import CorpusError
 
@@ -62,8 +63,8 @@ def read_msp_improv(root: Path | None) -> Corpus:
     Raises
     ------
     CorpusError
-        If ``root`` holds no label file, if one is malformed or contradicts the other, or if no
-        labelled turn has sound.
+        If ``root`` holds no label file, if one is malformed or contradicts the other, if two
+        files of one turn differ in size, or if no labelled turn has sound.
     """
     root = check_folder(root, "msp-improv", _WANTED)
     label_files, files = [], []
@@ -74,43 +75,36 @@ def read_msp_improv(root: Path | None) -> Corpus:
             files.append(path)
     if not label_files:
         raise CorpusError(f"{root} holds no MSP-IMPROV; looked for {_WANTED} in it and below it")
-    sound: dict[str, Path] = {}
-    skipped: list[tuple[str, str]] = []
-    for path in files:
-        file, clip = path.relative_to(root), _CLIP.fullmatch(path.stem)
-        if is_debris(path):
-            skipped.append((str(file), "resource fork of macOS, not sound"))
-        elif clip is None:
-            skipped.append((str(file), f"not named like {EXAMPLE}.wav"))
-        elif (folder := _session_folder(file)) not in (None, clip["session"]):
-            # Whoever spoke it, a wrong session would put it on the wrong side of a split.
-            skipped.append((str(file), f"in a folder of session {folder}"))
-        elif (first := sound.setdefault(_turn_name(clip), path)) is not path:
-            skipped.append((str(file), f"copy of {first.relative_to(root)}"))
-    turns = _read_turns(root, label_files, sound)
-    skipped += [(name, "no sound") for name in turns if name not in sound]
-    for name in sound.keys() - turns.keys():
-        file = sound[name].relative_to(root)
-        skipped.append((str(file), f"no label in {label_files[0].relative_to(root)}"))
-    utterances = [turn for name, turn in turns.items() if name in sound]
-    if not utterances:
-        raise CorpusError(
-            f"{root}: none of the {len(turns)} labelled turns has sound; looked for {_WANTED} "
-            "in it and below it"
-        )
-    present = {u.label for u in utterances}
-    return Corpus(
-        name="msp-improv",
-        utterances=tuple(sorted(utterances, key=lambda u: u.name)),
-        classes=tuple(letter for letter in EMOTIONS if letter in present),
-        skipped=tuple(sorted(skipped)),
-        emotions=EMOTIONS,
+    sound, skipped = index_sound(files, root, lambda path: _parse_file(path, root))
+    turns = collect_turns(root, _read_rows(root, label_files), _LEGAL)
+    wanted = f"{_WANTED} in it and below it"
+    return join_sound("msp-improv", root, turns, sound, skipped, EMOTIONS, wanted)
+
+
+def _parse_file(path: Path, root: Path) -> Utterance | str:
+    """Return the turn of a sound file, or the reason why it is none."""
+    clip = _CLIP.fullmatch(path.stem)
+    if clip is None:
+        return f"not named like {EXAMPLE}.wav"
+    folder = _session_folder(path.relative_to(root))
+    if folder not in (None, clip["session"]):
+        # Whoever spoke it, a wrong session would put it on the wrong side of a split.
+        return f"in a folder of session {folder}"
+    return _turn(clip, path)
+
+
+def _turn(clip: re.Match[str], path: Path) -> Utterance:
+    """Turn without a label; the label file names the video (UTD), the files of sound are MSP."""
+    return Utterance(
+        name=f"MSP-IMPROV-{clip['turn'].upper()}",
+        path=path,
+        label=None,
+        speaker=clip["speaker"].upper(),
+        gender=GENDERS[clip["gender"].upper()],
+        session=f"session{clip['session']}",
+        dialogue=f"session{clip['session']}-{clip['sentence'].upper()}",
+        style=clip["scenario"].upper(),
     )
-
-
-def _turn_name(clip: re.Match[str]) -> str:
-    """Name of a turn: the label file names the video (UTD), the files of sound are MSP."""
-    return f"MSP-IMPROV-{clip['turn'].upper()}"
 
 
 def _session_folder(file: Path) -> str | None:
@@ -121,54 +115,33 @@ def _session_folder(file: Path) -> str | None:
     return None
 
 
-def _read_turns(
-    root: Path, label_files: Sequence[Path], sound: Mapping[str, Path]
-) -> dict[str, Utterance]:
-    """Labelled turns by name. Lines that do not start with a clip's name are one rater's."""
-    turns: dict[str, Utterance] = {}
-    places: dict[str, str] = {}
-    faults: list[str] = []
+def _read_rows(root: Path, label_files: Sequence[Path]) -> Iterator[tuple[str, Utterance | str]]:
+    """Place and turn of every head line; the other lines are one rater's."""
     for path in label_files:
         for number, line in enumerate(read_text(path).split("\n"), 1):
-            if not line.lstrip().upper().startswith(("UTD-IMPROV-", "MSP-IMPROV-")):
-                continue
-            place = f"{path.relative_to(root)}, line {number}"
-            turn = _parse(line, sound)
-            if isinstance(turn, str):
-                faults.append(f"{place}: {turn}")
-            elif turns.setdefault(turn.name, turn) != turn:
-                faults.append(f"{place}: {turn.name} is rated otherwise in {places[turn.name]}")
-            else:
-                places.setdefault(turn.name, place)
-    refuse_faults(root, faults, _LEGAL)
-    return turns
+            if line.lstrip().upper().startswith(("UTD-IMPROV-", "MSP-IMPROV-")):
+                yield f"{path.relative_to(root)}, line {number}", _parse(line)
 
 
-def _parse(line: str, sound: Mapping[str, Path]) -> Utterance | str:
-    """Return the turn of a head line, its path a mere name if it has no sound, or the fault."""
+def _parse(line: str) -> Utterance | str:
+    """Return the turn of a head line, or what is wrong with it."""
     file, *fields = (field.strip() for field in line.split(";"))
     clip = _CLIP.fullmatch(re.sub(r"(?i)\.(avi|mp4|wav)$", "", file))
     if clip is None:
         return f"no name of a clip: {file[:100]!r}"
-    turn = _turn_name(clip)
+    turn = _turn(clip, Path(file))
     letter = fields[0] if fields else ""
     if letter not in (*EMOTIONS, NO_CONSENSUS):
-        return f"unknown emotion {letter[:100]!r} of {turn}"
+        return f"unknown emotion {letter[:100]!r} of {turn.name}"
     # The letters of emotions and of scales overlap, but only scales have a colon.
     scales = dict(field.split(":", 1) for field in fields[1:] if ":" in field)
     try:
         arousal, valence, dominance = (read_rating(scales[scale]) for scale in "AVD")
     except (KeyError, ValueError):
-        return f"no numbers for A, V and D of {turn}: {line[:100]!r}"
-    return Utterance(
-        name=turn,
-        path=sound.get(turn) or Path(f"{turn}.wav"),
+        return f"no numbers for A, V and D of {turn.name}: {line[:100]!r}"
+    return replace(
+        turn,
         label=None if letter == NO_CONSENSUS else letter,
-        speaker=clip["speaker"].upper(),
-        gender=GENDERS[clip["gender"].upper()],
-        session=f"session{clip['session']}",
-        dialogue=f"session{clip['session']}-{clip['sentence'].upper()}",
-        style=clip["scenario"].upper(),
         valence=valence,
         arousal=arousal,
         dominance=dominance,

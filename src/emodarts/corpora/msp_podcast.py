@@ -17,18 +17,19 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from sys import intern
 
 from emodarts.corpora.folder import (
     check_folder,
-    is_debris,
+    index_sound,
     read_rating,
+    read_speaker,
     read_text,
-    refuse_faults,
     walk_files,
 )
+from emodarts.corpora.labelled import collect_turns, join_sound
 from emodarts.corpora.spelling import common_emotion
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import CorpusError, did_you_mean
@@ -70,6 +71,7 @@ _LETTERS: dict[str, str | None] = {
 _LETTER_OF = {common: letter for letter, common in EMOTIONS.items()}
 _GENDERS = {"female": "female", "male": "male", "unknown": None, "nan": None, "": None}
 _SPLITS = {"": None, **{split.lower(): split for split in SPLITS}}
+_FRACTION = re.compile(r"(?<=[0-9])\.0+\Z")
 _HIDDEN = re.compile(r"MSP-PODCAST_test3_\d+", re.ASCII | re.IGNORECASE)
 """Test3: releases hold its sound, and no row of it."""
 
@@ -83,8 +85,8 @@ def read_msp_podcast(root: Path | None) -> Corpus:
     Raises
     ------
     CorpusError
-        If ``root`` holds no label file, if one is malformed or contradicts another, or if no
-        turn has sound.
+        If ``root`` holds no label file, if one is malformed or contradicts another, also on
+        the gender of a speaker, if two files of one turn differ in size, or if no turn has sound.
     """
     root = check_folder(root, "msp-podcast", _WANTED)
     tables, files = [], []
@@ -95,59 +97,25 @@ def read_msp_podcast(root: Path | None) -> Corpus:
             files.append(path)
     if not tables:
         raise CorpusError(f"{root} holds no MSP-Podcast; looked for {_WANTED} in it and below it")
-    sound: dict[str, Path] = {}
-    skipped: list[tuple[str, str]] = []
-    for path in files:
-        if is_debris(path):
-            skipped.append((str(path.relative_to(root)), "resource fork of macOS, not sound"))
-        elif (first := sound.setdefault(path.stem, path)) is not path:
-            skipped.append((str(path.relative_to(root)), f"copy of {first.relative_to(root)}"))
-    turns = _read_turns(root, tables, sound)
-    skipped += [(name, "no sound") for name in turns if name not in sound]
-    utterances = [turn for name, turn in turns.items() if name in sound]
-    for name in sound.keys() - turns.keys():
-        if _HIDDEN.fullmatch(name):
-            utterances.append(Utterance(name, sound[name], None, None, split="Test3"))
-        else:
-            file = str(sound[name].relative_to(root))
-            skipped.append((file, f"no row in {tables[0].relative_to(root)}"))
-    if not utterances:
-        raise CorpusError(
-            f"{root}: none of the {len(turns)} turns of {tables[0].relative_to(root)} has sound; "
-            f"looked for {_WANTED} in it and below it"
-        )
-    present = {u.label for u in utterances}
-    return Corpus(
-        name="msp-podcast",
-        utterances=tuple(sorted(utterances, key=lambda u: u.name)),
-        classes=tuple(letter for letter in EMOTIONS if letter in present),
-        skipped=tuple(sorted(skipped)),
-        emotions=EMOTIONS,
-    )
+    sound, skipped = index_sound(files, root, _parse_name)
+    hidden = {name: turn for name, turn in sound.items() if turn.split}
+    turns = hidden | collect_turns(root, _read_rows(root, tables), _LEGAL)
+    wanted = f"{_WANTED} in it and below it"
+    return join_sound("msp-podcast", root, turns, sound, skipped, EMOTIONS, wanted)
 
 
-def _read_turns(
-    root: Path, tables: Sequence[Path], sound: Mapping[str, Path]
-) -> dict[str, Utterance]:
-    """Rows of the label files by name of the turn."""
-    turns: dict[str, Utterance] = {}
-    places: dict[str, tuple[Path, int]] = {}
-    faults: list[str] = []
+def _parse_name(path: Path) -> Utterance:
+    """Return the turn of a sound file, with its split if the name tells it."""
+    split = "Test3" if _HIDDEN.fullmatch(path.stem) else None
+    return Utterance(name=path.stem, path=path, label=None, speaker=None, split=split)
+
+
+def _read_rows(root: Path, tables: Sequence[Path]) -> Iterator[tuple[str, Utterance | str]]:
+    """Place and turn of every row."""
     for path in tables:
         where = path.relative_to(root)
         for line, cells in _read_cells(path):
-            turn = _parse(cells, sound)
-            if isinstance(turn, str):
-                faults.append(f"{where}, line {line}: {turn}")
-            elif turns.setdefault(turn.name, turn) != turn:
-                other, first = places[turn.name]
-                faults.append(
-                    f"{where}, line {line}: {turn.name} is another turn in {other}, line {first}"
-                )
-            else:
-                places.setdefault(turn.name, (where, line))
-    refuse_faults(root, faults, _LEGAL)
-    return turns
+            yield f"{where}, line {line}", _parse(cells)
 
 
 def _read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -173,8 +141,8 @@ def _find_column(path: Path, header: list[str], column: str) -> int:
     return header.index(column.lower())
 
 
-def _parse(cells: Sequence[str], sound: Mapping[str, Path]) -> Utterance | str:
-    """Return the turn of a row, its path the mere file name if it has no sound, or the fault."""
+def _parse(cells: Sequence[str]) -> Utterance | str:
+    """Return the turn of a row, or what is wrong with it."""
     if not cells:
         return "more or fewer cells than the header"
     file, emotion, arousal, valence, dominance, speaker, gender, split = cells
@@ -196,9 +164,10 @@ def _parse(cells: Sequence[str], sound: Mapping[str, Path]) -> Utterance | str:
         return f"no numbers for EmoAct, EmoVal and EmoDom of {name}: {cells[2:5]}"
     return Utterance(
         name=name,
-        path=sound.get(name) or Path(f"{name}.wav"),
+        path=Path(f"{name}.wav"),
         label=label,
-        speaker=None if speaker.lower() in ("", "nan", "unknown") else intern(speaker),
+        # Tables that went through a column of numbers have 1.0 for 1.
+        speaker=read_speaker(intern(_FRACTION.sub("", speaker))),
         gender=_GENDERS[gender.lower()],
         split=_SPLITS[split.lower()],
         valence=ratings[0],

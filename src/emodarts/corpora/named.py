@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from emodarts.corpora.folder import check_folder, is_debris, walk_files
+from emodarts.corpora.folder import check_folder, index_sound, walk_files
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import CorpusError
 
@@ -27,8 +27,7 @@ def list_named(
 
     Returns
     -------
-    utterances sorted by name, and what was left out. Of two files of one name and one size, as
-    in a folder that holds a copy of itself, the first counts.
+    utterances sorted by name, and what was left out.
 
     Raises
     ------
@@ -37,32 +36,8 @@ def list_named(
         differ in size.
     """
     root = check_folder(root, corpus, wanted)
-    found: dict[str, Utterance] = {}
-    skipped = []
-    for path in walk_files(root):
-        if path.suffix.lower() not in suffixes:
-            continue
-        utterance = "resource fork of macOS, not sound" if is_debris(path) else parse_name(path)
-        if not isinstance(utterance, str):
-            first = found.setdefault(utterance.name, utterance)
-            if first is utterance:
-                continue
-            utterance = _copy_of(first.path, path, root)
-        skipped.append((path.relative_to(root).as_posix(), utterance))
+    files = (path for path in walk_files(root) if path.suffix.lower() in suffixes)
+    found, skipped = index_sound(files, root, parse_name)
     if not found:
         raise CorpusError(f"{root} holds no {wanted}, neither in it nor below it")
     return sorted(found.values(), key=lambda u: u.name), skipped
-
-
-def _copy_of(first: Path, path: Path, root: Path) -> str:
-    """Return the reason to leave ``path`` out, the second file of its name."""
-    try:
-        sizes = [file.stat().st_size for file in (first, path)]
-    except OSError as error:
-        raise CorpusError(f"cannot read {error.filename}: {error.strerror}") from error
-    if sizes[0] != sizes[1]:
-        raise CorpusError(
-            f"{first} and {path} have one name and different sizes ({sizes[0]} and {sizes[1]} "
-            "bytes); each utterance is one file, so remove the wrong one"
-        )
-    return f"copy of {first.relative_to(root).as_posix()}"

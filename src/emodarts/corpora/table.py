@@ -10,10 +10,10 @@ a name stays the same when rows are added, removed or sorted.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import io
-import math
 import os
 import posixpath
 import re
@@ -22,7 +22,15 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from emodarts.corpora.folder import is_debris, read_text, refuse_faults
+from emodarts.corpora.folder import (
+    DEBRIS,
+    is_debris,
+    read_number,
+    read_speaker,
+    read_text,
+    refuse_faults,
+)
+from emodarts.corpora.labelled import check_gender
 from emodarts.corpora.spelling import common_emotion
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import CorpusError, did_you_mean, list_some
@@ -47,7 +55,6 @@ Row = tuple[str, dict[str, str]]
 _RawRow = tuple[str, dict[str, Any]]
 """Where a row stands, and its cells by column as the file has them."""
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _TIMEDELTA = re.compile(
     r"(?:(?P<days>\d{1,6}) days? ?)?"
     r"(?:(?P<hours>\d{1,6}):(?P<minutes>\d\d):(?P<seconds>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?",
@@ -202,29 +209,23 @@ def corpus_of_rows(
             earlier, same = stretches.setdefault(stretch, (place, utterance))
             if earlier != place:
                 _check_same(stretch, utterance, same, earlier)
-                skipped.append((utterance.name, f"{place} repeats {earlier}"))
+                skipped.append((utterance.name, "repeats a row before"))
                 continue
             if names.setdefault(utterance.name, place) != place:
                 raise CorpusError(
                     f"name {utterance.name!r} is taken by {names[utterance.name]}; "
                     "each name must be unique"
                 )
-            if utterance.speaker is not None and utterance.gender is not None:
-                gender, first = genders.setdefault(utterance.speaker, (utterance.gender, place))
-                if gender != utterance.gender:
-                    raise CorpusError(
-                        f"speaker {utterance.speaker!r} is {utterance.gender} here and {gender} in "
-                        f"{first}; speakers must be unique in the corpus, blank if not known"
-                    )
+            check_gender(utterance, place, genders)
         except CorpusError as error:
             faults.append(f"{place}: {error}")
             continue
         path = utterance.path
         if is_debris(path):
-            skipped.append((utterance.name, f"{place}: resource fork of macOS, not sound"))
+            skipped.append((utterance.name, DEBRIS))
         # The file system has the last word: it may not mind upper and lower case.
         elif path.name not in names_in(path.parent) and not _holds(path.is_file):
-            skipped.append((utterance.name, f"{place}: no such file"))
+            skipped.append((utterance.name, "no such file"))
             lost = lost or path
         else:
             utterances.append(utterance)
@@ -263,12 +264,12 @@ def parse_seconds(text: str) -> float | None:
         nanoseconds = int((match["fraction"] or "").ljust(9, "0"))
         if part["minutes"] < 60 and part["seconds"] < 60:
             return (whole * 10**9 + nanoseconds) / 10**9
-    seconds = float(text) if _NUMBER.fullmatch(text) else math.nan
-    if not 0.0 <= seconds < math.inf:
-        raise CorpusError(
-            f"{text!r} is no time; legal: seconds from 0 up, like 1.5, or 0 days 00:00:01.500000"
-        )
-    return abs(seconds)  # no -0.0
+    with contextlib.suppress(ValueError):
+        if (seconds := read_number(text)) >= 0.0:
+            return abs(seconds)  # no -0.0
+    raise CorpusError(
+        f"{text!r} is no time; legal: seconds from 0 up, like 1.5, or 0 days 00:00:01.500000"
+    )
 
 
 def _utterance(cells: Mapping[str, str], folder: Path, base: str) -> tuple[str, Utterance]:
@@ -281,13 +282,11 @@ def _utterance(cells: Mapping[str, str], folder: Path, base: str) -> tuple[str, 
     stretch = file
     if start or end is not None:
         stretch += f":{_short(start)}-{'' if end is None else _short(end)}"
-    speaker = cells.get("speaker", "")
     return stretch, Utterance(
         name=cells.get("name") or stretch,
         path=path,
         label=cells.get("emotion") or None,
-        # One word for many people must not become one person.
-        speaker=None if speaker.casefold() in ("", "unknown") else speaker,
+        speaker=read_speaker(cells.get("speaker", "")),
         start=start,
         end=end,
         gender=_field(_gender, "gender", cells),
@@ -347,10 +346,12 @@ def _gender(text: str) -> str | None:
 
 
 def _rating(text: str) -> float:
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
-    if not math.isfinite(value):
-        raise CorpusError(f"{text!r} is no number; legal: digits with a decimal point, or blank")
-    return value
+    try:
+        return read_number(text)
+    except ValueError:
+        raise CorpusError(
+            f"{text!r} is no number; legal: digits with a decimal point, or blank"
+        ) from None
 
 
 def _short(seconds: float) -> str:
@@ -393,7 +394,7 @@ def _as_text(value: object, field: str) -> str:
         text = value.strip()
         if not text.isprintable() and _CONTROL.search(text):  # the first is fast
             raise CorpusError(f"{field} {text!a} has a character that is no text")
-        if text in ("nan", "NaN"):
+        if text in ("nan", "NaN") and field != "speaker":
             raise CorpusError(f"{field} is {text!r}; leave it blank if it is not known")
         return text
     if value is None or value != value:  # NaN, which parquet tables have for missing numbers
@@ -488,7 +489,7 @@ def _read_parquet(
         from pyarrow import parquet
     except ImportError:
         raise CorpusError(
-            f"{path}: reading parquet needs pyarrow: pip install 'emodarts[audformat]'"
+            f"{path}: reading parquet needs pip install pyarrow (the extra `audformat`)"
         ) from None
     try:
         with parquet.ParquetFile(path) as source:
