@@ -338,6 +338,8 @@ class ComputeSpec(_Section):
     """``auto``: CUDA, else MPS, else CPU."""
     threads: PositiveInt | None = None
     """Of torch; default: its own choice. Recorded, as results depend on it bit by bit."""
+    fast: bool = True
+    """Compute the supernet's CNN cells in the faster order of sums; ``false``: edge by edge."""
 
 
 class Recipe(_Section):

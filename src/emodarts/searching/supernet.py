@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
-from emodarts.space.cell import MixedOperation, Sources, all_sources, n_edges
+from emodarts.searching.fast import FastCell
+from emodarts.space.cell import Cell, MixedOperation, Sources, all_sources, n_edges
 from emodarts.space.cnn_ops import CNN_BUILDERS
 from emodarts.space.genotype import CNN_OPERATIONS, NONE
 from emodarts.space.joint import CNNCellName, JointNetwork
@@ -16,8 +17,9 @@ from emodarts.space.sequence_ops import build_sequence_operation
 class _MixedEdges:
     affine = False  # a batch norm that can rescale would confuse the weight of its operation
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: NetworkSpec, fast: bool) -> None:
         self.spec = spec
+        self.cnn_cell = FastCell if fast else Cell
 
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
         sources = all_sources(self.spec.cnn.nodes)
@@ -57,13 +59,20 @@ class Supernet(nn.Module):
     n_features : F, size of the frequency axis of the input.
     n_classes : number of logits.
     initial_sd : standard deviation of the normal distribution that alphas start from.
+    fast : compute CNN cells as ``searching.fast`` does, not edge by edge; weights are the same.
     """
 
     def __init__(
-        self, spec: NetworkSpec, n_features: int, n_classes: int, initial_sd: float = 1e-3
+        self,
+        spec: NetworkSpec,
+        n_features: int,
+        n_classes: int,
+        initial_sd: float = 1e-3,
+        *,
+        fast: bool = True,
     ) -> None:
         super().__init__()
-        self.network = JointNetwork(spec, n_features, n_classes, _MixedEdges(spec))
+        self.network = JointNetwork(spec, n_features, n_classes, _MixedEdges(spec, fast))
         shapes = alpha_shapes(spec)
         self.alphas = nn.ParameterDict(
             {name: initial_sd * torch.randn(shape) for name, shape in shapes.items()}

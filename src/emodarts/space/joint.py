@@ -28,6 +28,9 @@ class EdgeBuilder(Protocol):
     affine: bool
     """Whether batch norms of CNN cells have weights."""
 
+    cnn_cell: type[Cell]
+    """What CNN cells are made of."""
+
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
         """Edges of a CNN cell; those from the inputs of a reduction cell have stride 2."""
         ...
@@ -103,7 +106,7 @@ class JointNetwork(nn.Module):
             )
             second = ProjectMap(maps[1][0], channels, edges.affine)
             self.cnn_cell_names.append(name)
-            self.cnn_cells.append(Cell((first, second), sources, modules, dim=1))
+            self.cnn_cells.append(edges.cnn_cell((first, second), sources, modules, dim=1))
             size = (maps[1][1] + 1) // 2 if reduces else maps[1][1]
             maps = [maps[1], (len(sources) * channels, size)]
             halved = reduces
@@ -140,7 +143,9 @@ class JointNetwork(nn.Module):
         maps = [self.stem(features.to(memory_format=torch.channels_last))] * 2
         for name, cell in zip(self.cnn_cell_names, self.cnn_cells, strict=True):
             edge_weights = None if weights is None else weights[name]
-            maps.append(self.dropout(cell(maps[-2], maps[-1], edge_weights)))
+            # Dropout masks follow the layout, so it must not depend on how a cell computes.
+            out = cell(maps[-2], maps[-1], edge_weights).to(memory_format=torch.channels_last)
+            maps.append(self.dropout(out))
         return maps
 
     def classify(
