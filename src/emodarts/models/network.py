@@ -59,6 +59,7 @@ class AuxiliaryHead(nn.Sequential):
 class _GenotypeEdges:
     affine = True
     cnn_cell = Cell
+    sequence_cell = Cell
 
     def __init__(self, genotype: Genotype) -> None:
         self.genotype = genotype

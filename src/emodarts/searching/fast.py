@@ -46,13 +46,14 @@ _LANES = 16
 _BLOCK = 4096
 
 
-class FastCell(Cell):
-    """A CNN cell of mixed operations: :class:`Cell`, but quicker and in less memory.
-
-    It can be differentiated once; :func:`plain_cells` gives what can be differentiated twice.
-    """
+class OnceDifferentiableCell(Cell):
+    """A cell that can be differentiated once, and twice within :func:`plain_cells`."""
 
     plain = False
+
+
+class FastCell(OnceDifferentiableCell):
+    """A CNN cell of mixed operations: :class:`Cell`, but quicker and in less memory."""
 
     def forward(self, first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
         """Maps of the two cells before, and weights ``(E, O)`` -> maps ``(B, N * C, F, T)``."""
@@ -69,14 +70,14 @@ class FastCell(Cell):
             terms = [_pools_and_skip(states, edge) for edge in edges]
             for group in _groups(edges, states.maps[0]):
                 terms += [_convolutions(states, group, n) for n in (*_SEPARABLE, *_DILATED)]
-            states.maps.append(_apply(_ChannelsLast, add_up(terms)))
+            states.maps.append(apply_function(_ChannelsLast, add_up(terms)))
         return torch.cat(states.maps[2:], dim=self.dim)
 
 
 @contextmanager
 def plain_cells(module: nn.Module) -> Iterator[None]:
-    """Let every :class:`FastCell` compute edge by edge, e.g. to differentiate it twice."""
-    cells = [m for m in module.modules() if isinstance(m, FastCell)]
+    """Let every fast cell compute edge by edge, e.g. to differentiate it twice."""
+    cells = [m for m in module.modules() if isinstance(m, OnceDifferentiableCell)]
     before = [cell.plain for cell in cells]
     try:
         for cell in cells:
@@ -175,7 +176,7 @@ def _pools_and_skip(states: _States, edge: _Edge) -> Tensor:
         bias = functional.pad(bias, (0, channels))
     _update(norms, statistics[0], statistics[1], joined)
     weights = torch.stack([edge.weights[name] for name in (*_POOLS, SKIP)])
-    return cast(Tensor, _apply(_Contraction, joined, *_weighted_sum(matrix, bias, weights)))
+    return cast(Tensor, apply_function(_Contraction, joined, *_weighted_sum(matrix, bias, weights)))
 
 
 def _convolutions(states: _States, group: Sequence[_Edge], name: str) -> Tensor:
@@ -195,14 +196,14 @@ def _convolutions(states: _States, group: Sequence[_Edge], name: str) -> Tensor:
         statistics: list[Tensor] = []
         for k, stage in enumerate(stages):
             hop, gap = (stride, dilation) if k == 0 else (1, 1)
-            x = _apply(_Depthwise, x, kernels[2 * k], hop, gap)
+            x = apply_function(_Depthwise, x, kernels[2 * k], hop, gap)
             moments = _moments(x, stage[0])
             pointwise = kernels[2 * k + 1].to(_wide(x))
             matrix, bias, *found = _normalised(pointwise, stage, moments)
             statistics += found
             if k + 1 < len(stages):
-                x = functional.relu(_apply(_Contraction, x, matrix, bias))
-        return _apply(_Contraction, x, *_weighted_sum(matrix, bias, weights)), *statistics
+                x = functional.relu(apply_function(_Contraction, x, matrix, bias))
+        return apply_function(_Contraction, x, *_weighted_sum(matrix, bias, weights)), *statistics
 
     x = states.joined(group, step)
     weights = torch.stack([edge.weights[name] for edge in group])
@@ -223,7 +224,7 @@ class _Moments(NamedTuple):
 
 def _moments(x: Tensor, norm: nn.BatchNorm2d) -> _Moments | None:
     """What a batch norm of pointwise maps of ``x`` needs; nothing if it uses running ones."""
-    return _Moments(*_apply(_MomentsOf, x)) if norm.training else None
+    return _Moments(*apply_function(_MomentsOf, x)) if norm.training else None
 
 
 def _normalised(
@@ -269,10 +270,11 @@ def _average_pool(x: Tensor, stride: int) -> Tensor:
     """Mean over 3x3 positions, those beyond the edge left out: a depthwise convolution."""
     ones = torch.ones(x.shape[1], 1, 3, 3, dtype=x.dtype, device=x.device)
     counts = functional.conv2d(torch.ones_like(x[:1, :1]), ones[:1], stride=stride, padding=1)
-    return cast(Tensor, _apply(_Depthwise, x, ones, stride, 1)) / counts
+    return cast(Tensor, apply_function(_Depthwise, x, ones, stride, 1)) / counts
 
 
-def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+def apply_function(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """``function.apply``, which torch leaves without types."""
     return function.apply(*arguments)  # type: ignore[no-untyped-call]
 
 
@@ -280,7 +282,7 @@ def _block_diagonal(*blocks: Tensor) -> Tensor:
     return cast(Tensor, torch.block_diag(*blocks))  # type: ignore[no-untyped-call]
 
 
-def _differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
+def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse to build a graph of the backward pass: it would lack terms without a word.
 
     Torch's own ``once_differentiable`` lets pass a gradient that is constant itself.
@@ -317,7 +319,7 @@ class _Contraction(torch.autograd.Function):
         return _pointwise(x, matrix, bias)
 
     @staticmethod
-    @_differentiable_once
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, matrix = ctx.saved_tensors
         needed = ctx.needs_input_grad
@@ -341,7 +343,7 @@ class _MomentsOf(torch.autograd.Function):
         return mean, products / count - torch.outer(mean, mean)
 
     @staticmethod
-    @_differentiable_once
+    @differentiable_once
     def backward(ctx: Any, mean_gradient: Tensor, gradient: Tensor) -> Tensor:
         x, mean = ctx.saved_tensors
         matrix = gradient + gradient.t()
@@ -365,7 +367,7 @@ class _Depthwise(torch.autograd.Function):
         return _depthwise(x, kernel, stride, dilation)
 
     @staticmethod
-    @_differentiable_once
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, kernel = ctx.saved_tensors
         found: list[Tensor | None] = [None, None]

@@ -75,7 +75,7 @@ def search_genotype(
 ) -> Genotype:
     """Find a genotype; continue from ``folder`` if a killed search left a checkpoint there.
 
-    ``fast`` computes CNN cells as ``searching.fast`` does, not edge by edge.
+    ``fast`` computes the cells as ``searching.fast`` does, not edge by edge.
 
     Every epoch writes ``search.csv`` (losses, UA, skips, entropies), ``alphas.json`` (alphas and
     genotype) and a checkpoint.

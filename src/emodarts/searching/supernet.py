@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
 from emodarts.searching.fast import FastCell
+from emodarts.searching.fast_sequence import FastSequenceCell
 from emodarts.space.cell import Cell, MixedOperation, Sources, all_sources, n_edges
 from emodarts.space.cnn_ops import CNN_BUILDERS
 from emodarts.space.genotype import CNN_OPERATIONS, NONE
@@ -20,6 +21,7 @@ class _MixedEdges:
     def __init__(self, spec: NetworkSpec, fast: bool) -> None:
         self.spec = spec
         self.cnn_cell = FastCell if fast else Cell
+        self.sequence_cell = FastSequenceCell if fast else Cell
 
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
         sources = all_sources(self.spec.cnn.nodes)
@@ -59,7 +61,8 @@ class Supernet(nn.Module):
     n_features : F, size of the frequency axis of the input.
     n_classes : number of logits.
     initial_sd : standard deviation of the normal distribution that alphas start from.
-    fast : compute CNN cells as ``searching.fast`` does, not edge by edge; weights are the same.
+    fast : compute cells as ``searching.fast`` and ``searching.fast_sequence`` do, not edge by
+        edge; weights are the same.
     """
 
     def __init__(

@@ -31,6 +31,9 @@ class EdgeBuilder(Protocol):
     cnn_cell: type[Cell]
     """What CNN cells are made of."""
 
+    sequence_cell: type[Cell]
+    """What SeqNN cells are made of."""
+
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
         """Edges of a CNN cell; those from the inputs of a reduction cell have stride 2."""
         ...
@@ -117,7 +120,7 @@ class JointNetwork(nn.Module):
         for _ in range(cells):
             sources, modules = edges.sequence_edges(hidden)
             inputs = (nn.Linear(widths[0], hidden), nn.Linear(widths[1], hidden))
-            self.sequence_cells.append(Cell(inputs, sources, modules, dim=-1))
+            self.sequence_cells.append(edges.sequence_cell(inputs, sources, modules, dim=-1))
             widths = [widths[1], len(sources) * hidden]
         return widths[-1]
 
