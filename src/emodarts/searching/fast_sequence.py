@@ -132,9 +132,10 @@ class _Scan(torch.autograd.Function):
     @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         h, kernel = ctx.saved_tensors
-        d = gradient * (1 - h * h)
+        slope = 1 - h * h
+        d = gradient * slope
         for t in range(len(h) - 2, -1, -1):
-            d[t].addcmul_(torch.bmm(d[t + 1], kernel), 1 - h[t] * h[t])
+            d[t].addcmul_(torch.bmm(d[t + 1], kernel), slope[t])
         of_kernel = None
         if ctx.needs_input_grad[1]:
             after = d[1:].permute(1, 3, 0, 2).flatten(2)  # (M, H, (T - 1) * B)
