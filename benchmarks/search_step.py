@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emodarts import files
-from emodarts.recipe import CNNSpec, NetworkSpec, SearchedSeqNN
-from emodarts.runtime import describe_environment
+from emodarts.recipe import CNNSpec, ComputeSpec, NetworkSpec, SearchedSeqNN
+from emodarts.runtime import configure, describe_environment
 from emodarts.searching.gradients import (
     Batch,
     LookAhead,
@@ -213,7 +213,7 @@ def seqnn_operations(net: Any, arguments: argparse.Namespace) -> float:
 
 def peak_memory(side: str, arguments: argparse.Namespace) -> int:
     """Bytes that two steps need beyond what the process held before; in a process of its own."""
-    torch.set_num_threads(arguments.threads)
+    configure(ComputeSpec(device=arguments.device, threads=arguments.threads))
     if arguments.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     before = resident()
@@ -272,7 +272,7 @@ def measure_errors(arguments: argparse.Namespace) -> dict[str, float]:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """All numbers, the ratios first."""
-    torch.set_num_threads(arguments.threads)
+    configure(ComputeSpec(device=arguments.device, threads=arguments.threads))
     clock = CLOCKS[arguments.clock]
     memory = measure_memory(arguments)
     nets = {side: build(side, arguments) for side in SIDES}

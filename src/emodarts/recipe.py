@@ -339,7 +339,8 @@ class ComputeSpec(_Section):
     threads: PositiveInt | None = None
     """Of torch; default: its own choice. Recorded, as results depend on it bit by bit."""
     fast: bool = True
-    """Compute the supernet's cells in a faster order of sums; ``false``: edge by edge."""
+    """Compute the supernet's cells in a faster order of sums, and keep freed memory; ``false``:
+    edge by edge."""
 
 
 class Recipe(_Section):

@@ -192,12 +192,16 @@ def _convolutions(states: _States, group: Sequence[_Edge], name: str) -> Tensor:
         kernels.append(torch.cat([c[2 * k].weight for c in convolutions]))
         kernels.append(_block_diagonal(*(c[2 * k + 1].weight.flatten(1) for c in convolutions)))
 
+    known: list[_Moments | None] = []  # by the first pass; the second need not sum again
+
     def branch(x: Tensor, weights: Tensor, *kernels: Tensor) -> tuple[Tensor, ...]:
         statistics: list[Tensor] = []
         for k, stage in enumerate(stages):
             hop, gap = (stride, dilation) if k == 0 else (1, 1)
             x = apply_function(_Depthwise, x, kernels[2 * k], hop, gap)
-            moments = _moments(x, stage[0])
+            moments = _moments(x, stage[0], known[k] if k < len(known) else None)
+            if k == len(known):
+                known.append(None if moments is None else _Moments(*(m.detach() for m in moments)))
             pointwise = kernels[2 * k + 1].to(_wide(x))
             matrix, bias, *found = _normalised(pointwise, stage, moments)
             statistics += found
@@ -222,9 +226,9 @@ class _Moments(NamedTuple):
     covariance: Tensor
 
 
-def _moments(x: Tensor, norm: nn.BatchNorm2d) -> _Moments | None:
+def _moments(x: Tensor, norm: nn.BatchNorm2d, known: _Moments | None = None) -> _Moments | None:
     """What a batch norm of pointwise maps of ``x`` needs; nothing if it uses running ones."""
-    return _Moments(*apply_function(_MomentsOf, x)) if norm.training else None
+    return _Moments(*apply_function(_MomentsOf, x, known)) if norm.training else None
 
 
 def _normalised(
@@ -334,8 +338,11 @@ class _MomentsOf(torch.autograd.Function):
     """Mean and covariance of the channels of a map, in float64."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``x`` (B, C, F, T) -> (C,) and (C, C)."""
+    def forward(ctx: Any, x: Tensor, known: _Moments | None) -> tuple[Tensor, Tensor]:
+        """``x`` (B, C, F, T) -> (C,) and (C, C), which may be known."""
+        if known is not None:
+            ctx.save_for_backward(x, known.mean)
+            return known.mean.clone(), known.covariance.clone()
         count = x.numel() // x.shape[1]
         products = _products(x, x)
         mean = x.sum(dim=(0, 2, 3)).to(products.dtype) / count
@@ -344,11 +351,11 @@ class _MomentsOf(torch.autograd.Function):
 
     @staticmethod
     @differentiable_once
-    def backward(ctx: Any, mean_gradient: Tensor, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, mean_gradient: Tensor, gradient: Tensor) -> tuple[Tensor, None]:
         x, mean = ctx.saved_tensors
         matrix = gradient + gradient.t()
         count = x.numel() // x.shape[1]
-        return _pointwise(x, matrix / count, (mean_gradient - matrix @ mean) / count)
+        return _pointwise(x, matrix / count, (mean_gradient - matrix @ mean) / count), None
 
 
 class _Depthwise(torch.autograd.Function):
