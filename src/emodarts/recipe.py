@@ -371,6 +371,9 @@ class ComputeSpec(_Section):
     """``auto``: CUDA, else MPS, else CPU."""
     threads: PositiveInt | None = None
     """Of torch; default: its own choice. Recorded, as results depend on it bit by bit."""
+    fast: bool = True
+    """Compute the supernet's cells in a faster order of sums, and keep freed memory; ``false``:
+    edge by edge."""
 
 
 LABEL_SCHEMES: dict[str, tuple[str, ...] | None] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -16,6 +17,9 @@ from emodarts.recipe import ComputeSpec
 
 _PACKAGES = ("emodarts", "torch", "numpy", "scipy", "scikit-learn", "soundfile", "soxr")
 
+#: Of ``mallopt`` (malloc.h); 2**25 bytes is the highest threshold that it takes.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
 
 def configure(spec: ComputeSpec) -> torch.device:
     """Set the thread count and deterministic algorithms; return the device.
@@ -28,6 +32,8 @@ def configure(spec: ComputeSpec) -> torch.device:
     device = resolve_device(spec.device)
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
+    if device.type == "cpu" and spec.fast:
+        keep_freed_memory()
     if device.type == "cuda":
         # Read by cuBLAS when it starts, which is later than this.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -35,6 +41,15 @@ def configure(spec: ComputeSpec) -> torch.device:
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False
     return device
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed: a step would else page the same maps in again and again."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    library = ctypes.CDLL(None)
+    for parameter, value in ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_THRESHOLD, 2**25)):
+        library.mallopt(parameter, value)
 
 
 def resolve_device(name: str) -> torch.device:

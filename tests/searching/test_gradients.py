@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, SearchedSeqNN
+from emodarts.searching.fast import plain_cells
 from emodarts.searching.gradients import (
     Batch,
     LookAhead,
@@ -63,7 +64,7 @@ def exact_by_autograd(supernet: Supernet, train: Batch, validation: Batch) -> Te
     """Differentiate the validation loss through the whole step, as one graph."""
     step = momentum(supernet)
     weights, alphas = supernet.weight_parameters(), supernet.alpha_parameters()
-    with frozen_running_statistics(supernet):
+    with frozen_running_statistics(supernet), plain_cells(supernet):
         loss = functional.cross_entropy(supernet(train[0]), train[1])
         gradient = torch.autograd.grad(
             loss, list(weights.values()), create_graph=True, allow_unused=True

@@ -194,7 +194,7 @@ def _check_directory(out: Path, options: Options) -> None:
 
 
 def _with_recorded_compute(recipe: Recipe, out: Path) -> Recipe:
-    """Device and threads change the last bits of a sum, so a resumed run keeps what it had."""
+    """Device, threads and the order of sums change the last bits; a resumed run keeps its own."""
     if not (out / ENVIRONMENT).is_file():
         return recipe
     recorded = files.read_object(out / ENVIRONMENT, RunError, "device", "threads")
@@ -206,7 +206,14 @@ def _with_recorded_compute(recipe: Recipe, out: Path) -> Recipe:
                 f"{out} was begun with {key} {recorded[key]}, and a resumed run must end as "
                 f"one never stopped; leave {key} {wanted} out, or give another --out"
             )
-    compute = {"device": recorded["device"], "threads": recorded["threads"]}
+    # A run that does not tell was begun before there was a fast order.
+    fast = recorded.get("fast", False)
+    if fast and not asked.fast:
+        raise RunError(
+            f"{out} was begun with compute.fast true, and a resumed run must end as one never "
+            "stopped; leave compute.fast false out, or give another --out"
+        )
+    compute = {"device": recorded["device"], "threads": recorded["threads"], "fast": fast}
     return Recipe.from_dict({**recipe.to_dict(), "compute": compute}, str(out / ENVIRONMENT))
 
 
@@ -302,7 +309,10 @@ def _write_header(
     files.write_csv(out / UTTERANCES, list(rows[0]), rows)
     files.write_json(out / FOLDS, folds)
     started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    files.write_json(out / ENVIRONMENT, {**describe_environment(device), "started": started})
+    files.write_json(
+        out / ENVIRONMENT,
+        {**describe_environment(device), "fast": recipe.compute.fast, "started": started},
+    )
     # Last, as its presence says that the header is whole.
     kept = {k: v for k, v in header.items() if k != "utterances"}
     files.write_json(

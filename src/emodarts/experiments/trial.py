@@ -78,6 +78,7 @@ def search_trial(trial: Trial, data: Dataset, progress: Progress) -> Genotype:
         device=trial.device,
         progress=progress,
         task=f"search {trial.title}",
+        fast=trial.recipe.compute.fast,
     )
     genotype.save(path)
     return genotype

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from emodarts.errors import GenotypeError
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
-from emodarts.space.cell import Sources, genotype_sources
+from emodarts.space.cell import Cell, Sources, genotype_sources
 from emodarts.space.cnn_ops import CNN_BUILDERS
 from emodarts.space.genotype import Genotype
 from emodarts.space.joint import CNNCellName, JointNetwork
@@ -58,6 +58,8 @@ class AuxiliaryHead(nn.Sequential):
 
 class _GenotypeEdges:
     affine = True
+    cnn_cell = Cell
+    sequence_cell = Cell
 
     def __init__(self, genotype: Genotype) -> None:
         self.genotype = genotype

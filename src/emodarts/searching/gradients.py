@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from emodarts.searching.fast import plain_cells
 from emodarts.searching.supernet import Supernet
 
 #: Features (B, 1, F, T) and class indices (B,).
@@ -54,7 +55,7 @@ class LookAhead:
 def first_order_gradient(supernet: Supernet, validation: Batch, loss: Loss) -> dict[str, Tensor]:
     """Gradient of the validation loss at the present weights, by cell name."""
     alphas = supernet.alpha_parameters()
-    with frozen_running_statistics(supernet):
+    with frozen_running_statistics(supernet), _constant(supernet.weight_parameters()):
         logits = supernet(validation[0])
         grads = torch.autograd.grad(
             loss(logits, validation[1]), list(alphas.values()), allow_unused=True
@@ -99,7 +100,7 @@ def second_order_gradient(
         restore_random_state(device, masks)
         return loss(supernet(train[0]), train[1])
 
-    with frozen_running_statistics(supernet), _differentiable_twice(exact):
+    with frozen_running_statistics(supernet), _differentiable_twice(supernet, exact):
         train_value = train_loss()
         gradient = torch.autograd.grad(
             train_value, list(weights.values()), create_graph=exact, allow_unused=True
@@ -175,7 +176,7 @@ def _difference_product(
             w.detach() if v is None else w.detach() + sign * eps * v
             for w, v in zip(weights.values(), vector, strict=True)
         ]
-        with _weights_set_to(weights, shifted):
+        with _weights_set_to(weights, shifted), _constant(weights):
             sides.append(torch.autograd.grad(train_loss(), alphas, allow_unused=True))
     return [
         (_zeros_if_none(p, a) - _zeros_if_none(n, a)) / (2.0 * eps)
@@ -209,6 +210,18 @@ def _weights_set_to(
 
 
 @contextmanager
+def _constant(weights: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Let no gradient of the weights be prepared: functions that are written by hand ask."""
+    try:
+        for w in weights.values():
+            w.requires_grad_(False)
+        yield
+    finally:
+        for w in weights.values():
+            w.requires_grad_(True)
+
+
+@contextmanager
 def frozen_running_statistics(module: nn.Module) -> Iterator[None]:
     """Normalise by batch statistics as in training, without updating running ones."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
@@ -222,12 +235,12 @@ def frozen_running_statistics(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _differentiable_twice(needed: bool) -> Iterator[None]:
-    """cuDNN's recurrent networks cannot be differentiated twice; torch's own can."""
+def _differentiable_twice(supernet: Supernet, needed: bool) -> Iterator[None]:
+    """Neither cuDNN's recurrent networks nor fast cells can be; torch's own and plain ones can."""
     if not needed:
         yield
         return
-    with torch.backends.cudnn.flags(enabled=False):
+    with torch.backends.cudnn.flags(enabled=False), plain_cells(supernet):
         yield
 
 

@@ -72,8 +72,11 @@ def search_genotype(
     device: torch.device,
     progress: Progress,
     task: str = "search",
+    fast: bool = True,
 ) -> Genotype:
     """Find a genotype; continue from ``folder`` if a killed search left a checkpoint there.
+
+    ``fast`` computes the cells as ``searching.fast`` does, not edge by edge.
 
     Every epoch writes ``search.csv`` (losses, UA, skips, entropies), ``alphas.json`` (alphas and
     genotype) and a checkpoint.
@@ -86,7 +89,7 @@ def search_genotype(
     if spec.strategy == "random":
         generator = torch.Generator().manual_seed(derive_seed(seed, "random genotype"))
         return random_genotype(network, generator)
-    searcher = _Searcher(spec, network, data, seed, device)
+    searcher = _Searcher(spec, network, data, seed, device, fast)
     checkpoint = folder / CHECKPOINT
     if checkpoint.is_file():
         searcher.restore(checkpoint)
@@ -120,6 +123,7 @@ class _Searcher:
         data: SearchData,
         seed: int,
         device: torch.device,
+        fast: bool = True,
     ) -> None:
         self.spec, self.network_spec, self.data, self.seed = spec, network, data, seed
         self.epoch = 0
@@ -127,7 +131,12 @@ class _Searcher:
         torch.manual_seed(derive_seed(seed, "supernet"))
         n_channels, n_features = data.weights.features.shape[1:3]
         self.supernet = Supernet(
-            network, n_features, data.n_classes, spec.alphas.initial_sd, n_channels
+            network,
+            n_features,
+            data.n_classes,
+            spec.alphas.initial_sd,
+            n_channels,
+            fast=fast,
         )
         self.supernet.to(device)
         self.weights = self.supernet.weight_parameters()

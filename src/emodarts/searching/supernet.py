@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
-from emodarts.space.cell import MixedOperation, Sources, all_sources, n_edges
+from emodarts.searching.fast import FastCell
+from emodarts.searching.fast_sequence import FastSequenceCell
+from emodarts.space.cell import Cell, MixedOperation, Sources, all_sources, n_edges
 from emodarts.space.cnn_ops import CNN_BUILDERS
 from emodarts.space.genotype import CNN_OPERATIONS, NONE
 from emodarts.space.joint import CNNCellName, JointNetwork
@@ -16,8 +18,10 @@ from emodarts.space.sequence_ops import build_sequence_operation
 class _MixedEdges:
     affine = False  # a batch norm that can rescale would confuse the weight of its operation
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: NetworkSpec, fast: bool) -> None:
         self.spec = spec
+        self.cnn_cell = FastCell if fast else Cell
+        self.sequence_cell = FastSequenceCell if fast else Cell
 
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
         sources = all_sources(self.spec.cnn.nodes)
@@ -58,6 +62,8 @@ class Supernet(nn.Module):
     n_classes : number of logits.
     initial_sd : standard deviation of the normal distribution that alphas start from.
     n_channels : C of the input.
+    fast : compute cells as ``searching.fast`` and ``searching.fast_sequence`` do, not edge by
+        edge; weights are the same.
     """
 
     def __init__(
@@ -67,9 +73,12 @@ class Supernet(nn.Module):
         n_classes: int,
         initial_sd: float = 1e-3,
         n_channels: int = 1,
+        *,
+        fast: bool = True,
     ) -> None:
         super().__init__()
-        self.network = JointNetwork(spec, n_features, n_classes, _MixedEdges(spec), n_channels)
+        edges = _MixedEdges(spec, fast)
+        self.network = JointNetwork(spec, n_features, n_classes, edges, n_channels)
         shapes = alpha_shapes(spec)
         self.alphas = nn.ParameterDict(
             {name: initial_sd * torch.randn(shape) for name, shape in shapes.items()}

@@ -48,7 +48,7 @@ class MixedOperation(nn.Module):
             weights[k] * operation(x)
             for k, operation in zip(self.columns, self.operations, strict=True)
         ]
-        return _sum(terms)
+        return add_up(terms)
 
 
 class Cell(nn.Module):
@@ -86,11 +86,12 @@ class Cell(nn.Module):
                 x = states[source]
                 terms.append(edge(x) if weights is None else edge(x, weights[index]))
                 index += 1
-            states.append(_sum(terms))
+            states.append(add_up(terms))
         return torch.cat(states[2:], dim=self.dim)
 
 
-def _sum(terms: Sequence[Tensor]) -> Tensor:
+def add_up(terms: Sequence[Tensor]) -> Tensor:
+    """Sum of tensors, from the first to the last."""
     total = terms[0]
     for term in terms[1:]:
         total = total + term

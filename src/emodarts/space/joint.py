@@ -28,6 +28,12 @@ class EdgeBuilder(Protocol):
     affine: bool
     """Whether batch norms of CNN cells have weights."""
 
+    cnn_cell: type[Cell]
+    """What CNN cells are made of."""
+
+    sequence_cell: type[Cell]
+    """What SeqNN cells are made of."""
+
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
         """Edges of a CNN cell; those from the inputs of a reduction cell have stride 2."""
         ...
@@ -111,7 +117,7 @@ class JointNetwork(nn.Module):
             )
             second = ProjectMap(maps[1][0], channels, edges.affine)
             self.cnn_cell_names.append(name)
-            self.cnn_cells.append(Cell((first, second), sources, modules, dim=1))
+            self.cnn_cells.append(edges.cnn_cell((first, second), sources, modules, dim=1))
             size = (maps[1][1] + 1) // 2 if reduces else maps[1][1]
             maps = [maps[1], (len(sources) * channels, size)]
             halved = reduces
@@ -122,7 +128,7 @@ class JointNetwork(nn.Module):
         for _ in range(cells):
             sources, modules = edges.sequence_edges(hidden)
             inputs = (nn.Linear(widths[0], hidden), nn.Linear(widths[1], hidden))
-            self.sequence_cells.append(Cell(inputs, sources, modules, dim=-1))
+            self.sequence_cells.append(edges.sequence_cell(inputs, sources, modules, dim=-1))
             widths = [widths[1], len(sources) * hidden]
         return widths[-1]
 
@@ -148,7 +154,9 @@ class JointNetwork(nn.Module):
         maps = [self.stem(features.to(memory_format=torch.channels_last))] * 2
         for name, cell in zip(self.cnn_cell_names, self.cnn_cells, strict=True):
             edge_weights = None if weights is None else weights[name]
-            maps.append(self.dropout(cell(maps[-2], maps[-1], edge_weights)))
+            # Dropout masks follow the layout, so it must not depend on how a cell computes.
+            out = cell(maps[-2], maps[-1], edge_weights).to(memory_format=torch.channels_last)
+            maps.append(self.dropout(out))
         return maps
 
     def classify(

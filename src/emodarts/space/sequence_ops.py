@@ -75,6 +75,10 @@ class Recurrent(nn.Module):
         """``(B, T, width_in)`` -> ``(B, T, out_features)``."""
         require_sequence(x, "a recurrent operation")
         steps: Tensor = self.recurrent(x)[0]  # (B, T, D)
+        return self.finish(steps)
+
+    def finish(self, steps: Tensor) -> Tensor:
+        """Steps of the recurrence ``(B, T, D)`` -> ``(B, T, out_features)``."""
         if self.attention is None:
             return steps
         context = self.attention(steps).unsqueeze(1).expand_as(steps)
