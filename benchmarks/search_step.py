@@ -11,23 +11,20 @@ are in float32 against the fast cell in float64, which equals the plain one
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emodarts import files
 from emodarts.recipe import CNNSpec, ComputeSpec, NetworkSpec, SearchedSeqNN
-from emodarts.runtime import configure, describe_environment
+from emodarts.runtime import configure
 from emodarts.searching.gradients import (
     Batch,
     LookAhead,
@@ -36,6 +33,8 @@ from emodarts.searching.gradients import (
 )
 from emodarts.searching.supernet import Supernet
 from emodarts.space.genotype import SEQUENCE_SPACES
+from measure import parser as common_parser
+from measure import size_of, write
 from yardstick import Yardstick
 
 N_CLASSES = 4
@@ -307,10 +306,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser = common_parser(__doc__)
     parser.add_argument("--order", type=int, choices=(1, 2), default=1)
     parser.add_argument("--space", choices=SEQUENCE_SPACES, default="lstm_att")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -322,9 +318,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="processor: the threads' own time, where other programs share the cores",
     )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--small", action="store_true", help="a size for tests")
     sizes = {"batch": 16, "features": 128, "channels": 8, "cells": 4, "nodes": 4}
     sizes.update({"seqnn_cells": 4, "width": 128})
+    quick = {"batch": 8, "features": 64, "channels": 8, "cells": 4, "nodes": 2}
+    quick.update({"seqnn_cells": 2, "width": 64})
     small = {"batch": 4, "features": 16, "channels": 2, "cells": 3, "nodes": 1}
     small.update({"seqnn_cells": 1, "width": 4})
     for name, default in sizes.items():
@@ -332,7 +329,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     for name in sizes:
         if getattr(arguments, name) is None:
-            setattr(arguments, name, (small if arguments.small else sizes)[name])
+            chosen = {"full": sizes, "quick": quick, "small": small}[size_of(arguments)]
+            setattr(arguments, name, chosen[name])
     return arguments
 
 
@@ -342,12 +340,7 @@ def main() -> None:
     result = measure(arguments)
     for name, value in result.items():
         print(f"{name:40} {value:.3g}" if isinstance(value, float) else f"{name:40} {value}")
-    if arguments.json is not None:
-        asked = {k: v for k, v in vars(arguments).items() if k != "json"}
-        environment = describe_environment(torch.device(arguments.device))
-        date = time.strftime("%Y-%m-%d")
-        result |= {"arguments": asked, "environment": environment, "date": date}
-        files.write_text(arguments.json, json.dumps(result, indent=2) + "\n")
+    write("search_step", arguments, result, torch.device(arguments.device))
 
 
 if __name__ == "__main__":

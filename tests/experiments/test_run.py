@@ -25,7 +25,7 @@ from emodarts.errors import (
     TrainingError,
 )
 from emodarts.experiments.dataset import load_dataset
-from emodarts.experiments.run import Options, run
+from emodarts.experiments.run import Options, _with_recorded_compute, run
 from emodarts.experiments.trial import Trial, search_trial, train_trial
 from emodarts.models.bundle import load_bundle
 from emodarts.models.network import SearchedNetwork
@@ -215,6 +215,27 @@ def test_normalisation_comes_from_training_utterances_only(
     torch.testing.assert_close(used.mean, train.mean(dim=(0, 3)).float())
     everybody = data.features.double().mean(dim=(0, 3)).float()
     assert not torch.allclose(used.mean, everybody)
+
+
+def test_a_resumed_run_keeps_its_order_of_sums(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    def recipe(fast: bool) -> Recipe:
+        changes = {"compute": {"device": "cpu", "threads": 1, "fast": fast}}
+        changes["evaluation"] = {"split": "groups:3", "folds": [0]}
+        return Recipe.from_dict({**tiny_recipe.to_dict(), **changes})
+
+    for fast in (True, False):
+        out = tmp_path / str(fast)
+        start(recipe(fast), corpus, out, tmp_path / "cache", train=False)
+        environment = json.loads((out / "environment.json").read_text())
+        assert environment["fast"] is fast
+        assert _with_recorded_compute(recipe(True), out).compute.fast is fast
+    with pytest.raises(RunError, match=r"begun with compute\.fast true"):
+        _with_recorded_compute(recipe(False), tmp_path / "True")
+    del environment["fast"]  # of a run from before there was a choice
+    (out / "environment.json").write_text(json.dumps(environment))
+    assert _with_recorded_compute(recipe(True), out).compute.fast is False
 
 
 def test_seeds_and_folds_can_be_chosen(corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path) -> None:
