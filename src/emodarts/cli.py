@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from emodarts.errors import AudioError, CorpusError, EmodartsError, RecipeError
+from emodarts.errors import AudioError, CorpusError, EmodartsError, RecipeError, list_lines
 
 if TYPE_CHECKING:
     from emodarts.corpora import Corpus
@@ -283,11 +283,9 @@ def corpora(
     else:
         typer.echo(corpus_page(listed, headers))
     if bad:
-        named = [reason for _, reason in bad[:_NAMED]]
-        if len(bad) > _NAMED:
-            named.append(f"and {len(bad) - _NAMED} more")
         raise AudioError(
-            "\n  ".join([f"{len(bad)} of {len(listed)} utterances have unusable audio:", *named])
+            f"{len(bad)} of {len(listed)} utterances have unusable audio:"
+            + list_lines([reason for _, reason in bad], _NAMED)
         )
 
 

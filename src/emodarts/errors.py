@@ -7,7 +7,7 @@ text and exits with code 2. A message names what was wrong, where, and what is l
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class EmodartsError(Exception):
@@ -63,6 +63,12 @@ def list_some(items: Iterable[object], most: int = 5) -> str:
     listed = [str(item) for item in items]
     text = ", ".join(listed[:most])
     return text if len(listed) <= most else f"{text} and {len(listed) - most} more"
+
+
+def list_lines(items: Sequence[str], most: int) -> str:
+    """List items below a message, one an indented line: the first ``most``, then how many more."""
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return "".join(f"\n  {line}" for line in [*items[:most], *more])
 
 
 def did_you_mean(word: str, legal: Iterable[str]) -> str:

@@ -31,7 +31,7 @@ from emodarts.audio.io import decode_audio, read_audio_bytes
 from emodarts.audio.pieces import split
 from emodarts.audio.specs import FeatureSpec
 from emodarts.corpora.utterance import Utterance
-from emodarts.errors import AudioError, ShapeError
+from emodarts.errors import AudioError, ShapeError, list_lines
 from emodarts.runtime import derive_seed
 
 _NAMED = 100
@@ -467,10 +467,8 @@ def _refuse(utterances: Sequence[Utterance], faults: dict[int, str], skip_bad: b
     if not faults or (skip_bad and good):
         return
     named = [f"{name}: {fault}" for name, fault in _name(utterances, faults)]
-    more = f"\n  and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
     rest = "mend them, or go on without them by --skip-bad" if good else "none is usable"
     raise AudioError(
-        f"{len(faults)} of {len(utterances)} utterances have unusable audio; {rest}:\n  "
-        + "\n  ".join(named[:_NAMED])
-        + more
+        f"{len(faults)} of {len(utterances)} utterances have unusable audio; {rest}:"
+        + list_lines(named, _NAMED)
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from emodarts.corpora.utterance import Utterance
-from emodarts.errors import CorpusError
+from emodarts.errors import CorpusError, list_lines
 
 DEBRIS = "resource fork of macOS, not sound"
 """Reason to leave out what :func:`is_debris` tells."""
@@ -180,9 +180,6 @@ def read_speaker(text: str) -> str | None:
 def refuse_faults(where: Path, faults: Sequence[str], legal: str) -> None:
     """Raise :class:`CorpusError` with the first few of ``faults`` and their number, if any."""
     if faults:
-        more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise CorpusError(
-            f"{where} has {len(faults)} fault(s); {legal}:\n  "
-            + "\n  ".join(faults[:_SHOWN])
-            + more
+            f"{where} has {len(faults)} fault(s); {legal}:{list_lines(faults, _SHOWN)}"
         )
