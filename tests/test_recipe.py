@@ -477,7 +477,7 @@ def changed(value: dict[str, Any], leaf: tuple[str, ...]) -> list[dict[str, Any]
         case _:
             candidates = ["other", "log_mel", "fixed", "lstm", "mean", "random", "exact", "best"]
             candidates += ["finite_difference", "adamw", "constant", "last", "speaker", "paper"]
-            candidates += ["cpu", "repeat"]
+            candidates += ["cpu", "repeat", "bf16"]
     found = []
     for candidate in candidates:
         new = copy.deepcopy(value)

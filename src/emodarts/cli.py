@@ -105,6 +105,13 @@ SetOption = Annotated[
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="auto, cpu, cuda or mps. [default: the recipe's]")
 ]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="Of maps in search and training: fp32, or bf16 for GPUs. [default: the recipe's]",
+    ),
+]
 CacheOption = Annotated[
     Path | None,
     typer.Option("--cache", metavar="DIR", help="Feature store. [default: the user's cache]"),
@@ -147,6 +154,7 @@ class RunRequest(PrepareRequest):
     protocol: ProtocolOption = None
     folds: FoldsOption = None
     seeds: SeedsOption = None
+    precision: PrecisionOption = None
     out: OutOption = None
     resume: ResumeOption = False
 
@@ -516,6 +524,7 @@ def _load_recipe(request: PrepareRequest) -> Recipe:
             "evaluation.protocol": request.protocol,
             "evaluation.folds": _numbers("--folds", request.folds),
             "evaluation.seeds": _numbers("--seeds", request.seeds),
+            "compute.precision": request.precision,
         }
     given = [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
     return load_recipe(request.recipe, [*(request.changes or ()), *given])

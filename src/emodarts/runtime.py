@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import importlib
+import importlib.util
 import os
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from emodarts.errors import RecipeError
 from emodarts.recipe import ComputeSpec
 
 _PACKAGES = ("emodarts", "torch", "numpy", "scipy", "scikit-learn", "soundfile", "soxr")
 
-#: Of ``mallopt`` (malloc.h); 2**25 bytes is the highest threshold that it takes.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+#: As in ``ComputeSpec``.
+Fast = bool | Literal["eager", "compiled"]
+Precision = Literal["fp32", "bf16"]
+#: Of ``mallopt`` (malloc.h).
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 def configure(spec: ComputeSpec) -> torch.device:
@@ -27,9 +34,12 @@ def configure(spec: ComputeSpec) -> torch.device:
     Raises
     ------
     RecipeError
-        If the device that is asked for is not there.
+        If the device that is asked for is not there, has no bfloat16 though that is asked for, or
+        has nothing that compiles loops for it.
     """
     device = resolve_device(spec.device)
+    require_precision(spec.precision, device)
+    resolve_fast(spec.fast, device, spec.precision)
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     if device.type == "cpu" and spec.fast:
@@ -48,7 +58,7 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     library = ctypes.CDLL(None)
-    for parameter, value in ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_THRESHOLD, 2**25)):
+    for parameter, value in ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_MAX, 0)):
         library.mallopt(parameter, value)
 
 
@@ -65,6 +75,67 @@ def resolve_device(name: str) -> torch.device:
         legal = ", ".join(["auto", *(key for key, there in available.items() if there)])
         raise RecipeError(f"device {name!r} is not available here; legal: {legal}")
     return torch.device(name)
+
+
+def require_precision(precision: Precision, device: torch.device) -> None:
+    """Raise :class:`RecipeError` if the device cannot keep maps in that precision."""
+    if precision == "fp32" or device.type == "cpu":
+        return
+    # On Apple's GPUs torch falls back to float32 with no more than a warning.
+    if device.type == "mps" or not torch.cuda.is_bf16_supported():
+        raise RecipeError(
+            f"compute.precision: no {precision} on this {device.type} device; legal here: fp32"
+        )
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """For a forward pass: with ``bf16`` products and maps are bfloat16, with ``fp32`` nothing is.
+
+    What leaves it goes through :func:`at_least_single` before a loss.
+    """
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """``x`` in float32, or as it is if it is float32 or float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def resolve_fast(
+    asked: Fast, device: torch.device, precision: Precision = "fp32"
+) -> Literal[False, "eager", "compiled"]:
+    """How cells are computed: by what is there, never by a timing.
+
+    Raises
+    ------
+    RecipeError
+        If compiled loops are asked for, which need numba, a CPU and maps of float32, or if numba
+        is installed and cannot be imported.
+    """
+    reason = None
+    if precision != "fp32":
+        reason = f"their maps are float32, and compute.precision is {precision}"
+    elif device.type != "cpu":
+        reason = f"they run on a CPU, and the device is {device.type}"
+    elif importlib.util.find_spec("numba") is None:
+        reason = "they need numba, which is not installed; install emodarts[fast]"
+    if asked == "compiled" and reason is not None:
+        raise RecipeError(
+            f"compute.fast: no compiled loops here: {reason}; legal: true, eager, false"
+        )
+    if asked is True:
+        asked = "compiled" if reason is None else "eager"
+    if asked == "compiled":
+        try:
+            importlib.import_module("numba")
+        except ImportError as error:  # of a numpy that is too new for it, say
+            raise RecipeError(
+                f"compute.fast: numba is there and does not start: {error}; mend that; legal "
+                "without it: eager, false"
+            ) from error
+    return asked
 
 
 def derive_seed(*parts: int | str) -> int:

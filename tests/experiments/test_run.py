@@ -31,6 +31,7 @@ from emodarts.models.bundle import load_bundle
 from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Silent
 from emodarts.recipe import Recipe, load_recipe
+from emodarts.runtime import Fast
 from emodarts.searching.loop import SearchData, search_genotype
 from emodarts.serving.predict import Model
 from emodarts.space.genotype import Edge, Genotype
@@ -217,25 +218,54 @@ def test_normalisation_comes_from_training_utterances_only(
     assert not torch.allclose(used.mean, everybody)
 
 
-def test_a_resumed_run_keeps_its_order_of_sums(
-    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path
+@pytest.mark.parametrize(
+    ("asked", "recorded"), [(True, "compiled"), ("eager", "eager"), (False, False)]
+)
+def test_a_run_records_its_order_of_sums(
+    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path, asked: Fast, recorded: Fast
 ) -> None:
-    def recipe(fast: bool) -> Recipe:
-        changes = {"compute": {"device": "cpu", "threads": 1, "fast": fast}}
-        changes["evaluation"] = {"split": "groups:3", "folds": [0]}
-        return Recipe.from_dict({**tiny_recipe.to_dict(), **changes})
+    if recorded == "compiled":
+        pytest.importorskip("numba")
+    changes = {"compute": {"device": "cpu", "threads": 1, "fast": asked}}
+    changes["evaluation"] = {"split": "groups:3", "folds": [0]}
+    changes["search"] = {**tiny_recipe.to_dict()["search"], "epochs": 1, "warmup_epochs": 0}
+    recipe = Recipe.from_dict({**tiny_recipe.to_dict(), **changes})
+    start(recipe, corpus, tmp_path / "run", tmp_path / "cache", train=False)
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["fast"] == recorded
+    assert _with_recorded_compute(recipe, tmp_path / "run").compute.fast == recorded
 
-    for fast in (True, False):
-        out = tmp_path / str(fast)
-        start(recipe(fast), corpus, out, tmp_path / "cache", train=False)
-        environment = json.loads((out / "environment.json").read_text())
-        assert environment["fast"] is fast
-        assert _with_recorded_compute(recipe(True), out).compute.fast is fast
-    with pytest.raises(RunError, match=r"begun with compute\.fast true"):
-        _with_recorded_compute(recipe(False), tmp_path / "True")
-    del environment["fast"]  # of a run from before there was a choice
-    (out / "environment.json").write_text(json.dumps(environment))
-    assert _with_recorded_compute(recipe(True), out).compute.fast is False
+
+@pytest.mark.parametrize(
+    ("recorded", "kept"),
+    [
+        ({"fast": "compiled"}, "compiled"),
+        ({"fast": "eager"}, "eager"),
+        ({"fast": False}, False),
+        ({"fast": True}, "eager"),  # of a run from before there were compiled loops
+        ({}, False),  # of one from before there was a choice
+    ],
+    ids=str,
+)
+def test_a_resumed_run_keeps_its_order_of_sums(
+    tiny_recipe: Recipe, tmp_path: Path, recorded: dict[str, Fast], kept: Fast
+) -> None:
+    def resumed(fast: Fast) -> Fast:
+        changes = {"compute": {"device": "cpu", "threads": 1, "fast": fast}}
+        recipe = Recipe.from_dict({**tiny_recipe.to_dict(), **changes})
+        found: Fast = _with_recorded_compute(recipe, tmp_path).compute.fast
+        return found
+
+    environment = {"device": "cpu", "threads": 1, **recorded}
+    (tmp_path / "environment.json").write_text(json.dumps(environment))
+    for asked in (True, kept):
+        assert resumed(asked) == kept
+    for other in ("compiled", "eager", False):
+        if other != kept:
+            names = (str(value).lower() for value in (kept, other))
+            expected = r"begun with compute\.fast {}, .*leave compute\.fast {} out".format(*names)
+            with pytest.raises(RunError, match=expected):
+                resumed(other)
 
 
 def test_seeds_and_folds_can_be_chosen(corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path) -> None:

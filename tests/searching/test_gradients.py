@@ -10,7 +10,6 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, SearchedSeqNN
-from emodarts.searching.fast import plain_cells
 from emodarts.searching.gradients import (
     Batch,
     LookAhead,
@@ -22,6 +21,7 @@ from emodarts.searching.gradients import (
     second_order_gradient,
 )
 from emodarts.searching.supernet import Supernet
+from emodarts.space.normalise import plain_cells
 
 SPECS = {
     "searched": NetworkSpec(

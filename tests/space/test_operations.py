@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from emodarts.errors import ShapeError
 from emodarts.recipe import CNNSpec, NetworkSpec, NoSeqNN
+from emodarts.runtime import Fast
 from emodarts.searching.supernet import Supernet
 from emodarts.space.cell import Cell, MixedOperation, all_sources
 from emodarts.space.cnn_ops import CNN_BUILDERS, FactorisedReduce
@@ -154,13 +155,23 @@ def test_attention_is_a_softmax_over_time() -> None:
     torch.testing.assert_close(attention(x), torch.einsum("bt,btc->bc", weights, x))
 
 
-def test_maps_run_channels_last() -> None:
-    """oneDNN is several times slower in the other layout; one channel hides the difference."""
+@pytest.mark.parametrize(
+    ("fast", "layout"),
+    [
+        (False, torch.channels_last),
+        ("eager", torch.channels_last),
+        ("compiled", torch.contiguous_format),
+    ],
+)
+def test_maps_have_the_layout_that_their_cells_are_fast_in(
+    fast: Fast, layout: torch.memory_format
+) -> None:
+    """OneDNN is several times slower in the other one; one channel hides the difference."""
     spec = NetworkSpec(cnn=CNNSpec(cells=1, nodes=1, channels=2), seqnn=NoSeqNN(mode="none"))
-    maps = Supernet(spec, 8, 3).network.cnn_maps(
+    maps = Supernet(spec, 8, 3, fast=fast).network.cnn_maps(
         torch.randn(2, 1, 8, 9), {"reduction": torch.ones(2, 8)}
     )
-    assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
+    assert all(m.is_contiguous(memory_format=layout) for m in maps)
 
 
 def test_the_context_of_an_attention_is_joined_to_every_step() -> None:

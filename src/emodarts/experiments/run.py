@@ -31,7 +31,8 @@ from emodarts.models.baselines import logistic_regression, majority_answer, mean
 from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Progress, Silent
 from emodarts.recipe import Recipe
-from emodarts.runtime import configure, describe_environment
+from emodarts.runtime import configure, describe_environment, resolve_fast
+from emodarts.searching.loop import require_precise_enough
 from emodarts.space.genotype import Genotype
 from emodarts.splits import Fold, deployment_fold, make_folds, make_parts
 from emodarts.training.metrics import (
@@ -96,8 +97,11 @@ def run(
     if options.resume:
         files.remove_leftovers(out)
     _check_directory(out, options)
+    asked = recipe
     if options.resume:
         recipe = _with_recorded_compute(recipe, out)
+    if options.search and options.genotype is None:
+        require_precise_enough(recipe.search, recipe.compute.precision)
     device = configure(recipe.compute)
     unread = corpus.skipped
     corpus = corpus.select(recipe.labels, recipe.styles)
@@ -114,7 +118,7 @@ def run(
         told = (*told, f"the reader of the corpus left out {len(unread):,}: {listed}")
     trials = _trials(recipe, data, folds, out, device, options)
     _check_genotypes(recipe, data, trials, options)
-    _write_header(out, recipe, data, header, trials, device, options)
+    _write_header(out, asked, recipe, data, header, trials, device, options)
     results = []
     for trial in trials:
         with _explained_memory():
@@ -194,7 +198,7 @@ def _check_directory(out: Path, options: Options) -> None:
 
 
 def _with_recorded_compute(recipe: Recipe, out: Path) -> Recipe:
-    """Device, threads and the order of sums change the last bits; a resumed run keeps its own."""
+    """Device, threads, order of sums and precision decide the bits; a resumed run keeps its own."""
     if not (out / ENVIRONMENT).is_file():
         return recipe
     recorded = files.read_object(out / ENVIRONMENT, RunError, "device", "threads")
@@ -206,14 +210,30 @@ def _with_recorded_compute(recipe: Recipe, out: Path) -> Recipe:
                 f"{out} was begun with {key} {recorded[key]}, and a resumed run must end as "
                 f"one never stopped; leave {key} {wanted} out, or give another --out"
             )
-    # A run that does not tell was begun before there was a fast order.
+    # A run that does not tell was begun before there was a fast order, one that tells `true`
+    # before there were compiled loops.
     fast = recorded.get("fast", False)
-    if fast and not asked.fast:
+    fast = "eager" if fast is True else fast
+    if asked.fast is not True and asked.fast != fast:
         raise RunError(
-            f"{out} was begun with compute.fast true, and a resumed run must end as one never "
-            "stopped; leave compute.fast false out, or give another --out"
+            f"{out} was begun with compute.fast {str(fast).lower()}, and a resumed run must end as "
+            f"one never stopped; leave compute.fast {str(asked.fast).lower()} out, or give "
+            "another --out"
         )
-    compute = {"device": recorded["device"], "threads": recorded["threads"], "fast": fast}
+    precision = recorded.get("precision", "fp32")  # all that there was at first
+    # The default is no wish: the option need not be repeated.
+    if "precision" in asked.model_fields_set and asked.precision != precision:
+        raise RunError(
+            f"{out} was begun with compute.precision {precision}, and a resumed run must end as "
+            f"one never stopped; leave compute.precision {asked.precision} out, or give "
+            "another --out"
+        )
+    compute = {
+        "device": recorded["device"],
+        "threads": recorded["threads"],
+        "fast": fast,
+        "precision": precision,
+    }
     return Recipe.from_dict({**recipe.to_dict(), "compute": compute}, str(out / ENVIRONMENT))
 
 
@@ -287,6 +307,7 @@ def _check_genotypes(
 
 def _write_header(
     out: Path,
+    asked: Recipe,
     recipe: Recipe,
     data: Dataset,
     header: dict[str, Any],
@@ -304,14 +325,20 @@ def _write_header(
     if (out / DATA).is_file():
         _check_same_run(out, recipe, data, options, folds)
         return
-    files.write_text(out / RECIPE, recipe.to_yaml())
+    # As asked: what a resumed run computes with is what the environment records.
+    files.write_text(out / RECIPE, asked.to_yaml())
     rows = header["utterances"]
     files.write_csv(out / UTTERANCES, list(rows[0]), rows)
     files.write_json(out / FOLDS, folds)
     started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     files.write_json(
         out / ENVIRONMENT,
-        {**describe_environment(device), "fast": recipe.compute.fast, "started": started},
+        {
+            **describe_environment(device),
+            "fast": resolve_fast(recipe.compute.fast, device, recipe.compute.precision),
+            "precision": recipe.compute.precision,
+            "started": started,
+        },
     )
     # Last, as its presence says that the header is whole.
     kept = {k: v for k, v in header.items() if k != "utterances"}

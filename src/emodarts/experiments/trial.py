@@ -20,7 +20,7 @@ from emodarts.models.count import count_multiply_adds, count_parameters
 from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Progress
 from emodarts.recipe import Recipe
-from emodarts.runtime import derive_seed
+from emodarts.runtime import Fast, derive_seed, resolve_fast
 from emodarts.searching.loop import SearchData, search_genotype
 from emodarts.space.genotype import Genotype
 from emodarts.splits import Indices, Parts
@@ -79,6 +79,7 @@ def search_trial(trial: Trial, data: Dataset, progress: Progress) -> Genotype:
         progress=progress,
         task=f"search {trial.title}",
         fast=trial.recipe.compute.fast,
+        precision=trial.recipe.compute.precision,
     )
     genotype.save(path)
     return genotype
@@ -95,16 +96,10 @@ def train_trial(
     recipe, parts = trial.recipe, trial.parts
     normalisation = data.normalisation(parts.train)
     torch.manual_seed(derive_seed(trial.seed_of_fold, "network"))
-    network = SearchedNetwork(
-        genotype,
-        recipe.trained_network,
-        recipe.features.n_features,
-        len(data.classes),
-        n_channels=data.features.shape[1],
-        auxiliary=recipe.training.auxiliary_weight > 0,
-    ).to(trial.device)
+    fast = resolve_fast(recipe.compute.fast, trial.device, recipe.compute.precision)
+    quick = _network(trial, data, genotype, fast)
     trained = train_network(
-        network,
+        quick,
         data.part(parts.train, normalisation, trial.device, varied=True),
         data.part(parts.validation, normalisation, trial.device),
         recipe.training,
@@ -113,8 +108,11 @@ def train_trial(
         folder=trial.folder,
         progress=progress,
         task=f"train {trial.title}",
+        precision=recipe.compute.precision,
     )
-    network.eval()
+    # What is tested computes as what is saved.
+    network = _network(trial, data, genotype, False).eval()
+    network.load_state_dict(quick.state_dict())
     bundle = Bundle(
         network, recipe.features, normalisation, data.classes, fingerprint=data.fingerprint
     )
@@ -138,6 +136,19 @@ def train_trial(
     # Only now: a run that is killed before and resumed needs them again.
     shutil.rmtree(trial.folder / EPOCHS, ignore_errors=True)
     return result
+
+
+def _network(trial: Trial, data: Dataset, genotype: Genotype, fast: Fast) -> SearchedNetwork:
+    recipe = trial.recipe
+    return SearchedNetwork(
+        genotype,
+        recipe.trained_network,
+        recipe.features.n_features,
+        len(data.classes),
+        n_channels=data.features.shape[1],
+        auxiliary=recipe.training.auxiliary_weight > 0,
+        fast=fast,
+    ).to(trial.device)
 
 
 def _result(trial: Trial, data: Dataset, bundle: Bundle, trained: Trained) -> dict[str, Any]:

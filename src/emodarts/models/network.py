@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from emodarts.errors import GenotypeError
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
+from emodarts.runtime import Fast, resolve_fast
 from emodarts.space.cell import Cell, Sources, genotype_sources
 from emodarts.space.cnn_ops import CNN_BUILDERS
+from emodarts.space.compiled import CompiledCell
 from emodarts.space.genotype import Genotype
 from emodarts.space.joint import CNNCellName, JointNetwork
 from emodarts.space.sequence_ops import SequenceSkip, build_sequence_operation
@@ -30,11 +32,16 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, ...)`` -> the operation's output, some utterances of it zero."""
         y: Tensor = self.operation(x)
+        factors = self.factors(y)
+        return y if factors is None else y * factors
+
+    def factors(self, x: Tensor) -> Tensor | None:
+        """Draw what an output is multiplied by, ``(B, 1, ...)`` for ``x`` ``(B, ...)``, if any."""
         if not self.training or self.probability == 0.0:
-            return y
+            return None
         keep = 1.0 - self.probability
-        shape = (y.shape[0],) + (1,) * (y.dim() - 1)
-        return y * torch.empty(shape, device=y.device, dtype=y.dtype).bernoulli_(keep) / keep
+        shape = (x.shape[0],) + (1,) * (x.dim() - 1)
+        return torch.empty(shape, device=x.device, dtype=x.dtype).bernoulli_(keep) / keep
 
 
 class AuxiliaryHead(nn.Sequential):
@@ -58,11 +65,13 @@ class AuxiliaryHead(nn.Sequential):
 
 class _GenotypeEdges:
     affine = True
-    cnn_cell = Cell
+    cnn_cell: type[Cell]
     sequence_cell = Cell
 
-    def __init__(self, genotype: Genotype) -> None:
+    def __init__(self, genotype: Genotype, fast: Fast) -> None:
         self.genotype = genotype
+        how = resolve_fast(fast, torch.device("cpu"))
+        self.cnn_cell = CompiledCell if how == "compiled" else Cell
 
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
         cell = self.genotype.cells[name]
@@ -97,6 +106,8 @@ class SearchedNetwork(JointNetwork):
     n_classes : number of logits.
     n_channels : C of the input.
     auxiliary : build the extra classifier that training uses; it is no part of the model.
+    fast : whether CNN cells are compiled, as in ``ComputeSpec``; weights are the same. Compiled
+        ones stay on a CPU.
 
     Raises
     ------
@@ -113,13 +124,14 @@ class SearchedNetwork(JointNetwork):
         *,
         n_channels: int = 1,
         auxiliary: bool = False,
+        fast: Fast = False,
     ) -> None:
         if genotype.sequence is not None and not isinstance(spec.seqnn, SearchedSeqNN):
             raise GenotypeError(
                 f"the genotype has a sequence cell but network.seqnn.mode is {spec.seqnn.mode!r}; "
                 "legal: 'searched'"
             )
-        super().__init__(spec, n_features, n_classes, _GenotypeEdges(genotype), n_channels)
+        super().__init__(spec, n_features, n_classes, _GenotypeEdges(genotype, fast), n_channels)
         self.genotype = genotype
         self.auxiliary: AuxiliaryHead | None = None
         self._auxiliary_cell = 2 * spec.cnn.cells // 3

@@ -18,38 +18,40 @@ same function; only the order of sums differs. Four ideas:
   never made.
 * What a branch computes on its way is made again in the backward pass, not kept.
 
-Maps keep their precision; statistics and matrices are float64.
+Maps keep their precision, which autocast makes bfloat16; statistics and matrices are float64, and
+nothing is summed over positions in less than float32.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from emodarts.space.cell import Cell, MixedOperation, add_up
+from emodarts.runtime import at_least_single
+from emodarts.space.cell import MixedOperation, add_up
 from emodarts.space.cnn_ops import FactorisedReduce
 from emodarts.space.genotype import CNN_OPERATIONS, NONE, SKIP
+from emodarts.space.normalise import (
+    Moments,
+    OnceDifferentiableCell,
+    apply_function,
+    differentiable_once,
+    update_statistics,
+)
 
 _POOLS = ("max_pool_3x3", "avg_pool_3x3")
 _SEPARABLE = ("sep_conv_3x3", "sep_conv_5x5")
 _DILATED = ("dil_conv_3x3", "dil_conv_5x5")
 #: Channels that a depthwise convolution on a CPU should have: the lanes of a register.
 _LANES = 16
-#: Positions whose products are summed in the precision of the maps, before float64 takes over.
+#: Positions whose products are summed in the precision of the maps, or in float32 for those of
+#: less, before float64 takes over.
 _BLOCK = 4096
-
-
-class OnceDifferentiableCell(Cell):
-    """A cell that can be differentiated once, and twice within :func:`plain_cells`."""
-
-    plain = False
 
 
 class FastCell(OnceDifferentiableCell):
@@ -59,7 +61,13 @@ class FastCell(OnceDifferentiableCell):
         """Maps of the two cells before, and weights ``(E, O)`` -> maps ``(B, N * C, F, T)``."""
         if self.plain or weights is None:
             return super().forward(first, second, weights)
-        states = _States([self.inputs[0](first), self.inputs[1](second)])
+        maps = [self.inputs[0](first), self.inputs[1](second)]
+        # From here on each step names its type: autocast would round statistics and matrices.
+        with torch.autocast(maps[0].device.type, enabled=False):
+            return self._joined_nodes(maps, weights)
+
+    def _joined_nodes(self, maps: list[Tensor], weights: Tensor) -> Tensor:
+        states = _States(maps)
         index = 0
         for sources in self.sources:
             edges = [
@@ -72,20 +80,6 @@ class FastCell(OnceDifferentiableCell):
                 terms += [_convolutions(states, group, n) for n in (*_SEPARABLE, *_DILATED)]
             states.maps.append(apply_function(_ChannelsLast, add_up(terms)))
         return torch.cat(states.maps[2:], dim=self.dim)
-
-
-@contextmanager
-def plain_cells(module: nn.Module) -> Iterator[None]:
-    """Let every fast cell compute edge by edge, e.g. to differentiate it twice."""
-    cells = [m for m in module.modules() if isinstance(m, OnceDifferentiableCell)]
-    before = [cell.plain for cell in cells]
-    try:
-        for cell in cells:
-            cell.plain = True
-        yield
-    finally:
-        for cell, value in zip(cells, before, strict=True):
-            cell.plain = value
 
 
 class _Edge:
@@ -136,17 +130,17 @@ class _States:
 
     def weight_free(
         self, source: int, stride: int, norm: nn.BatchNorm2d
-    ) -> tuple[Tensor, _Moments | None]:
+    ) -> tuple[Tensor, Moments | None]:
         """Pools of a state and what its skip reads, as channels; their moments."""
 
-        def make() -> tuple[Tensor, _Moments | None]:
+        def make() -> tuple[Tensor, Moments | None]:
             x = self.maps[source]
             skip = [x] if stride == 1 else [self.rectified(source, 2, k) for k in (0, 1)]
             pools = functional.max_pool2d(x, 3, stride, 1), _average_pool(x, stride)
             joined = torch.cat([*pools, *skip], dim=1).contiguous(memory_format=torch.channels_last)
             return joined, _moments(joined, norm)
 
-        return cast("tuple[Tensor, _Moments | None]", self._once(("parts", source), make))
+        return cast("tuple[Tensor, Moments | None]", self._once(("parts", source), make))
 
 
 def _groups(edges: Sequence[_Edge], like: Tensor) -> Iterator[list[_Edge]]:
@@ -174,7 +168,7 @@ def _pools_and_skip(states: _States, edge: _Edge) -> Tensor:
         matrix, bias, *statistics = _normalised(pointwise, norms, moments)
         matrix = torch.cat([matrix, functional.pad(identity, (2 * channels, 0))])
         bias = functional.pad(bias, (0, channels))
-    _update(norms, statistics[0], statistics[1], joined)
+    update_statistics(norms, statistics[0], statistics[1], joined.numel() // joined.shape[1])
     weights = torch.stack([edge.weights[name] for name in (*_POOLS, SKIP)])
     return cast(Tensor, apply_function(_Contraction, joined, *_weighted_sum(matrix, bias, weights)))
 
@@ -192,7 +186,7 @@ def _convolutions(states: _States, group: Sequence[_Edge], name: str) -> Tensor:
         kernels.append(torch.cat([c[2 * k].weight for c in convolutions]))
         kernels.append(_block_diagonal(*(c[2 * k + 1].weight.flatten(1) for c in convolutions)))
 
-    known: list[_Moments | None] = []  # by the first pass; the second need not sum again
+    known: list[Moments | None] = []  # by the first pass; the second need not sum again
 
     def branch(x: Tensor, weights: Tensor, *kernels: Tensor) -> tuple[Tensor, ...]:
         statistics: list[Tensor] = []
@@ -201,7 +195,7 @@ def _convolutions(states: _States, group: Sequence[_Edge], name: str) -> Tensor:
             x = apply_function(_Depthwise, x, kernels[2 * k], hop, gap)
             moments = _moments(x, stage[0], known[k] if k < len(known) else None)
             if k == len(known):
-                known.append(None if moments is None else _Moments(*(m.detach() for m in moments)))
+                known.append(None if moments is None else Moments(*(m.detach() for m in moments)))
             pointwise = kernels[2 * k + 1].to(_wide(x))
             matrix, bias, *found = _normalised(pointwise, stage, moments)
             statistics += found
@@ -215,24 +209,19 @@ def _convolutions(states: _States, group: Sequence[_Edge], name: str) -> Tensor:
         branch, x, weights, *kernels, use_reentrant=False, preserve_rng_state=False
     )
     for k, stage in enumerate(stages):
-        _update(stage, statistics[2 * k], statistics[2 * k + 1], out)
+        update_statistics(
+            stage, statistics[2 * k], statistics[2 * k + 1], out.numel() // out.shape[1]
+        )
     return cast(Tensor, out)
 
 
-class _Moments(NamedTuple):
-    """Mean ``(C,)`` and covariance ``(C, C)`` of a map over utterances and positions."""
-
-    mean: Tensor
-    covariance: Tensor
-
-
-def _moments(x: Tensor, norm: nn.BatchNorm2d, known: _Moments | None = None) -> _Moments | None:
+def _moments(x: Tensor, norm: nn.BatchNorm2d, known: Moments | None = None) -> Moments | None:
     """What a batch norm of pointwise maps of ``x`` needs; nothing if it uses running ones."""
-    return _Moments(*apply_function(_MomentsOf, x, known)) if norm.training else None
+    return Moments(*apply_function(_MomentsOf, x, known)) if norm.training else None
 
 
 def _normalised(
-    pointwise: Tensor, norms: Sequence[nn.BatchNorm2d], moments: _Moments | None
+    pointwise: Tensor, norms: Sequence[nn.BatchNorm2d], moments: Moments | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Matrix and bias of batch norms of ``P d``, and the mean and variance that they use."""
     if moments is None:
@@ -255,21 +244,6 @@ def _weighted_sum(matrix: Tensor, bias: Tensor, weights: Tensor) -> tuple[Tensor
     )
 
 
-@torch.no_grad()
-def _update(norms: Sequence[nn.BatchNorm2d], mean: Tensor, variance: Tensor, like: Tensor) -> None:
-    """Move running statistics as batch norm does: variances without bias."""
-    if not (norms[0].training and norms[0].track_running_stats):
-        return
-    count = like.numel() / like.shape[1]
-    unbiased = variance * (count / max(count - 1, 1))
-    means, variances = mean.chunk(len(norms)), unbiased.chunk(len(norms))
-    for norm, m, v in zip(norms, means, variances, strict=True):
-        momentum = cast(float, norm.momentum)
-        cast(Tensor, norm.running_mean).lerp_(m.to(norm.running_mean), momentum)
-        cast(Tensor, norm.running_var).lerp_(v.to(norm.running_var), momentum)
-        cast(Tensor, norm.num_batches_tracked).add_(1)
-
-
 def _average_pool(x: Tensor, stride: int) -> Tensor:
     """Mean over 3x3 positions, those beyond the edge left out: a depthwise convolution."""
     ones = torch.ones(x.shape[1], 1, 3, 3, dtype=x.dtype, device=x.device)
@@ -277,28 +251,8 @@ def _average_pool(x: Tensor, stride: int) -> Tensor:
     return cast(Tensor, apply_function(_Depthwise, x, ones, stride, 1)) / counts
 
 
-def apply_function(function: type[torch.autograd.Function], *arguments: Any) -> Any:
-    """``function.apply``, which torch leaves without types."""
-    return function.apply(*arguments)  # type: ignore[no-untyped-call]
-
-
 def _block_diagonal(*blocks: Tensor) -> Tensor:
     return cast(Tensor, torch.block_diag(*blocks))  # type: ignore[no-untyped-call]
-
-
-def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Refuse to build a graph of the backward pass: it would lack terms without a word.
-
-    Torch's own ``once_differentiable`` lets pass a gradient that is constant itself.
-    """
-
-    @functools.wraps(backward)
-    def checked(ctx: Any, *gradients: Tensor) -> Any:
-        if torch.is_grad_enabled():
-            raise RuntimeError("a fast cell can be differentiated once; put it in plain_cells")
-        return backward(ctx, *gradients)
-
-    return checked
 
 
 class _ChannelsLast(torch.autograd.Function):
@@ -330,7 +284,7 @@ class _Contraction(torch.autograd.Function):
         return (
             _pointwise(gradient, matrix.t()) if needed[0] else None,
             _products(gradient, x).to(matrix.dtype) if needed[1] else None,
-            gradient.sum(dim=(0, 2, 3)).to(matrix.dtype) if needed[2] else None,
+            _sums(gradient).to(matrix.dtype) if needed[2] else None,
         )
 
 
@@ -338,14 +292,14 @@ class _MomentsOf(torch.autograd.Function):
     """Mean and covariance of the channels of a map, in float64."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, known: _Moments | None) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, known: Moments | None) -> tuple[Tensor, Tensor]:
         """``x`` (B, C, F, T) -> (C,) and (C, C), which may be known."""
         if known is not None:
             ctx.save_for_backward(x, known.mean)
             return known.mean.clone(), known.covariance.clone()
         count = x.numel() // x.shape[1]
         products = _products(x, x)
-        mean = x.sum(dim=(0, 2, 3)).to(products.dtype) / count
+        mean = _sums(x).to(products.dtype) / count
         ctx.save_for_backward(x, mean)
         return mean, products / count - torch.outer(mean, mean)
 
@@ -371,12 +325,13 @@ class _Depthwise(torch.autograd.Function):
         """``x`` (B, C, F, T) and kernel (C, 1, k, k) -> (B, C, ceil(F / stride), ...)."""
         ctx.save_for_backward(x, kernel)
         ctx.stride, ctx.dilation = stride, dilation
-        return _depthwise(x, kernel, stride, dilation)
+        return _depthwise(x, kernel.to(x.dtype), stride, dilation)
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, kernel = ctx.saved_tensors
+        wide, kernel = kernel.dtype, kernel.to(x.dtype)
         found: list[Tensor | None] = [None, None]
         if ctx.needs_input_grad[0]:
             if ctx.stride == 1:
@@ -386,7 +341,7 @@ class _Depthwise(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             if ctx.dilation == 2:
                 x, gradient = _phases(x), _phases(gradient)
-            found[1] = _kernel_gradient(gradient, x, kernel, ctx.stride)
+            found[1] = _kernel_gradient(gradient, x, kernel, ctx.stride).to(wide)
         return *found, None, None
 
 
@@ -400,9 +355,15 @@ def _pointwise(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     return functional.conv2d(x, kernel, None if bias is None else bias.to(x.dtype))
 
 
+def _sums(x: Tensor) -> Tensor:
+    """Over utterances and positions: (B, C, F, T) -> (C,), in float32 at least."""
+    return x.sum(dim=(0, 2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
+
+
 def _products(x: Tensor, y: Tensor) -> Tensor:
     """Sum over utterances and positions of ``x y^T``: (B, C, F, T), (B, D, F, T) -> (C, D)."""
-    rows, columns = (m.permute(0, 2, 3, 1).flatten(0, 2) for m in (x, y))
+    # A product of bfloat16 matrices would be rounded to that for each block.
+    rows, columns = (at_least_single(m).permute(0, 2, 3, 1).flatten(0, 2) for m in (x, y))
     whole = len(rows) // _BLOCK * _BLOCK
     blocks = (m[:whole].reshape(-1, _BLOCK, m.shape[1]) for m in (rows, columns))
     total = (rows[whole:].t() @ columns[whole:]).to(_wide(x))

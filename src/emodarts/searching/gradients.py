@@ -18,7 +18,7 @@ of that gradient. First order is :math:`\xi = 0`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from emodarts.searching.fast import plain_cells
 from emodarts.searching.supernet import Supernet
+from emodarts.space.normalise import plain_cells
 
 #: Features (B, 1, F, T) and class indices (B,).
 Batch = tuple[Tensor, Tensor]
@@ -106,7 +106,10 @@ def second_order_gradient(
             train_value, list(weights.values()), create_graph=exact, allow_unused=True
         )
         ahead = look_ahead(weights, [g if g is None else g.detach() for g in gradient], step)
+        if not exact:
+            del gradient  # each of these copies is as large as the supernet
         with _weights_set_to(weights, ahead):
+            del ahead
             logits = supernet(validation[0])
             grads = torch.autograd.grad(
                 loss(logits, validation[1]), [*alphas, *weights.values()], allow_unused=True
@@ -172,11 +175,16 @@ def _difference_product(
     eps = epsilon / norm
     sides = []
     for sign in (1.0, -1.0):
-        shifted = [
-            w.detach() if v is None else w.detach() + sign * eps * v
-            for w, v in zip(weights.values(), vector, strict=True)
-        ]
-        with _weights_set_to(weights, shifted), _constant(weights):
+        with (
+            _weights_set_to(
+                weights,
+                (
+                    w.detach() if v is None else w.detach() + sign * eps * v
+                    for w, v in zip(list(weights.values()), vector, strict=True)
+                ),
+            ),
+            _constant(weights),
+        ):
             sides.append(torch.autograd.grad(train_loss(), alphas, allow_unused=True))
     return [
         (_zeros_if_none(p, a) - _zeros_if_none(n, a)) / (2.0 * eps)
@@ -196,7 +204,7 @@ def _zeros_if_none(value: Tensor | None, like: Tensor) -> Tensor:
 
 @contextmanager
 def _weights_set_to(
-    weights: Mapping[str, nn.Parameter], values: Sequence[Tensor]
+    weights: Mapping[str, nn.Parameter], values: Iterable[Tensor]
 ) -> Iterator[None]:
     """Let each weight have another value for a while; the old tensor itself comes back."""
     before = [w.data for w in weights.values()]

@@ -31,11 +31,11 @@ from emodarts.checkpoint import (
     with_prefix,
     without_prefix,
 )
-from emodarts.errors import CheckpointError
+from emodarts.errors import CheckpointError, RecipeError
 from emodarts.events import EventWriter
 from emodarts.progress import Progress
 from emodarts.recipe import NetworkSpec, SearchSpec
-from emodarts.runtime import derive_seed
+from emodarts.runtime import Fast, Precision, derive_seed, resolve_fast
 from emodarts.searching.derive import derive_genotype, random_genotype
 from emodarts.searching.gradients import (
     Batch,
@@ -72,11 +72,12 @@ def search_genotype(
     device: torch.device,
     progress: Progress,
     task: str = "search",
-    fast: bool = True,
+    fast: Fast = True,
+    precision: Precision = "fp32",
 ) -> Genotype:
     """Find a genotype; continue from ``folder`` if a killed search left a checkpoint there.
 
-    ``fast`` computes the cells as ``searching.fast`` does, not edge by edge.
+    ``fast`` and ``precision`` say how cells are computed, as in ``ComputeSpec``.
 
     Every epoch writes ``search.csv`` (losses, UA, skips, entropies), ``alphas.json`` (alphas and
     genotype) and a checkpoint.
@@ -85,11 +86,14 @@ def search_genotype(
     ------
     CheckpointError
         If the checkpoint in ``folder`` is broken.
+    RecipeError
+        If ``precision`` is too coarse for this search; see :func:`require_precise_enough`.
     """
+    require_precise_enough(spec, precision)
     if spec.strategy == "random":
         generator = torch.Generator().manual_seed(derive_seed(seed, "random genotype"))
         return random_genotype(network, generator)
-    searcher = _Searcher(spec, network, data, seed, device, fast)
+    searcher = _Searcher(spec, network, data, seed, device, fast, precision)
     checkpoint = folder / CHECKPOINT
     if checkpoint.is_file():
         searcher.restore(checkpoint)
@@ -103,6 +107,16 @@ def search_genotype(
             searcher.save(checkpoint)
             events.write("search", record["epoch"], record["scalars"])
     return searcher.chosen_genotype()
+
+
+def require_precise_enough(spec: SearchSpec, precision: Precision) -> None:
+    """Raise :class:`RecipeError` if rounding alters gradients as much as their second order."""
+    if precision != "fp32" and spec.strategy == "darts" and spec.order == 2:
+        raise RecipeError(
+            f"search.order: 2 with compute.precision {precision}: rounding alters the gradient as "
+            "much as its second-order term does, which would cost several times the time for "
+            "nothing; legal: search.order 1, or compute.precision fp32"
+        )
 
 
 def write_record(folder: Path, history: Sequence[dict[str, Any]]) -> None:
@@ -123,7 +137,8 @@ class _Searcher:
         data: SearchData,
         seed: int,
         device: torch.device,
-        fast: bool = True,
+        fast: Fast = True,
+        precision: Precision = "fp32",
     ) -> None:
         self.spec, self.network_spec, self.data, self.seed = spec, network, data, seed
         self.epoch = 0
@@ -136,7 +151,8 @@ class _Searcher:
             data.n_classes,
             spec.alphas.initial_sd,
             n_channels,
-            fast=fast,
+            fast=resolve_fast(fast, device, precision),
+            precision=precision,
         )
         self.supernet.to(device)
         self.weights = self.supernet.weight_parameters()
@@ -239,6 +255,7 @@ class _Searcher:
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.spec.weights.gradient_clip)
         require_finite(float(norm), f"search epoch {self.epoch + 1}: the gradient norm")
         self.weight_optimiser.step()
+        self.weight_optimiser.zero_grad()  # a copy of all weights that the next step does not need
         return loss_and_ua(logits.detach(), train[1])
 
     def _record(self, rate: float, weight_loss: float, seconds: float) -> dict[str, Any]:

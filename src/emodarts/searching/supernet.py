@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
+from emodarts.runtime import Fast, Precision, at_least_single, autocast, resolve_fast
 from emodarts.searching.fast import FastCell
 from emodarts.searching.fast_sequence import FastSequenceCell
 from emodarts.space.cell import Cell, MixedOperation, Sources, all_sources, n_edges
 from emodarts.space.cnn_ops import CNN_BUILDERS
+from emodarts.space.compiled import CompiledCell
 from emodarts.space.genotype import CNN_OPERATIONS, NONE
 from emodarts.space.joint import CNNCellName, JointNetwork
 from emodarts.space.sequence_ops import build_sequence_operation
@@ -18,9 +22,9 @@ from emodarts.space.sequence_ops import build_sequence_operation
 class _MixedEdges:
     affine = False  # a batch norm that can rescale would confuse the weight of its operation
 
-    def __init__(self, spec: NetworkSpec, fast: bool) -> None:
+    def __init__(self, spec: NetworkSpec, fast: Literal[False, "eager", "compiled"]) -> None:
         self.spec = spec
-        self.cnn_cell = FastCell if fast else Cell
+        self.cnn_cell = {False: Cell, "eager": FastCell, "compiled": CompiledCell}[fast]
         self.sequence_cell = FastSequenceCell if fast else Cell
 
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
@@ -62,8 +66,9 @@ class Supernet(nn.Module):
     n_classes : number of logits.
     initial_sd : standard deviation of the normal distribution that alphas start from.
     n_channels : C of the input.
-    fast : compute cells as ``searching.fast`` and ``searching.fast_sequence`` do, not edge by
-        edge; weights are the same.
+    fast : how cells are computed, as in ``ComputeSpec``; weights are the same. Compiled ones stay
+        on a CPU.
+    precision : of maps in a forward pass, as in ``ComputeSpec``; compiled cells have ``fp32`` only.
     """
 
     def __init__(
@@ -74,10 +79,12 @@ class Supernet(nn.Module):
         initial_sd: float = 1e-3,
         n_channels: int = 1,
         *,
-        fast: bool = True,
+        fast: Fast = True,
+        precision: Precision = "fp32",
     ) -> None:
         super().__init__()
-        edges = _MixedEdges(spec, fast)
+        self.precision = precision
+        edges = _MixedEdges(spec, resolve_fast(fast, torch.device("cpu"), precision))
         self.network = JointNetwork(spec, n_features, n_classes, edges, n_channels)
         shapes = alpha_shapes(spec)
         self.alphas = nn.ParameterDict(
@@ -86,8 +93,9 @@ class Supernet(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features ``(B, C, F, T)`` -> logits ``(B, n_classes)``."""
-        logits: Tensor = self.network(features, self.edge_weights())
-        return logits
+        with autocast(self.precision, features.device):
+            logits: Tensor = self.network(features, self.edge_weights())
+        return at_least_single(logits)
 
     def edge_weights(self) -> dict[str, Tensor]:
         """Softmax of each alpha over the candidates, ``(E, O)`` by cell name."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +16,7 @@ from emodarts.errors import ShapeError
 from emodarts.recipe import FixedSeqNN, NetworkSpec, SearchedSeqNN
 from emodarts.space.cell import Cell, Sources
 from emodarts.space.cnn_ops import FactorisedReduce, ProjectMap
+from emodarts.space.dropout import Dropout
 from emodarts.space.sequence_ops import Recurrent, TimeAttention, require_sequence
 
 CNNCellName = Literal["normal", "reduction"]
@@ -77,7 +77,8 @@ class JointNetwork(nn.Module):
             nn.Conv2d(n_channels, stem_channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(stem_channels),
         )
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
+        self._layout = edges.cnn_cell.layout
         self.cnn_cell_names: list[CNNCellName] = []
         self.cnn_cells = nn.ModuleList()
         maps = self._build_cnn(stem_channels, edges)
@@ -149,13 +150,11 @@ class JointNetwork(nn.Module):
                 f"features need shape (batch, {self.n_channels}, {self.n_features}, time); "
                 f"got {tuple(features.shape)}"
             )
-        # oneDNN runs depthwise convolutions several times faster in this layout.
         # `to`, as `contiguous` leaves a map of one channel as it is.
-        maps = [self.stem(features.to(memory_format=torch.channels_last))] * 2
+        maps = [self.stem(features.to(memory_format=self._layout))] * 2
         for name, cell in zip(self.cnn_cell_names, self.cnn_cells, strict=True):
             edge_weights = None if weights is None else weights[name]
-            # Dropout masks follow the layout, so it must not depend on how a cell computes.
-            out = cell(maps[-2], maps[-1], edge_weights).to(memory_format=torch.channels_last)
+            out = cell(maps[-2], maps[-1], edge_weights).to(memory_format=self._layout)
             maps.append(self.dropout(out))
         return maps
 

@@ -36,7 +36,7 @@ from emodarts.events import EventWriter
 from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Progress
 from emodarts.recipe import TrainingSpec
-from emodarts.runtime import derive_seed
+from emodarts.runtime import Precision, at_least_single, autocast, derive_seed
 from emodarts.training.augment import Mixture, balanced_rows, mask_features
 
 CHECKPOINT = "training.safetensors"
@@ -95,8 +95,12 @@ def train_network(
     folder: Path,
     progress: Progress,
     task: str = "train",
+    precision: Precision = "fp32",
 ) -> Trained:
     """Train ``network`` in place and leave it with the weights of the chosen epoch.
+
+    ``precision`` is that of its maps, as in ``ComputeSpec``; ``bf16`` needs a network that is not
+    compiled. The inner validation has it too, as a choice between epochs is no score.
 
     The epoch is the one with the highest UA on ``validation`` (the lower loss decides between
     equals), with the lowest loss, or the last. Continues from ``folder`` if a killed training
@@ -108,7 +112,7 @@ def train_network(
     CheckpointError
         If the checkpoint in ``folder`` is broken.
     """
-    trainer = _Trainer(network, train, validation, spec, n_classes, seed)
+    trainer = _Trainer(network, train, validation, spec, n_classes, seed, precision)
     checkpoint = folder / CHECKPOINT
     if checkpoint.is_file():
         trainer.restore(checkpoint)
@@ -144,9 +148,10 @@ class _Trainer:
         spec: TrainingSpec,
         n_classes: int,
         seed: int,
+        precision: Precision = "fp32",
     ) -> None:
         self.network, self.train, self.validation = network, train, validation
-        self.spec, self.seed = spec, seed
+        self.spec, self.seed, self.precision = spec, seed, precision
         self.weights = class_weights(train.targets, n_classes) if spec.class_weights else None
         self.optimiser = _optimiser(network, spec)
         self.epoch = 0
@@ -186,7 +191,9 @@ class _Trainer:
             targets.append(target)
         train_loss, train_ua = loss_and_ua(torch.cat(logits), torch.cat(targets))
         validation = self.validation
-        out = join_pieces(predict_logits(self.network, validation.features), validation.owners)
+        with autocast(self.precision, validation.features.device):
+            logits_of_pieces = predict_logits(self.network, validation.features)
+        out = join_pieces(at_least_single(logits_of_pieces), validation.owners)
         validation_loss, validation_ua = loss_and_ua(out, validation.utterance_targets)
         right = out.argmax(dim=1) == validation.utterance_targets
         self.epoch += 1
@@ -224,7 +231,11 @@ class _Trainer:
         spec = self.spec
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        logits, extra = self.network.forward_with_auxiliary(features)
+        with autocast(self.precision, features.device):
+            logits, extra = self.network.forward_with_auxiliary(features)
+        logits = at_least_single(logits)
+        if extra is not None:
+            extra = at_least_single(extra)
 
         def criterion(truth: Tensor) -> Tensor:
             loss = self._cross_entropy(logits, truth)

@@ -1,0 +1,250 @@
+"""The discrete network with compiled cells against the plain one, in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from emodarts.experiments import trial as trial_module
+from emodarts.experiments.trial import Trial, train_trial
+from emodarts.models.bundle import Bundle
+from emodarts.models.network import SearchedNetwork
+from emodarts.progress import Silent
+from emodarts.recipe import CNNSpec, NetworkSpec, NoSeqNN, Recipe
+from emodarts.searching.derive import random_genotype
+from emodarts.space.cell import Cell
+from emodarts.space.compiled import CompiledCell
+from emodarts.space.genotype import CNN_OPERATIONS, NONE, CellGenotype, Edge, Genotype
+from emodarts.space.normalise import plain_cells
+from emodarts.splits import Parts
+
+TARGETS = torch.tensor([0, 1, 2, 0, 1])
+
+
+def cell(*nodes: tuple[str, int, str, int]) -> CellGenotype:
+    return tuple((Edge(a, i), Edge(b, j)) for a, i, b, j in nodes)
+
+
+#: Every operation reads an input of the cell: with stride 2 in a reduction cell.
+OUTER = cell(
+    ("max_pool_3x3", 0, "sep_conv_5x5", 1),
+    ("dil_conv_3x3", 0, "skip_connect", 1),
+    ("sep_conv_3x3", 0, "avg_pool_3x3", 1),
+    ("skip_connect", 0, "dil_conv_5x5", 1),
+)
+#: Every operation reads a node: with stride 1 in a reduction cell, too.
+INNER = cell(
+    ("dil_conv_5x5", 0, "max_pool_3x3", 1),
+    ("avg_pool_3x3", 2, "sep_conv_3x3", 1),
+    ("skip_connect", 2, "sep_conv_5x5", 3),
+    ("max_pool_3x3", 2, "dil_conv_3x3", 4),
+)
+#: Nodes to which no convolution leads.
+WITHOUT_CONVOLUTIONS = cell(
+    ("skip_connect", 0, "skip_connect", 1),
+    ("max_pool_3x3", 0, "avg_pool_3x3", 1),
+    ("skip_connect", 2, "skip_connect", 3),
+    ("avg_pool_3x3", 3, "max_pool_3x3", 2),
+)
+GENOTYPES = {
+    "outer": Genotype(OUTER, OUTER),
+    "inner": Genotype(INNER, INNER),
+    "without convolutions": Genotype(WITHOUT_CONVOLUTIONS, WITHOUT_CONVOLUTIONS),
+}
+
+
+def pair(
+    genotype: str = "outer", channels: int = 3, size: tuple[int, int] = (9, 13)
+) -> tuple[SearchedNetwork, SearchedNetwork, Tensor]:
+    """A compiled and a plain network of the same weights, and features."""
+    spec = NetworkSpec(
+        cnn=CNNSpec(cells=4, nodes=4, channels=channels), seqnn=NoSeqNN(mode="none"), dropout=0.2
+    )
+    torch.manual_seed(0)
+    nets = [
+        SearchedNetwork(GENOTYPES[genotype], spec, size[0], 3, auxiliary=True, fast=fast)
+        for fast in ("compiled", False)
+    ]
+    with torch.no_grad():
+        for parameter in nets[0].parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))  # gains are not 1, shifts not 0
+    nets[1].load_state_dict(nets[0].state_dict())
+    for net in nets:
+        net.double().train().set_drop_path(0.4)
+    return nets[0], nets[1], torch.randn(len(TARGETS), 1, *size, dtype=torch.float64)
+
+
+def answers(network: SearchedNetwork, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, auxiliary logits and loss."""
+    torch.manual_seed(1)  # of dropout and drop path
+    logits, extra = network.forward_with_auxiliary(x)
+    assert extra is not None
+    loss = functional.cross_entropy(logits, TARGETS)
+    return logits, extra, loss + 0.4 * functional.cross_entropy(extra, TARGETS)
+
+
+def assert_the_same(compiled: SearchedNetwork, plain: SearchedNetwork, x: Tensor) -> None:
+    """Answers, the gradient of every parameter, and what is left in the buffers."""
+    found, expected = answers(compiled, x), answers(plain, x)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    named = dict(plain.named_parameters())
+    references = torch.autograd.grad(expected[2], list(named.values()))
+    gradients = torch.autograd.grad(found[2], list(compiled.parameters()))
+    whole = torch.cat([g.flatten() for g in references]).norm()
+    for name, gradient, reference in zip(named, gradients, references, strict=True):
+        difference = (gradient - reference).norm()
+        assert difference < 1e-8 * max(reference.norm(), 1e-4 * whole), name
+    for name, buffer in plain.named_buffers():
+        torch.testing.assert_close(
+            compiled.get_buffer(name), buffer, rtol=1e-10, atol=1e-12, msg=name
+        )
+
+
+def test_the_genotypes_have_every_operation() -> None:
+    for nodes in (OUTER, INNER):
+        operations = {edge.operation for node in nodes for edge in node}
+        assert operations == set(CNN_OPERATIONS) - {NONE}
+
+
+@pytest.mark.parametrize("channels", [3, 8])
+@pytest.mark.parametrize("size", [(9, 13), (16, 12)], ids=str)
+@pytest.mark.parametrize("genotype", GENOTYPES)
+def test_a_training_step_is_that_of_plain_cells(
+    genotype: str, size: tuple[int, int], channels: int
+) -> None:
+    compiled, plain, x = pair(genotype, channels, size)
+    assert_the_same(compiled, plain, x)
+
+
+@pytest.mark.parametrize("genotype", GENOTYPES)
+def test_answers_and_gradients_out_of_training_are_those_of_plain_cells(genotype: str) -> None:
+    compiled, plain, x = pair(genotype)
+    for network in (compiled, plain):
+        answers(network, x)  # running statistics that are not trivial
+        network.eval()
+    assert_the_same(compiled, plain, x)
+
+
+def test_dropped_edges_are_those_of_plain_cells() -> None:
+    """Of the same seed the same are dropped, and as many draws are left to what comes after."""
+    compiled, plain, x = pair("inner")
+    some, after = answers(compiled, x)[0], torch.rand(3)
+    answers(plain, x)
+    assert torch.equal(torch.rand(3), after)
+    for probability in (0.0, 0.999):  # no edge of any utterance, and all
+        for network in (compiled, plain):
+            network.set_drop_path(probability)
+        assert_the_same(compiled, plain, x)
+        assert (answers(compiled, x)[0] - some).abs().max() > 1e-3
+        answers(plain, x)  # running statistics move as far
+
+
+def test_trainings_end_with_the_same_weights() -> None:
+    compiled, plain, x = pair("inner")
+    start = {k: v.clone() for k, v in plain.state_dict().items()}
+    for network in (compiled, plain):
+        optimiser = torch.optim.SGD(network.parameters(), 0.05, 0.9, weight_decay=1e-3)
+        for _ in range(3):
+            optimiser.zero_grad()
+            answers(network, x)[2].backward()
+            optimiser.step()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(
+            compiled.state_dict()[name], value, rtol=1e-7, atol=1e-9, msg=name
+        )
+    moved = [(v - start[name]).abs().max() for name, v in plain.state_dict().items()]
+    assert max(moved) > 1e-2
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    compiled, _, x = pair()
+    compiled.eval()  # statistics would not stay as they are
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            maps = compiled.cnn_cells[0](*[compiled.stem(x)] * 2)
+            found.append((maps, *torch.autograd.grad(maps.square().sum(), compiled.stem[0].weight)))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-12, atol=0)
+
+
+def test_single_precision_is_near() -> None:
+    compiled, plain, x = (part.float() for part in pair())
+    torch.testing.assert_close(answers(compiled, x), answers(plain, x), rtol=1e-3, atol=1e-4)
+    assert compiled.cnn_maps(x)[-1].dtype == torch.float32
+
+
+def test_only_cnn_cells_differ_and_only_where_asked() -> None:
+    compiled, plain, _ = pair()
+    assert {type(c) for c in compiled.cnn_cells} == {CompiledCell}
+    assert {type(c) for c in plain.cnn_cells} == {Cell}
+    eager = SearchedNetwork(plain.genotype, plain.spec, plain.n_features, 3, fast="eager")
+    assert {type(c) for c in eager.cnn_cells} == {Cell}
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+
+
+def test_a_graph_can_be_gone_through_again_but_not_differentiated() -> None:
+    compiled, _, x = pair()
+    parameters = list(compiled.parameters())
+    loss = answers(compiled, x)[2]
+    first = torch.autograd.grad(loss, parameters, retain_graph=True)
+    for one, other in zip(first, torch.autograd.grad(loss, parameters), strict=True):
+        assert torch.equal(one, other)
+    loss = answers(compiled, x)[2]
+    with pytest.raises(RuntimeError, match="plain_cells"):
+        torch.autograd.grad(loss, parameters, create_graph=True)
+    with plain_cells(compiled):
+        found = torch.autograd.grad(answers(compiled, x)[2], parameters, create_graph=True)
+    for one, other in zip(found, first, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("asked", "cells"), [(True, CompiledCell), ("compiled", CompiledCell), (False, Cell)]
+)
+def test_a_trial_trains_what_compute_fast_says_and_tests_plain_cells(
+    asked: bool | str,
+    cells: type[Cell],
+    tiny_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Tested(Exception):
+        pass
+
+    def trained(network: SearchedNetwork, *_: Any, **__: Any) -> None:
+        assert {type(c) for c in network.cnn_cells} == {cells}
+        with torch.no_grad():
+            network.stem[0].weight.fill_(0.25)
+
+    def tested(_: Trial, __: Any, bundle: Bundle, ___: Any) -> None:
+        assert {type(c) for c in bundle.network.cnn_cells} == {Cell}
+        assert not bundle.network.training
+        assert (bundle.network.stem[0].weight == 0.25).all()
+        raise Tested
+
+    monkeypatch.setattr(trial_module, "train_network", trained)
+    monkeypatch.setattr(trial_module, "_result", tested)
+    recipe = Recipe.from_dict({**tiny_recipe.to_dict(), "compute": {"fast": asked}})
+    data = SimpleNamespace(
+        normalisation=lambda _: None,
+        part=lambda *_, **__: None,
+        classes=("a", "b"),
+        features=torch.zeros(1, 1, 16, 8),
+        fingerprint=None,
+    )
+    trial = Trial(recipe, 0, 0, Parts((), (), (), (), ()), tmp_path, torch.device("cpu"))
+    genotype = random_genotype(recipe.network, torch.Generator().manual_seed(0))
+    with pytest.raises(Tested):
+        train_trial(trial, data, genotype, Silent())
