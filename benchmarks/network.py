@@ -3,8 +3,9 @@
     python benchmarks/network.py [--json FILE]
 
 Against a plain build of the same genotype with the same weights: contiguous NCHW maps, torch's
-dropout, batch norms that are not folded. Both sides run in one process, in turn; a ratio is between
-neighbours in time. Memory is that of a fresh process that takes one training step.
+dropout, batch norms that are not folded, no compiled cells. Training has those where a run with
+``compute.fast: true`` would. Both sides run in one process, in turn; a ratio is between neighbours
+in time. Memory is that of a fresh process that takes one training step.
 """
 
 from __future__ import annotations
@@ -59,11 +60,12 @@ class PlainNetwork(SearchedNetwork):
 KINDS = {"emodarts": SearchedNetwork, "plain": PlainNetwork}
 
 
-def build(kind: str, n_features: int) -> SearchedNetwork:
-    """The network of a random genotype; both kinds have the same weights."""
+def build(kind: str, n_features: int, *, trained: bool = False) -> SearchedNetwork:
+    """The network of a random genotype, as it is trained or answers; both have the same weights."""
     genotype = random_genotype(SPEC, torch.Generator().manual_seed(GENOTYPE_SEED))
     torch.manual_seed(0)
-    return KINDS[kind](genotype, SPEC, n_features, N_CLASSES, auxiliary=True)
+    fast = trained and kind == "emodarts"
+    return KINDS[kind](genotype, SPEC, n_features, N_CLASSES, auxiliary=True, fast=fast)
 
 
 def training_step(network: SearchedNetwork, batch: int, size: int) -> Callable[[], None]:
@@ -91,13 +93,13 @@ def training_step(network: SearchedNetwork, batch: int, size: int) -> Callable[[
 def one_step(kind: str, batch: int, size: int, threads: int) -> None:
     """All that a process does whose memory is measured."""
     torch.set_num_threads(threads)
-    training_step(build(kind, size), batch, size)()
+    training_step(build(kind, size, trained=True), batch, size)()
 
 
 def measure_training(batch: int, size: int, repeats: int, threads: int) -> dict[str, Any]:
     """Seconds of a step, speed-up, peak memory, and what that makes of a training."""
     torch.set_num_threads(threads)
-    ways = {kind: training_step(build(kind, size), batch, size) for kind in KINDS}
+    ways = {kind: training_step(build(kind, size, trained=True), batch, size) for kind in KINDS}
     rows = in_turn(ways, repeats)
     taken = spreads(rows)
     memory = {kind: in_fresh_process(one_step, kind, batch, size, threads)[1] for kind in KINDS}

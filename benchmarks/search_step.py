@@ -5,7 +5,8 @@
 Both have the same weights and threads and take turns in one process; seconds are medians. Peak
 memory is that of a process of its own, less what it held before the supernet was built. Errors
 are in float32 against the fast cell in float64, which equals the plain one
-(``tests/searching/test_fast.py``), with dropout off, as both draw other masks.
+(``tests/searching/test_fast.py``), with dropout off, as both draw other masks. With ``--precision
+bf16``, of the fast side alone, its errors are those of bfloat16 maps.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emodarts.recipe import CNNSpec, ComputeSpec, NetworkSpec, SearchedSeqNN
-from emodarts.runtime import configure
+from emodarts.runtime import autocast, configure, resolve_fast
 from emodarts.searching.gradients import (
     Batch,
     LookAhead,
@@ -39,18 +41,33 @@ from yardstick import Yardstick
 
 N_CLASSES = 4
 SIDES = ("yardstick", "fast")
+MEASURED = ("memory", "cnn", "seqnn", "step", "errors")
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 def build(side: str, arguments: argparse.Namespace) -> Any:
-    """A supernet in training mode; both sides have the same weights."""
+    """A supernet in training mode; all sides have the same weights."""
     torch.manual_seed(0)
-    net: Any = Supernet(spec_of(arguments), arguments.features, N_CLASSES)
+    precision = arguments.precision if side == "fast" else "fp32"
+    net: Any = Supernet(
+        spec_of(arguments),
+        arguments.features,
+        N_CLASSES,
+        fast=resolve_fast(True, torch.device(arguments.device), precision),
+        precision=precision,
+    )
     if side == "yardstick":
         state = net.state_dict()
         net = Yardstick(spec_of(arguments), arguments.features, N_CLASSES)
         net.load_state_dict(state, assign=True)
     return net.train().to(arguments.device)
+
+
+def compute_of(arguments: argparse.Namespace) -> ComputeSpec:
+    """Where it runs."""
+    return ComputeSpec(
+        device=arguments.device, threads=arguments.threads, precision=arguments.precision
+    )
 
 
 def spec_of(arguments: argparse.Namespace) -> NetworkSpec:
@@ -72,6 +89,11 @@ def batch(arguments: argparse.Namespace, seed: int) -> Batch:
     shape = (arguments.batch, 1, arguments.features, arguments.features)
     features = torch.randn(shape, generator=generator).to(arguments.device)
     return features, (torch.arange(arguments.batch) % N_CLASSES).to(arguments.device)
+
+
+def rounding(net: Any, device: torch.device) -> AbstractContextManager[object]:
+    """For a part of a forward pass, what ``Supernet`` does for all of it."""
+    return autocast(getattr(net, "precision", "fp32"), device)
 
 
 class Step:
@@ -105,13 +127,13 @@ class Step:
         for name, gradient in found.items():
             self.net.alphas[name].grad = gradient
         self.adam.step()
-        self.sgd.zero_grad(set_to_none=True)
         value = loss(self.net(self.train[0]), self.train[1])
         grads = torch.autograd.grad(value, list(self.weights.values()))
         for w, g in zip(self.weights.values(), grads, strict=True):
             w.grad = g
         nn.utils.clip_grad_norm_(self.weights.values(), 5.0)
         self.sgd.step()
+        self.sgd.zero_grad(set_to_none=True)
         synchronise(self.train[0])
 
 
@@ -146,8 +168,9 @@ def cnn_part(net: Any, arguments: argparse.Namespace) -> Callable[[], None]:
     def passes() -> None:
         for wanted in (alphas, weights):
             set_trainable(weights, wanted is weights)
-            maps = net.network.cnn_maps(x, net.edge_weights())[-2:]
-            torch.autograd.grad(sum(m.square().mean() for m in maps), wanted)
+            with rounding(net, x.device):
+                maps = net.network.cnn_maps(x, net.edge_weights())[-2:]
+            torch.autograd.grad(sum(m.float().square().mean() for m in maps), wanted)
         synchronise(x)
 
     return passes
@@ -155,8 +178,9 @@ def cnn_part(net: Any, arguments: argparse.Namespace) -> Callable[[], None]:
 
 def seqnn_part(net: Any, arguments: argparse.Namespace) -> Callable[[], None]:
     """Both passes of a first-order step through the SeqNN, on the CNN's maps."""
-    with torch.no_grad():
-        maps = net.network.cnn_maps(batch(arguments, 1)[0], net.edge_weights())[-2:]
+    x = batch(arguments, 1)[0]
+    with torch.no_grad(), rounding(net, x.device):
+        maps = net.network.cnn_maps(x, net.edge_weights())[-2:]
     maps = [m.detach().requires_grad_() for m in maps]
     alphas = [net.alphas["sequence"]]
     weights = list(net.network.sequence_cells.parameters())
@@ -164,8 +188,9 @@ def seqnn_part(net: Any, arguments: argparse.Namespace) -> Callable[[], None]:
     def passes() -> None:
         for wanted in (alphas, weights):
             set_trainable(weights, wanted is weights)
-            value = net.network.classify(maps, net.edge_weights()).square().sum()
-            torch.autograd.grad(value, [*wanted, *maps])
+            with rounding(net, x.device):
+                logits = net.network.classify(maps, net.edge_weights())
+            torch.autograd.grad(logits.float().square().sum(), [*wanted, *maps])
         synchronise(maps[0])
 
     return passes
@@ -212,7 +237,7 @@ def seqnn_operations(net: Any, arguments: argparse.Namespace) -> float:
 
 def peak_memory(side: str, arguments: argparse.Namespace) -> int:
     """Bytes that two steps need beyond what the process held before; in a process of its own."""
-    configure(ComputeSpec(device=arguments.device, threads=arguments.threads))
+    configure(compute_of(arguments))
     if arguments.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     before = resident()
@@ -270,38 +295,40 @@ def measure_errors(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """All numbers, the ratios first."""
-    configure(ComputeSpec(device=arguments.device, threads=arguments.threads))
+    """The numbers that are asked for, ratios first."""
+    configure(compute_of(arguments))
     clock = CLOCKS[arguments.clock]
-    memory = measure_memory(arguments)
+    found: dict[str, Any] = {}
+    details: dict[str, Any] = {}
+    if "memory" in arguments.only:
+        memory = measure_memory(arguments)
+        found["peak_memory_ratio"] = memory["fast"] / memory["yardstick"]
+        details["peak_memory_bytes"] = memory
     nets = {side: build(side, arguments) for side in SIDES}
     parts = {}
-    for name, part in (("cnn", cnn_part), ("seqnn", seqnn_part)):
+    for name, part in (("cnn", cnn_part), ("seqnn", seqnn_part), ("step", Step)):
+        if name not in arguments.only:
+            continue
         calls = {side: part(net, arguments) for side, net in nets.items()}
         parts[name] = seconds_of(calls, arguments.repeats, clock)
+        found[f"{name}_speedup"] = parts[name]["yardstick"] / parts[name]["fast"]
         for net in nets.values():
             set_trainable(list(net.weight_parameters().values()), True)
-    parts["step"] = seconds_of(
-        {side: Step(net, arguments) for side, net in nets.items()}, arguments.repeats, clock
-    )
-    peak = matrix_rate(arguments)
-    achieved = {
-        side: seqnn_operations(net, arguments) / parts["seqnn"][side] for side, net in nets.items()
-    }
+    if "seqnn" in parts:
+        peak = matrix_rate(arguments)
+        achieved = {
+            side: seqnn_operations(net, arguments) / parts["seqnn"][side]
+            for side, net in nets.items()
+        }
+        found["seqnn_peak_fraction"] = achieved["fast"] / peak
+        details["seqnn_operations_per_second"] = achieved
+        details["matrix_operations_per_second"] = peak
     del nets
-    return {
-        "cnn_speedup": parts["cnn"]["yardstick"] / parts["cnn"]["fast"],
-        "seqnn_speedup": parts["seqnn"]["yardstick"] / parts["seqnn"]["fast"],
-        "seqnn_peak_fraction": achieved["fast"] / peak,
-        "step_speedup": parts["step"]["yardstick"] / parts["step"]["fast"],
-        "peak_memory_ratio": memory["fast"] / memory["yardstick"],
-        **measure_errors(arguments),
-        "seconds": parts,
-        "peak_memory_bytes": memory,
-        "seqnn_operations_per_second": achieved,
-        "matrix_operations_per_second": peak,
-        "copied_bytes_per_second": copy_rate(arguments),
-    }
+    if "errors" in arguments.only:
+        found.update(measure_errors(arguments))
+    if "cnn" in parts:
+        details["copied_bytes_per_second"] = copy_rate(arguments)
+    return {**found, "seconds": parts, **details}
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -310,6 +337,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--order", type=int, choices=(1, 2), default=1)
     parser.add_argument("--space", choices=SEQUENCE_SPACES, default="lstm_att")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="of the fast side's maps"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--clock",
@@ -318,6 +348,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="processor: the threads' own time, where other programs share the cores",
     )
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--only", nargs="+", choices=MEASURED, default=MEASURED, help="measure no more than that"
+    )
     sizes = {"batch": 16, "features": 128, "channels": 8, "cells": 4, "nodes": 4}
     sizes.update({"seqnn_cells": 4, "width": 128})
     quick = {"batch": 8, "features": 64, "channels": 8, "cells": 4, "nodes": 2}
