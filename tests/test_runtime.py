@@ -10,7 +10,7 @@ import torch
 from emodarts import runtime
 from emodarts.errors import RecipeError
 from emodarts.recipe import ComputeSpec
-from emodarts.runtime import Fast, configure, keep_freed_memory, resolve_fast
+from emodarts.runtime import Fast, configure, describe_environment, keep_freed_memory, resolve_fast
 
 CPU = torch.device("cpu")
 LEGAL = "legal: true, eager, false"
@@ -27,6 +27,15 @@ def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def with_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: find_spec("json"))
+
+
+def test_the_version_of_what_compiles_is_recorded_where_it_is() -> None:
+    assert "numba" in describe_environment(CPU)["packages"]
+
+
+@pytest.mark.usefixtures("without_numba")
+def test_no_version_is_recorded_of_what_is_not_there() -> None:
+    assert "numba" not in describe_environment(CPU)["packages"]
 
 
 def test_a_numba_that_does_not_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

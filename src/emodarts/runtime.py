@@ -20,6 +20,8 @@ from emodarts.errors import RecipeError
 from emodarts.recipe import ComputeSpec
 
 _PACKAGES = ("emodarts", "torch", "numpy", "scipy", "scikit-learn", "soundfile", "soxr")
+#: Recorded where it is installed, as it decides the last bits, too.
+_OPTIONAL = "numba"
 
 #: As in ``ComputeSpec``.
 Fast = bool | Literal["eager", "compiled"]
@@ -150,10 +152,13 @@ def derive_seed(*parts: int | str) -> int:
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Versions, hardware and thread count, for ``environment.json``."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    packages = {package: metadata.version(package) for package in _PACKAGES}
+    if importlib.util.find_spec(_OPTIONAL) is not None:
+        packages[_OPTIONAL] = metadata.version(_OPTIONAL)
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {package: metadata.version(package) for package in _PACKAGES},
+        "packages": packages,
         "device": device.type,
         "hardware": name,
         "cores": os.cpu_count(),
