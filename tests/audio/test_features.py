@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import librosa
@@ -44,14 +43,6 @@ SPECS |= {"emotion_nas": EMOTION_NAS, "code": CODE}
 @pytest.fixture(params=SPECS.values(), ids=SPECS.keys())
 def spec(request: pytest.FixtureRequest) -> FeatureSpec:
     return request.param
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def batch(spec: FeatureSpec, size: int, seed: int = 0) -> torch.Tensor:

@@ -18,14 +18,6 @@ from emodarts.space.genotype import SEQUENCE_SPACES, SequenceSpace
 from emodarts.space.normalise import plain_cells
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(params=[1, 2])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()

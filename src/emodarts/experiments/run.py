@@ -206,28 +206,17 @@ def _with_recorded_compute(recipe: Recipe, out: Path) -> Recipe:
     for key in ("device", "threads"):
         wanted = getattr(asked, key)
         if wanted not in ("auto", None, recorded[key]):
-            raise RunError(
-                f"{out} was begun with {key} {recorded[key]}, and a resumed run must end as "
-                f"one never stopped; leave {key} {wanted} out, or give another --out"
-            )
+            raise _begun_otherwise(out, key, recorded[key], wanted)
     # A run that does not tell was begun before there was a fast order, one that tells `true`
     # before there were compiled loops.
     fast = recorded.get("fast", False)
     fast = "eager" if fast is True else fast
     if asked.fast is not True and asked.fast != fast:
-        raise RunError(
-            f"{out} was begun with compute.fast {str(fast).lower()}, and a resumed run must end as "
-            f"one never stopped; leave compute.fast {str(asked.fast).lower()} out, or give "
-            "another --out"
-        )
+        raise _begun_otherwise(out, "compute.fast", str(fast).lower(), str(asked.fast).lower())
     precision = recorded.get("precision", "fp32")  # all that there was at first
     # The default is no wish: the option need not be repeated.
     if "precision" in asked.model_fields_set and asked.precision != precision:
-        raise RunError(
-            f"{out} was begun with compute.precision {precision}, and a resumed run must end as "
-            f"one never stopped; leave compute.precision {asked.precision} out, or give "
-            "another --out"
-        )
+        raise _begun_otherwise(out, "compute.precision", precision, asked.precision)
     compute = {
         "device": recorded["device"],
         "threads": recorded["threads"],
@@ -235,6 +224,13 @@ def _with_recorded_compute(recipe: Recipe, out: Path) -> Recipe:
         "precision": precision,
     }
     return Recipe.from_dict({**recipe.to_dict(), "compute": compute}, str(out / ENVIRONMENT))
+
+
+def _begun_otherwise(out: Path, key: str, recorded: object, wanted: object) -> RunError:
+    return RunError(
+        f"{out} was begun with {key} {recorded}, and a resumed run must end as one never stopped; "
+        f"leave {key} {wanted} out, or give another --out"
+    )
 
 
 def _folds(recipe: Recipe, corpus: Corpus, options: Options) -> tuple[list[Fold], tuple[str, ...]]:
