@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from emodarts.recipe import CNNSpec, NetworkSpec, SearchedSeqNN
+from emodarts.runtime import Fast
 from emodarts.searching import fast_sequence
 from emodarts.searching.fast_sequence import FastSequenceCell
 from emodarts.searching.gradients import first_order_gradient
 from emodarts.searching.supernet import Supernet
 from emodarts.space.genotype import SEQUENCE_SPACES, SequenceSpace
 from emodarts.space.normalise import plain_cells
+from emodarts.space.sequence_ops import Recurrent
 
 
 @pytest.fixture(params=[1, 2])
@@ -26,24 +28,21 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def make_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Large cells are computed again in the backward pass: let small ones be, too."""
-    monkeypatch.setattr(fast_sequence, "_KEPT", 0)
+@pytest.fixture(params=["eager", "compiled"])
+def fast(request: pytest.FixtureRequest) -> Fast:
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    found: Fast = request.param
+    return found
 
 
-@pytest.fixture(params=[False, True], ids=["kept", "again"])
-def again(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param:
-        make_again(monkeypatch)
-
-
-def fast_supernet(space: SequenceSpace, nodes: int = 3) -> Supernet:
+def fast_supernet(space: SequenceSpace, fast: Fast, nodes: int = 3, width: int = 4) -> Supernet:
     spec = NetworkSpec(
         cnn=CNNSpec(cells=1, nodes=1, channels=2),
-        seqnn=SearchedSeqNN(space=space, cells=2, nodes=nodes, width=4),
+        seqnn=SearchedSeqNN(space=space, cells=2, nodes=nodes, width=width),
     )
     torch.manual_seed(0)
-    return Supernet(spec, 8, 3, 0.5).double().train()
+    return Supernet(spec, 8, 3, 0.5, fast=fast).double().train()
 
 
 def cell_and_inputs(supernet: Supernet, time: int = 7) -> tuple[FastSequenceCell, list[Tensor]]:
@@ -66,15 +65,13 @@ def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "time", "again"),
-    [*((space, time, False) for space in SEQUENCE_SPACES for time in (1, 7)), ("all", 7, True)],
+    ("space", "time", "width"),
+    [*((space, time, 4) for space in SEQUENCE_SPACES for time in (1, 7)), ("all", 7, 37)],
 )
 def test_outputs_and_gradients_are_those_of_the_plain_cell(
-    space: SequenceSpace, time: int, again: bool, threads: int, monkeypatch: pytest.MonkeyPatch
+    space: SequenceSpace, time: int, width: int, threads: int, fast: Fast
 ) -> None:
-    if again:
-        make_again(monkeypatch)
-    supernet = fast_supernet(space)
+    supernet = fast_supernet(space, fast, width=width)
     cell, inputs = cell_and_inputs(supernet, time)
     for x in inputs:
         x.requires_grad_()
@@ -84,16 +81,16 @@ def test_outputs_and_gradients_are_those_of_the_plain_cell(
         out = cell(*inputs, supernet.edge_weights()["sequence"])
         return [out, *torch.autograd.grad(out.sin().sum(), wanted)]
 
-    fast = found()
+    own = found()
     assert torch.get_num_threads() == threads
     with plain_cells(supernet):
-        assert_same(fast, found())
+        assert_same(own, found())
 
 
-@pytest.mark.usefixtures("again", "threads")
-def test_gradients_of_alphas_alone_are_those_of_the_plain_cell() -> None:
+@pytest.mark.usefixtures("threads")
+def test_gradients_of_alphas_alone_are_those_of_the_plain_cell(fast: Fast) -> None:
     """With weights that are constant; the first states do not depend on alphas."""
-    supernet = fast_supernet("all")
+    supernet = fast_supernet("all", fast)
     cell, inputs = cell_and_inputs(supernet)
     for parameter in cell.parameters():
         parameter.requires_grad_(False)
@@ -102,15 +99,17 @@ def test_gradients_of_alphas_alone_are_those_of_the_plain_cell() -> None:
         out = cell(*inputs, supernet.edge_weights()["sequence"])
         return [out, *torch.autograd.grad(out.sin().sum(), [supernet.alphas["sequence"]])]
 
-    fast = found()
+    own = found()
     with plain_cells(supernet):
-        assert_same(fast, found())
+        assert_same(own, found())
 
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("constant", ["weight_ih_l0", "weight_hh_l0", "weight", "bias"])
-def test_gradients_of_some_parameters_are_those_of_the_plain_cell(constant: str) -> None:
-    supernet = fast_supernet("all", nodes=1)
+def test_gradients_of_some_parameters_are_those_of_the_plain_cell(
+    constant: str, fast: Fast
+) -> None:
+    supernet = fast_supernet("all", fast, nodes=1)
     cell, inputs = cell_and_inputs(supernet)
     for name, parameter in cell.named_parameters():
         parameter.requires_grad_(not name.endswith(constant))
@@ -121,14 +120,14 @@ def test_gradients_of_some_parameters_are_those_of_the_plain_cell(constant: str)
         out = cell(*inputs, supernet.edge_weights()["sequence"])
         return list(torch.autograd.grad(out.sin().sum(), wanted))
 
-    fast = found()
+    own = found()
     with plain_cells(supernet):
-        assert_same(fast, found())
+        assert_same(own, found())
 
 
-@pytest.mark.usefixtures("again", "threads")
-def test_the_first_order_gradient_of_a_search_is_that_of_plain_cells() -> None:
-    supernet = fast_supernet("all")
+@pytest.mark.usefixtures("threads")
+def test_the_first_order_gradient_of_a_search_is_that_of_plain_cells(fast: Fast) -> None:
+    supernet = fast_supernet("all", fast)
     batch = torch.randn(4, 1, 8, 16, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
 
     def found() -> Tensor:
@@ -137,17 +136,17 @@ def test_the_first_order_gradient_of_a_search_is_that_of_plain_cells() -> None:
         assert all(p.requires_grad for p in supernet.parameters())
         return gradients["sequence"]
 
-    fast = found()
+    own = found()
     with plain_cells(supernet):
         expected = found()
-    assert (fast - expected).norm() < 1e-8 * expected.norm()
+    assert (own - expected).norm() < 1e-8 * expected.norm()
 
 
 def test_torch_has_as_many_threads_after_a_cell_as_before(
-    threads: int, monkeypatch: pytest.MonkeyPatch
+    threads: int, fast: Fast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fast_sequence, "_executors", {})  # new threads set what they may use
-    supernet = fast_supernet("lstm")
+    supernet = fast_supernet("lstm", fast)
     cell, inputs = cell_and_inputs(supernet)
     out = cell(*inputs, supernet.edge_weights()["sequence"])
     assert thread_counts() == {threads}
@@ -158,30 +157,29 @@ def test_torch_has_as_many_threads_after_a_cell_as_before(
     assert thread_counts() == {threads}
 
 
-@pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("space", ["rnn", "all"])
-def test_a_second_derivative_is_refused_and_not_wrong(space: SequenceSpace) -> None:
-    supernet = fast_supernet(space)
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_a_second_derivative_is_refused_and_not_wrong(threads: int, fast: Fast) -> None:
+    supernet = fast_supernet("all", fast)
     cell, inputs = cell_and_inputs(supernet)
     loss = cell(*inputs, supernet.edge_weights()["sequence"]).sin().sum()
     with pytest.raises(RuntimeError, match="plain_cells"):
         torch.autograd.grad(loss, list(cell.parameters()), create_graph=True)
 
 
-@pytest.mark.usefixtures("again", "threads")
-def test_no_graph_is_made_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("threads")
+def test_no_graph_is_made_without_gradients(fast: Fast, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would hold what every candidate keeps for its backward pass."""
-    original = fast_sequence._Task.__call__
+    supernet = fast_supernet("all", fast)
+    cell, inputs = cell_and_inputs(supernet)
+    original = cell.run
     graphs: list[Any] = []
 
-    def spy(task: Any, x: Tensor) -> list[Tensor]:
-        outputs = original(task, x)
-        graphs.extend(out.grad_fn for out in outputs)
-        return outputs
+    def spy(module: Recurrent, x: Tensor) -> Tensor:
+        out = original(module, x)
+        graphs.append(out.grad_fn)
+        return out
 
-    monkeypatch.setattr(fast_sequence._Task, "__call__", spy)
-    supernet = fast_supernet("all")
-    cell, inputs = cell_and_inputs(supernet)
+    monkeypatch.setattr(cell, "run", spy)
     with torch.no_grad():
         out = cell(*inputs, supernet.edge_weights()["sequence"])
     assert out.grad_fn is None
@@ -189,24 +187,13 @@ def test_no_graph_is_made_without_gradients(monkeypatch: pytest.MonkeyPatch) -> 
     assert not any(graphs)
 
 
-@pytest.mark.usefixtures("one_thread")
-def test_rnns_of_all_edges_go_through_time_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No ``nn.RNN`` runs; each state takes one batched product a step and layer, in a thread."""
-    spec = NetworkSpec(
-        cnn=CNNSpec(cells=1, nodes=1, channels=2),
-        seqnn=SearchedSeqNN(space="rnn", cells=1, nodes=2, width=4),
-    )
-    cell = Supernet(spec, 8, 3).network.sequence_cells[0]
-    monkeypatch.setattr(torch.nn.RNN, "forward", None)
-    calls: list[int] = []
-    original = torch.baddbmm
-
-    def count(*a: torch.Tensor, **k: torch.Tensor) -> torch.Tensor:
-        calls.append(len(a[0]))
-        return original(*a, **k)
-
-    monkeypatch.setattr(torch, "baddbmm", count)
-    inputs = [torch.randn(3, 6, m.in_features) for m in cell.inputs]
-    cell(*inputs, torch.ones(5, 6) / 6)
-    # Two edges leave each input, one the first node; of 4 candidates, 4, 3, 2, 1 have the layer.
-    assert calls == [n * e for e in (2, 2, 1) for n in (4, 3, 2, 1) for _ in range(5)]
+@pytest.mark.parametrize("space", SEQUENCE_SPACES)
+def test_no_recurrent_module_of_torch_runs_in_a_compiled_cell(
+    space: SequenceSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    supernet = fast_supernet(space, "compiled")
+    cell, inputs = cell_and_inputs(supernet)
+    for module in (torch.nn.RNN, torch.nn.LSTM):
+        monkeypatch.setattr(module, "forward", None)
+    cell(*inputs, supernet.edge_weights()["sequence"]).sum().backward()

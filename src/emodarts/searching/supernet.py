@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
 from emodarts.runtime import Fast, Precision, at_least_single, autocast, resolve_fast
 from emodarts.searching.fast import FastCell
-from emodarts.searching.fast_sequence import FastSequenceCell
+from emodarts.searching.fast_sequence import CompiledSequenceCell, FastSequenceCell
 from emodarts.space.cell import Cell, MixedOperation, Sources, all_sources, n_edges
 from emodarts.space.cnn_ops import CNN_BUILDERS
 from emodarts.space.compiled import CompiledCell
@@ -25,7 +25,11 @@ class _MixedEdges:
     def __init__(self, spec: NetworkSpec, fast: Literal[False, "eager", "compiled"]) -> None:
         self.spec = spec
         self.cnn_cell = {False: Cell, "eager": FastCell, "compiled": CompiledCell}[fast]
-        self.sequence_cell = FastSequenceCell if fast else Cell
+        self.sequence_cell = {
+            False: Cell,
+            "eager": FastSequenceCell,
+            "compiled": CompiledSequenceCell,
+        }[fast]
 
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
         sources = all_sources(self.spec.cnn.nodes)

@@ -18,19 +18,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-import numba
 import numpy as np
 import torch
+
+from emodarts.space.jit import Array, Kernel, add_product, compiled
 
 #: Positions that a loop over channels stays at, so that they are in the first cache.
 _BLOCK = 1024
 #: Bytes of maps that calls in a row share, so that they are in the second cache.
 _CACHE = 2**20
-#: Sums may be reordered; infinities and NaN keep their meaning.
-_FAST_MATH = {"contract", "reassoc", "nsz", "arcp"}
-
-Array = np.ndarray[Any, Any]
-Kernel = Callable[..., Any]
 
 
 class Term(Protocol):
@@ -46,16 +42,6 @@ class Term(Protocol):
     """(D,), added to each position."""
     factors: Array | None
     """Of the term, for each utterance (B,)."""
-
-
-def _compiled(function: Kernel) -> Kernel:
-    """Compile at the first call; the result is kept beside the source, or in a user's cache."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": _FAST_MATH}
-    try:
-        found: Kernel = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # there is no place that can be written to
-        found = numba.njit(**options)(function)
-    return found
 
 
 _executors: dict[tuple[int, int], ThreadPoolExecutor] = {}
@@ -97,12 +83,12 @@ def _shared_out(work: Callable[[int, int], None], n: int) -> None:
         other.result()
 
 
-@_compiled
+@compiled
 def _three(k: Array) -> tuple[Any, Any, Any]:
     return k[0], k[1], k[2]
 
 
-@_compiled
+@compiled
 def _five(k: Array) -> tuple[Any, Any, Any, Any, Any]:
     return k[0], k[1], k[2], k[3], k[4]
 
@@ -110,11 +96,11 @@ def _five(k: Array) -> tuple[Any, Any, Any, Any, Any]:
 def _convolution_3(gap: int) -> Kernel:
     """``out[n] = sum_ij kernel[i, j] row[n + begins[i] + gap j]``; the gap is a constant of it."""
 
-    @_compiled
+    @compiled
     def taps(row: Array, k: Any, n: int) -> Any:
         return k[0] * row[n] + k[1] * row[n + gap] + k[2] * row[n + 2 * gap]
 
-    @_compiled
+    @compiled
     def convolve(row: Array, begins: Array, kernel: Array, out: Array) -> None:
         a, b, c = _three(kernel[0]), _three(kernel[1]), _three(kernel[2])
         x, y, z = row[begins[0] :], row[begins[1] :], row[begins[2] :]
@@ -127,7 +113,7 @@ def _convolution_3(gap: int) -> Kernel:
 def _convolution_5(gap: int) -> Kernel:
     """As above, in two parts: 25 coefficients would not fit the registers."""
 
-    @_compiled
+    @compiled
     def taps(row: Array, k: Any, n: int) -> Any:
         return (
             k[0] * row[n]
@@ -137,7 +123,7 @@ def _convolution_5(gap: int) -> Kernel:
             + k[4] * row[n + 4 * gap]
         )
 
-    @_compiled
+    @compiled
     def convolve(row: Array, begins: Array, kernel: Array, out: Array) -> None:
         a, b, c = _five(kernel[0]), _five(kernel[1]), _five(kernel[2])
         x, y, z = row[begins[0] :], row[begins[1] :], row[begins[2] :]
@@ -154,7 +140,7 @@ def _convolution_5(gap: int) -> Kernel:
 def _correlation_3(gap: int) -> Kernel:
     """Add ``sum_n gradient[n] row[n + begins[i] + gap j]`` to ``out[i, j]``."""
 
-    @_compiled
+    @compiled
     def correlate(row: Array, begins: Array, gradient: Array, size: int, out: Array) -> None:
         for i in range(3):
             x = row[begins[i] :]
@@ -173,7 +159,7 @@ def _correlation_3(gap: int) -> Kernel:
 
 
 def _correlation_5(gap: int) -> Kernel:
-    @_compiled
+    @compiled
     def correlate(row: Array, begins: Array, gradient: Array, size: int, out: Array) -> None:
         for i in range(5):
             x = row[begins[i] :]
@@ -201,7 +187,7 @@ _correlate_3, _correlate_3_dilated = _correlation_3(1), _correlation_3(2)
 _correlate_5, _correlate_5_dilated = _correlation_5(1), _correlation_5(2)
 
 
-@_compiled
+@compiled
 def _convolve(row: Array, begins: Array, kernel: Array, dilation: int, out: Array) -> None:
     if len(kernel) == 3:
         if dilation == 1:
@@ -214,7 +200,7 @@ def _convolve(row: Array, begins: Array, kernel: Array, dilation: int, out: Arra
         _convolve_5_dilated(row, begins, kernel, out)
 
 
-@_compiled
+@compiled
 def _correlate(
     row: Array, begins: Array, gradient: Array, size: int, dilation: int, out: Array
 ) -> None:
@@ -229,7 +215,7 @@ def _correlate(
         _correlate_5_dilated(row, begins, gradient, size, out)
 
 
-@_compiled
+@compiled
 def _begins(size: int, dilation: int, width: int, odd: int) -> Array:
     """Where the rows that a kernel reads begin, one under the other or by turns in two halves."""
     found = np.empty(size, np.int64)
@@ -238,21 +224,21 @@ def _begins(size: int, dilation: int, width: int, odd: int) -> Array:
     return found
 
 
-@_compiled
+@compiled
 def _add_row_3(row: Array, k: Array, out: Array) -> None:
     a, b, c = _three(k)
     for n in range(len(out)):
         out[n] += a * row[n] + b * row[n + 1] + c * row[n + 2]
 
 
-@_compiled
+@compiled
 def _add_row_5(row: Array, k: Array, out: Array) -> None:
     a, b, c, d, e = _five(k)
     for n in range(len(out)):
         out[n] += (a * row[n] + b * row[n + 1]) + (c * row[n + 2] + d * row[n + 3] + e * row[n + 4])
 
 
-@_compiled
+@compiled
 def _spread(row: Array, turned: Array, width: int, odd: int, out: Array) -> None:
     """Transpose of a convolution with stride 2: even rows, and odd ones from ``odd`` on.
 
@@ -273,43 +259,14 @@ def _spread(row: Array, turned: Array, width: int, odd: int, out: Array) -> None
                     _add_row_5(row[begin:], turned[i], target)
 
 
-@_compiled
+@compiled
 def _add_product(matrix: Array, x: Array, out: Array) -> None:
     """Add ``matrix @ x`` to ``out``: (D, C), (C, N), (D, N)."""
-    rows, columns = matrix.shape
-    whole = columns // 4 * 4
     for begin in range(0, x.shape[1], _BLOCK):
-        end = min(x.shape[1], begin + _BLOCK)
-        for d in range(0, rows - 3, 4):
-            o0, o1 = out[d, begin:end], out[d + 1, begin:end]
-            o2, o3 = out[d + 2, begin:end], out[d + 3, begin:end]
-            for c in range(0, whole, 4):
-                x0, x1 = x[c, begin:end], x[c + 1, begin:end]
-                x2, x3 = x[c + 2, begin:end], x[c + 3, begin:end]
-                a0, a1, a2, a3 = _four(matrix[d], c)
-                b0, b1, b2, b3 = _four(matrix[d + 1], c)
-                c0, c1, c2, c3 = _four(matrix[d + 2], c)
-                d0, d1, d2, d3 = _four(matrix[d + 3], c)
-                for n in range(end - begin):
-                    p, q, r, s = x0[n], x1[n], x2[n], x3[n]
-                    o0[n] += (a0 * p + a1 * q) + (a2 * r + a3 * s)
-                    o1[n] += (b0 * p + b1 * q) + (b2 * r + b3 * s)
-                    o2[n] += (c0 * p + c1 * q) + (c2 * r + c3 * s)
-                    o3[n] += (d0 * p + d1 * q) + (d2 * r + d3 * s)
-        for d in range(rows):
-            o = out[d, begin:end]
-            for c in range(whole if d < rows // 4 * 4 else 0, columns):
-                m, y = matrix[d, c], x[c, begin:end]
-                for n in range(end - begin):
-                    o[n] += m * y[n]
+        add_product(matrix, x[:, begin : begin + _BLOCK], out[:, begin : begin + _BLOCK])
 
 
-@_compiled
-def _four(row: Array, c: int) -> tuple[Any, Any, Any, Any]:
-    return row[c], row[c + 1], row[c + 2], row[c + 3]
-
-
-@_compiled
+@compiled
 def _add_outer(x: Array, y: Array, out: Array, symmetric: bool) -> None:
     """Add ``x @ y.T`` to ``out``: (C, N), (D, N), (C, D); ``symmetric`` if ``x`` is ``y``."""
     zero = x.dtype.type(0)
@@ -362,7 +319,7 @@ def _add_outer(x: Array, y: Array, out: Array, symmetric: bool) -> None:
                 out[c, d] = out[d, c]
 
 
-@_compiled
+@compiled
 def _add_four(row: Array, c: int, p: Any, q: Any, r: Any, s: Any) -> None:
     row[c] += p
     row[c + 1] += q
@@ -370,7 +327,7 @@ def _add_four(row: Array, c: int, p: Any, q: Any, r: Any, s: Any) -> None:
     row[c + 3] += s
 
 
-@_compiled
+@compiled
 def _add_sums(x: Array, out: Array) -> None:
     """Add the sum of each row of ``x`` to ``out``."""
     for begin in range(0, x.shape[1], _BLOCK):
@@ -382,13 +339,13 @@ def _add_sums(x: Array, out: Array) -> None:
             out[c] += s
 
 
-@_compiled
+@compiled
 def _fill(x: Array, values: Array) -> None:
     for c in range(x.shape[0]):
         x[c] = values[c]
 
 
-@_compiled
+@compiled
 def _pad_rectified(x: Array, step: int, pad: int, width: int, odd: int, out: Array) -> None:
     """ReLU of every ``step``-th position of ``x`` (F, T) in padded rows of a width; NaN stays.
 
@@ -409,7 +366,7 @@ def _pad_rectified(x: Array, step: int, pad: int, width: int, odd: int, out: Arr
                 target[t] = zero if v < zero else v
 
 
-@_compiled
+@compiled
 def _pad(x: Array, pad: int, stride: int, width: int, out: Array) -> None:
     """``x`` (F, T), at every ``stride``-th position of padded rows of a width."""
     for f in range(x.shape[0]):
@@ -423,7 +380,7 @@ def _pad(x: Array, pad: int, stride: int, width: int, out: Array) -> None:
                 target[2 * t] = source[t]
 
 
-@_compiled
+@compiled
 def _take(row: Array, row_stride: int, stride: int, width: int, out: Array) -> None:
     """Every ``row_stride``-th row of a width, and every ``stride``-th column -> (F, T)."""
     for f in range(out.shape[0]):
@@ -436,7 +393,7 @@ def _take(row: Array, row_stride: int, stride: int, width: int, out: Array) -> N
                 target[t] = source[2 * t]
 
 
-@_compiled
+@compiled
 def depthwise(
     first: int,
     last: int,
@@ -491,7 +448,7 @@ def depthwise(
             _add_outer(maps, maps, products[b], True)
 
 
-@_compiled
+@compiled
 def depthwise_gradient(
     first: int,
     last: int,
@@ -593,14 +550,14 @@ def depthwise_gradient(
             _add_outer(of_zs, xs, of_matrix[b], False)
 
 
-@_compiled
+@compiled
 def _mix(x: Array, matrix: Array, out: Array) -> None:
     """Add ``matrix x`` to ``out``, of one utterance: (C, F, T), (D, C), (D, F, T)."""
     size = x.shape[1] * x.shape[2]
     _add_product(matrix, x.reshape(x.shape[0], size), out.reshape(out.shape[0], size))
 
 
-@_compiled
+@compiled
 def _mix_scaled(x: Array, factors: Array, out: Array) -> None:
     """As above, of factors (k D,): the channels are k groups of D."""
     for c in range(len(x)):
@@ -610,7 +567,7 @@ def _mix_scaled(x: Array, factors: Array, out: Array) -> None:
             target[n] += factor * source[n]
 
 
-@_compiled
+@compiled
 def _unmix(gradient: Array, x: Array, back: Array, of_x: Array, of_matrix: Array) -> None:
     """Gradients of :func:`_mix` with ``back`` its matrix transposed; ``of_x`` is written."""
     size = x.shape[1] * x.shape[2]
@@ -621,7 +578,7 @@ def _unmix(gradient: Array, x: Array, back: Array, of_x: Array, of_matrix: Array
     _add_outer(gradients, x.reshape(x.shape[0], size), of_matrix, False)
 
 
-@_compiled
+@compiled
 def _unmix_scaled(
     gradient: Array, x: Array, factors: Array, of_x: Array, added: bool, of_factors: Array
 ) -> None:
@@ -643,7 +600,7 @@ def _unmix_scaled(
             of_factors[c] += total
 
 
-@_compiled
+@compiled
 def _total(x: Array, out: Array) -> None:
     _add_sums(x.reshape(x.shape[0], x.shape[1] * x.shape[2]), out)
 
@@ -698,7 +655,7 @@ def unmix(gradient: Array, terms: Sequence[Term]) -> list[tuple[Array, Array]]:
     return [(m.sum(axis=0), f @ of_bias) for m, f in zip(of_matrices, factors, strict=True)]
 
 
-@_compiled
+@compiled
 def _maxima(padded: Array, width: int, best: Array, place: Array) -> None:
     """Highest of 3 x 3 neighbours and which it is, the first of equal ones; NaN wins."""
     x, y, z = padded, padded[width:], padded[2 * width :]
@@ -724,7 +681,7 @@ def _maxima(padded: Array, width: int, best: Array, place: Array) -> None:
         place[n] = k
 
 
-@_compiled
+@compiled
 def _add_to_maxima(gradient: Array, place: Array, width: int, size: int, out: Array) -> None:
     """Add gradients to the positions that were highest, both in padded rows."""
     zero = gradient.dtype.type(0)
@@ -744,7 +701,7 @@ def _add_to_maxima(gradient: Array, place: Array, width: int, size: int, out: Ar
         out[n] += total
 
 
-@_compiled
+@compiled
 def pools(
     first: int,
     last: int,
@@ -795,7 +752,7 @@ def pools(
             _add_outer(skip, skip, products[b, 2 * channels :, 2 * channels :], True)
 
 
-@_compiled
+@compiled
 def pools_gradient(
     first: int,
     last: int,
@@ -848,7 +805,7 @@ def pools_gradient(
             of_x[b] += of_parts
 
 
-@_compiled
+@compiled
 def _rectified_parts(x: Array, stride: int, out: Array) -> None:
     """ReLU of ``x`` (C, F, T), or of its positions from 0 and from 1 on, every other one."""
     zero = x.dtype.type(0)
@@ -870,7 +827,7 @@ def _rectified_parts(x: Array, stride: int, out: Array) -> None:
                     target[t] = zero if v < zero else v
 
 
-@_compiled
+@compiled
 def _of_rectified_parts(gradient: Array, x: Array, stride: int, out: Array) -> None:
     """Gradient of the above; ``out`` (C, F, T) is written."""
     zero = x.dtype.type(0)
@@ -891,7 +848,7 @@ def _of_rectified_parts(gradient: Array, x: Array, stride: int, out: Array) -> N
                     target[2 * t] = g[t] if source[2 * t] > zero else zero
 
 
-@_compiled
+@compiled
 def project(
     first: int,
     last: int,
@@ -924,7 +881,7 @@ def project(
             _add_squares(y[c], squares[b, c : c + 1])
 
 
-@_compiled
+@compiled
 def _add_squares(x: Array, out: Array) -> None:
     for begin in range(0, len(x), _BLOCK):
         v, total = x[begin:], x.dtype.type(0)
@@ -933,7 +890,7 @@ def _add_squares(x: Array, out: Array) -> None:
         out[0] += total
 
 
-@_compiled
+@compiled
 def scale(first: int, last: int, x: Array, factors: Array, summands: Array) -> None:
     """``factor x + summand`` of each channel in place: (B, C, F, T), (C,), (C,)."""
     for b in range(first, last):
@@ -943,7 +900,7 @@ def scale(first: int, last: int, x: Array, factors: Array, summands: Array) -> N
                 row[n] = factor * row[n] + summand
 
 
-@_compiled
+@compiled
 def sums_of_products(
     first: int, last: int, x: Array, y: Array, sums: Array, products: Array
 ) -> None:
@@ -961,7 +918,7 @@ def sums_of_products(
                 products[b, c] += product
 
 
-@_compiled
+@compiled
 def project_gradient(
     first: int,
     last: int,

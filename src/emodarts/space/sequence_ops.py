@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from emodarts.errors import ShapeError
 from emodarts.space.genotype import SKIP
@@ -30,11 +31,11 @@ class TimeAttention(nn.Module):
         super().__init__()
         self.score = nn.Linear(width, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, T, C)`` -> context ``(B, C)``."""
+    def forward(self, x: Tensor, time: int = 1) -> Tensor:
+        """``(B, T, C)``, or with time as axis 0 ``(T, B, C)`` -> context ``(B, C)``."""
         require_sequence(x, "attention over time")
-        weights = torch.softmax(self.score(x), dim=1)  # (B, T, 1)
-        return (weights * x).sum(dim=1)
+        weights = torch.softmax(self.score(x), dim=time)
+        return (weights * x).sum(dim=time)
 
 
 class Recurrent(nn.Module):
@@ -77,13 +78,17 @@ class Recurrent(nn.Module):
         steps: Tensor = self.recurrent(x)[0]  # (B, T, D)
         return self.finish(steps)
 
-    def finish(self, steps: Tensor) -> Tensor:
-        """Steps of the recurrence ``(B, T, D)`` -> ``(B, T, out_features)``."""
+    def finish(self, steps: Tensor, time: int = 1) -> Tensor:
+        """Steps of the recurrence ``(B, T, D)`` -> ``(B, T, out_features)``.
+
+        With time as axis 0, ``(T, B, D)`` -> ``(T, B, out_features)``.
+        """
         if self.attention is None:
             return steps
-        context = self.attention(steps).unsqueeze(1).expand_as(steps)
-        out: Tensor = self.project(torch.cat([steps, context], dim=-1))
-        return out
+        of_steps, of_context = self.project.weight.chunk(2, dim=1)
+        # The context is the same at every step: its product is made once.
+        context = functional.linear(self.attention(steps, time), of_context, self.project.bias)
+        return functional.linear(steps, of_steps) + context.unsqueeze(time)
 
 
 class SequenceSkip(nn.Module):
