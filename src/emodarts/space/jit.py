@@ -56,18 +56,80 @@ def _forget_stale(folder: Path, module: str) -> None:
 
 
 def _registers() -> tuple[int, int]:
-    """Bytes of a vector of this machine, and rows of a tile whose sums fit its registers.
+    """Bytes of a vector that numba compiles for, and how many vectors of sums fit its registers.
 
     Others would be as correct, and slower.
     """
-    features = binding.get_host_cpu_features()
-    if features.get("avx512f"):
-        return 64, 8
-    return (32 if features.get("avx") else 16), 4
+    asked = getattr(numba.config, "CPU_FEATURES", None)  # set by NUMBA_CPU_FEATURES: +one,-other
+    features = (asked or binding.get_host_cpu_features().flatten()).split(",")
+    if "+avx512f" in features:
+        return 64, 16
+    return (32 if "+avx" in features else 16), 8
 
 
-_VECTOR_BYTES, _ROWS = _registers()
-_VECTORS = 2
+VECTOR_BYTES, SUMS = _registers()
+#: Rows and vectors of a tile.
+_ROWS, _VECTORS = SUMS // 2, 2
+
+
+class Vectors:
+    """Writes a function's code on vectors; addresses are integers, and count bytes."""
+
+    index = ir.IntType(64)
+
+    def __init__(self, context: Any, builder: Any, scalar: Any) -> None:
+        self.context, self.builder = context, builder
+        self.item = scalar.bitwidth // 8
+        self.lanes = VECTOR_BYTES // self.item
+        self._element = context.get_value_type(scalar)
+        self.type = ir.VectorType(self._element, self.lanes)
+        self._add_product = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(self.type, [self.type] * 3),
+            f"llvm.fmuladd.v{self.lanes}f{scalar.bitwidth}",
+        )
+
+    def opened(self, kind: Any, value: Any) -> tuple[Any, list[Any], list[Any]]:
+        """Address, shape and strides of an array."""
+        array = self.context.make_array(kind)(self.context, self.builder, value)
+        parts = [cgutils.unpack_tuple(self.builder, t) for t in (array.shape, array.strides)]
+        return self.builder.ptrtoint(array.data, self.index), parts[0], parts[1]
+
+    def plus(self, address: Any, stride: Any, count: Any) -> Any:
+        """``address + stride count``; both may be plain integers."""
+        stride, count = (self.index(n) if isinstance(n, int) else n for n in (stride, count))
+        return self.builder.add(address, self.builder.mul(stride, count))
+
+    def load(self, address: Any) -> Any:
+        """Vector from there on."""
+        return self.builder.load(self._pointer(address, self.type), align=self.item)
+
+    def store(self, vector: Any, address: Any) -> None:
+        """Vector from there on."""
+        self.builder.store(vector, self._pointer(address, self.type), align=self.item)
+
+    def repeated(self, address: Any) -> Any:
+        """What is there, in all lanes."""
+        value = self.builder.load(self._pointer(address, self._element))
+        return self.spread(value, self.type)
+
+    def spread(self, value: Any, kind: Any) -> Any:
+        """Vector of a kind with the value in all lanes."""
+        unknown, place = ir.Constant(kind, ir.Undefined), ir.IntType(32)
+        one = self.builder.insert_element(unknown, value, place(0))
+        lanes = ir.Constant(ir.VectorType(place, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(one, unknown, lanes)
+
+    def add_product(self, a: Any, b: Any, c: Any) -> Any:
+        """``a b + c``."""
+        return self.builder.call(self._add_product, [a, b, c])
+
+    def variable(self, value: Any) -> Any:
+        """What loops may store to; LLVM keeps it in a register."""
+        return cgutils.alloca_once_value(self.builder, value)
+
+    def _pointer(self, address: Any, kind: Any) -> Any:
+        return self.builder.inttoptr(address, kind.as_pointer())
 
 
 def _tile(typing: Any, a: Any, b: Any, out: Any) -> tuple[Any, Callable[..., Any]]:
@@ -76,62 +138,28 @@ def _tile(typing: Any, a: Any, b: Any, out: Any) -> tuple[Any, Callable[..., Any
     ``a`` (that or more, K), ``b`` (K, that or more), ``out``; elements of rows of ``b`` and
     ``out`` lie side by side.
     """
-    scalar = out.dtype
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        element, index = context.get_value_type(scalar), ir.IntType(64)
-        lanes, align = _VECTOR_BYTES * 8 // scalar.bitwidth, scalar.bitwidth // 8
-        vector = ir.VectorType(element, lanes)
-        unknown = ir.Constant(vector, ir.Undefined)
-        to_all = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-        add_product = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(vector, [vector] * 3),
-            f"llvm.fmuladd.v{lanes}f{scalar.bitwidth}",
-        )
-
-        def opened(kind: Any, value: Any) -> tuple[Any, list[Any], list[Any]]:
-            """Address, shape and strides in bytes."""
-            array = context.make_array(kind)(context, builder, value)
-            shape, strides = array.shape, array.strides
-            address = builder.ptrtoint(array.data, index)
-            return (
-                address,
-                cgutils.unpack_tuple(builder, shape),
-                cgutils.unpack_tuple(builder, strides),
-            )
-
-        def plus(address: Any, stride: Any, count: Any) -> Any:
-            return builder.add(address, builder.mul(stride, count))
-
-        def vectors_at(address: Any) -> list[Any]:
-            first = builder.inttoptr(address, element.as_pointer())
-            places = [builder.gep(first, [index(v * lanes)]) for v in range(_VECTORS)]
-            return [builder.bitcast(place, vector.as_pointer()) for place in places]
-
+        v = Vectors(context, builder, out.dtype)
         (left, _, (down, along)), (right, (depth, _), (below, _)), (target, _, (next_row, _)) = (
-            opened(kind, value) for kind, value in zip(signature.args, arguments, strict=True)
+            v.opened(kind, value) for kind, value in zip(signature.args, arguments, strict=True)
         )
-        lefts = [plus(left, down, index(r)) for r in range(_ROWS)]
-        targets = [
-            place for r in range(_ROWS) for place in vectors_at(plus(target, next_row, index(r)))
-        ]
-        sums = [cgutils.alloca_once_value(builder, builder.load(t, align=align)) for t in targets]
+
+        def side_by_side(begin: Any) -> list[Any]:
+            return [v.plus(begin, VECTOR_BYTES, n) for n in range(_VECTORS)]
+
+        lefts = [v.plus(left, down, r) for r in range(_ROWS)]
+        targets = [p for r in range(_ROWS) for p in side_by_side(v.plus(target, next_row, r))]
+        sums = [v.variable(v.load(place)) for place in targets]
         with cgutils.for_range(builder, depth) as loop:
-            rights = [
-                builder.load(place, align=align)
-                for place in vectors_at(plus(right, below, loop.index))
-            ]
+            rights = [v.load(p) for p in side_by_side(v.plus(right, below, loop.index))]
             for r in range(_ROWS):
-                place = builder.inttoptr(plus(lefts[r], along, loop.index), element.as_pointer())
-                one = builder.insert_element(unknown, builder.load(place), ir.IntType(32)(0))
-                all_same = builder.shuffle_vector(one, unknown, to_all)
-                for v in range(_VECTORS):
-                    total = sums[r * _VECTORS + v]
-                    found = builder.call(add_product, [all_same, rights[v], builder.load(total)])
+                value = v.repeated(v.plus(lefts[r], along, loop.index))
+                for total, factor in zip(sums[r * _VECTORS :], rights, strict=False):
+                    found = v.add_product(value, factor, builder.load(total))
                     builder.store(found, total)
         for total, place in zip(sums, targets, strict=True):
-            builder.store(builder.load(total), place, align=align)
+            v.store(builder.load(total), place)
         return context.get_dummy_value()
 
     return numba.types.void(a, b, out), generate
@@ -147,7 +175,7 @@ def add_product(a: Array, b: Array, out: Array) -> None:
     Elements of rows of ``b`` and ``out`` lie side by side.
     """
     rows, columns = out.shape
-    lanes = _VECTORS * _VECTOR_BYTES // out.itemsize
+    lanes = _VECTORS * VECTOR_BYTES // out.itemsize
     whole_rows, whole = rows // _ROWS * _ROWS, columns // lanes * lanes
     for m in range(0, whole_rows, _ROWS):
         for n in range(0, whole, lanes):

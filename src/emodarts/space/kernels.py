@@ -6,8 +6,8 @@ of Python: :func:`in_parallel` gives each thread its share, so that results do n
 number of threads. Sums over positions are made in the type of the maps over a block and in
 float64 over blocks.
 
-Within an utterance a channel lies in a row with ``P`` zeros before each of its frequencies (they
-end the one before, too), so that a convolution is a sum of shifted rows over one long loop.
+For a convolution a channel lies in one array with ``P`` zeros before each of its frequencies, which
+end the one before, too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from emodarts.space.convolution import SPARE, convolve, correlate
 from emodarts.space.jit import Array, Kernel, add_product, compiled
 
 #: Positions that a loop over channels stays at, so that they are in the first cache.
@@ -84,156 +85,15 @@ def _shared_out(work: Callable[[int, int], None], n: int) -> None:
 
 
 @compiled
-def _three(k: Array) -> tuple[Any, Any, Any]:
-    return k[0], k[1], k[2]
-
-
-@compiled
-def _five(k: Array) -> tuple[Any, Any, Any, Any, Any]:
-    return k[0], k[1], k[2], k[3], k[4]
-
-
-def _convolution_3(gap: int) -> Kernel:
-    """``out[n] = sum_ij kernel[i, j] row[n + begins[i] + gap j]``; the gap is a constant of it."""
-
-    @compiled
-    def taps(row: Array, k: Any, n: int) -> Any:
-        return k[0] * row[n] + k[1] * row[n + gap] + k[2] * row[n + 2 * gap]
-
-    @compiled
-    def convolve(row: Array, begins: Array, kernel: Array, out: Array) -> None:
-        a, b, c = _three(kernel[0]), _three(kernel[1]), _three(kernel[2])
-        x, y, z = row[begins[0] :], row[begins[1] :], row[begins[2] :]
-        for n in range(len(out)):
-            out[n] = taps(x, a, n) + taps(y, b, n) + taps(z, c, n)
-
-    return convolve
-
-
-def _convolution_5(gap: int) -> Kernel:
-    """As above, in two parts: 25 coefficients would not fit the registers."""
-
-    @compiled
-    def taps(row: Array, k: Any, n: int) -> Any:
-        return (
-            k[0] * row[n]
-            + k[1] * row[n + gap]
-            + k[2] * row[n + 2 * gap]
-            + k[3] * row[n + 3 * gap]
-            + k[4] * row[n + 4 * gap]
-        )
-
-    @compiled
-    def convolve(row: Array, begins: Array, kernel: Array, out: Array) -> None:
-        a, b, c = _five(kernel[0]), _five(kernel[1]), _five(kernel[2])
-        x, y, z = row[begins[0] :], row[begins[1] :], row[begins[2] :]
-        for n in range(len(out)):
-            out[n] = taps(x, a, n) + taps(y, b, n) + taps(z, c, n)
-        a, b = _five(kernel[3]), _five(kernel[4])
-        x, y = row[begins[3] :], row[begins[4] :]
-        for n in range(len(out)):
-            out[n] += taps(x, a, n) + taps(y, b, n)
-
-    return convolve
-
-
-def _correlation_3(gap: int) -> Kernel:
-    """Add ``sum_n gradient[n] row[n + begins[i] + gap j]`` to ``out[i, j]``."""
-
-    @compiled
-    def correlate(row: Array, begins: Array, gradient: Array, size: int, out: Array) -> None:
-        for i in range(3):
-            x = row[begins[i] :]
-            zero = row.dtype.type(0)
-            a, b, c = zero, zero, zero
-            for n in range(size):
-                g = gradient[n]
-                a += g * x[n]
-                b += g * x[n + gap]
-                c += g * x[n + 2 * gap]
-            out[i, 0] += a
-            out[i, 1] += b
-            out[i, 2] += c
-
-    return correlate
-
-
-def _correlation_5(gap: int) -> Kernel:
-    @compiled
-    def correlate(row: Array, begins: Array, gradient: Array, size: int, out: Array) -> None:
-        for i in range(5):
-            x = row[begins[i] :]
-            zero = row.dtype.type(0)
-            a, b, c, d, e = zero, zero, zero, zero, zero
-            for n in range(size):
-                g = gradient[n]
-                a += g * x[n]
-                b += g * x[n + gap]
-                c += g * x[n + 2 * gap]
-                d += g * x[n + 3 * gap]
-                e += g * x[n + 4 * gap]
-            out[i, 0] += a
-            out[i, 1] += b
-            out[i, 2] += c
-            out[i, 3] += d
-            out[i, 4] += e
-
-    return correlate
-
-
-_convolve_3, _convolve_3_dilated = _convolution_3(1), _convolution_3(2)
-_convolve_5, _convolve_5_dilated = _convolution_5(1), _convolution_5(2)
-_correlate_3, _correlate_3_dilated = _correlation_3(1), _correlation_3(2)
-_correlate_5, _correlate_5_dilated = _correlation_5(1), _correlation_5(2)
-
-
-@compiled
-def _convolve(row: Array, begins: Array, kernel: Array, dilation: int, out: Array) -> None:
-    if len(kernel) == 3:
-        if dilation == 1:
-            _convolve_3(row, begins, kernel, out)
-        else:
-            _convolve_3_dilated(row, begins, kernel, out)
-    elif dilation == 1:
-        _convolve_5(row, begins, kernel, out)
-    else:
-        _convolve_5_dilated(row, begins, kernel, out)
-
-
-@compiled
-def _correlate(
-    row: Array, begins: Array, gradient: Array, size: int, dilation: int, out: Array
-) -> None:
-    if len(out) == 3:
-        if dilation == 1:
-            _correlate_3(row, begins, gradient, size, out)
-        else:
-            _correlate_3_dilated(row, begins, gradient, size, out)
-    elif dilation == 1:
-        _correlate_5(row, begins, gradient, size, out)
-    else:
-        _correlate_5_dilated(row, begins, gradient, size, out)
-
-
-@compiled
-def _begins(size: int, dilation: int, width: int, odd: int) -> Array:
-    """Where the rows that a kernel reads begin, one under the other or by turns in two halves."""
-    found = np.empty(size, np.int64)
-    for i in range(size):
-        found[i] = i * dilation * width if odd == 0 else i % 2 * odd + i // 2 * width
-    return found
-
-
-@compiled
 def _add_row_3(row: Array, k: Array, out: Array) -> None:
-    a, b, c = _three(k)
+    a, b, c = k[0], k[1], k[2]
     for n in range(len(out)):
         out[n] += a * row[n] + b * row[n + 1] + c * row[n + 2]
 
 
 @compiled
 def _add_row_5(row: Array, k: Array, out: Array) -> None:
-    a, b, c, d, e = _five(k)
+    a, b, c, d, e = k[0], k[1], k[2], k[3], k[4]
     for n in range(len(out)):
         out[n] += (a * row[n] + b * row[n + 1]) + (c * row[n + 2] + d * row[n + 3] + e * row[n + 4])
 
@@ -428,9 +288,8 @@ def depthwise(
     pad = dilation * (kernel.shape[1] - 1) // 2
     width = columns + pad
     odd = (rows // 2 + pad + 1) * width if stride == 2 else 0
-    padded = np.zeros((rows + 2 * pad + 2) * width + 2 * pad, x.dtype)
-    begins = _begins(kernel.shape[1], dilation, width, odd)
-    flat = np.empty(out.shape[2] * width, x.dtype)
+    padded = np.zeros((rows + 2 * pad + 2) * width + 2 * pad + SPARE, x.dtype)
+    all_columns = np.empty((out.shape[2], columns), x.dtype)
     affine = matrix.size > 0
     z = np.empty((len(kernel) if affine else 0, rows, columns), x.dtype)
     zs = z.reshape(z.shape[0], rows * columns)
@@ -440,8 +299,10 @@ def depthwise(
             _add_product(matrix, x[b].reshape(channels, rows * columns), zs)
         for c in range(len(kernel)):
             _pad_rectified(z[c] if affine else x[b, c], step, pad, width, odd, padded)
-            _convolve(padded, begins, kernel[c], dilation, flat)
-            _take(flat, 1, stride, width, out[b, c])
+            target = out[b, c] if stride == 1 else all_columns
+            convolve(padded, width, odd, kernel[c], dilation, columns, target)
+            if stride == 2:
+                _take(all_columns.reshape(all_columns.size), 1, 2, columns, out[b, c])
         if with_moments:
             maps = out[b].reshape(out.shape[1], out.shape[2] * out.shape[3])
             _add_sums(maps, sums[b])
@@ -487,11 +348,9 @@ def depthwise_gradient(
     zero = x.dtype.type(0)
     halved = (rows + 1) // 2
     odd = (rows // 2 + pad + 1) * width if stride == 2 else 0
-    padded = np.zeros((rows + 2 * pad + 2) * width + 2 * pad, x.dtype)
+    padded = np.zeros((rows + 2 * pad + 2) * width + 2 * pad + SPARE, x.dtype)
     padded_gradient = np.zeros(len(padded), x.dtype)
     flat = np.empty(2 * halved * width, x.dtype)
-    back_begins = _begins(turned.shape[1], dilation, width, 0)
-    begins = _begins(turned.shape[1], dilation, width, odd)
     affine = matrix.size > 0
     back = np.ascontiguousarray(matrix.T)
     z = np.empty((len(turned) if affine else 0, rows, columns), x.dtype)
@@ -513,7 +372,8 @@ def depthwise_gradient(
         for c in range(len(turned)):
             if stride == 1:
                 _pad(total[c], pad, 1, width, padded_gradient)
-                _convolve(padded_gradient, back_begins, turned[c], dilation, flat[: rows * width])
+                found_rows = flat[: rows * width].reshape(rows, width)
+                convolve(padded_gradient, width, 0, turned[c], dilation, columns, found_rows)
                 inner = padded_gradient[pad * width + pad :]
             else:
                 for f in range(total.shape[1]):
@@ -525,8 +385,9 @@ def depthwise_gradient(
             source = z[c] if affine else x[b, c]
             if with_kernel:
                 _pad_rectified(source, step, pad, width, odd, padded)
-                size_of_rows = total.shape[1] * width
-                _correlate(padded, begins, inner, size_of_rows, dilation, of_kernel[b, c])
+                correlate(
+                    padded, width, odd, inner, dilation, total.shape[1], columns, of_kernel[b, c]
+                )
             for f in range(rows):
                 begin = f * width if stride == 1 else (f % 2 * halved + f // 2) * width
                 s, g = source[step * f], flat[begin : begin + columns]
@@ -726,17 +587,17 @@ def pools(
     channels, rows, columns = x.shape[1], x.shape[2], x.shape[3]
     width = columns + 1
     lowest = np.full((rows + 2) * width + 2, -np.inf, x.dtype)
-    padded = np.zeros(len(lowest), x.dtype)
+    padded = np.zeros(len(lowest) + SPARE, x.dtype)
     flat = np.empty(rows * width, x.dtype)
     place = np.empty(rows * width, np.int32)
-    ones, begins = np.ones((3, 3), x.dtype), _begins(3, 1, width, 0)
+    ones = np.ones((3, 3), x.dtype)
     for b in range(first, last):
         for c in range(channels):
             _pad(x[b, c], 1, 1, width, lowest)
             _maxima(lowest, width, flat, place)
             _take(flat, stride, stride, width, out[b, c])
             _pad(x[b, c], 1, 1, width, padded)
-            _convolve_3(padded, begins, ones, flat)
+            convolve(padded, width, 0, ones, 1, columns, flat.reshape(rows, width))
             mean = out[b, channels + c]
             _take(flat, stride, stride, width, mean)
             mean *= shares
@@ -769,11 +630,11 @@ def pools_gradient(
     channels, rows, columns = x.shape[1], x.shape[2], x.shape[3]
     width = columns + 1
     lowest = np.full((rows + 2) * width + 2, -np.inf, x.dtype)
-    padded = np.zeros(len(lowest), x.dtype)
+    padded = np.zeros(len(lowest) + SPARE, x.dtype)
     found = np.empty(rows * width, x.dtype)
     flat = np.empty(rows * width, x.dtype)
     place = np.zeros(len(lowest), np.int32)
-    ones, begins = np.ones((3, 3), x.dtype), _begins(3, 1, width, 0)
+    ones = np.ones((3, 3), x.dtype)
     of_parts = np.empty(x.shape[1:], x.dtype)
     total = np.empty(y.shape[1:], x.dtype)
     totals = total.reshape(total.shape[0], total.shape[1] * total.shape[2])
@@ -794,7 +655,7 @@ def pools_gradient(
         for c in range(channels):
             total[channels + c] *= shares
             _pad(total[channels + c], 1, stride, width, padded)
-            _convolve_3(padded, begins, ones, found)
+            convolve(padded, width, 0, ones, 1, columns, found.reshape(rows, width))
             _pad(x[b, c], 1, 1, width, lowest)
             _maxima(lowest, width, flat, place[width + 1 :])
             _pad(total[c], 1, stride, width, padded)
