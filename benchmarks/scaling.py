@@ -25,8 +25,8 @@ from scipy import stats
 from torch.nn import functional
 
 from emodarts import files
-from emodarts.recipe import CNNSpec, NetworkSpec, SearchedSeqNN
-from emodarts.runtime import resolve_device
+from emodarts.recipe import CNNSpec, ComputeSpec, NetworkSpec, SearchedSeqNN
+from emodarts.runtime import configure, resolve_device, resolve_fast
 from emodarts.searching.gradients import LookAhead, first_order_gradient, second_order_gradient
 from emodarts.searching.supernet import Supernet
 from measure import MIB, Spread, in_fresh_process, parser, seconds, show, size_of, spread, write
@@ -89,8 +89,7 @@ def search_steps(
     setting: dict[str, Any], steps: int, device_name: str, threads: int
 ) -> tuple[list[float], int]:
     """Seconds of some steps after a first one; the peak of the device's memory, 0 on a CPU."""
-    torch.set_num_threads(threads)
-    device = torch.device(device_name)
+    device = configure(ComputeSpec(device=device_name, threads=threads))
     spec = NetworkSpec(
         cnn=CNNSpec(cells=setting["cells"], nodes=setting["nodes"], channels=setting["channels"]),
         seqnn=SearchedSeqNN(
@@ -101,7 +100,8 @@ def search_steps(
         ),
     )
     torch.manual_seed(0)
-    supernet = Supernet(spec, setting["size"], N_CLASSES).train().to(device)
+    fast = resolve_fast(True, device)
+    supernet = Supernet(spec, setting["size"], N_CLASSES, fast=fast).train().to(device)
     shape = (setting["batch"], 1, setting["size"], setting["size"])
     train, validation = (
         (

@@ -146,7 +146,6 @@ def _correlating(taps: _Taps) -> Kernel:
             each = [v.variable(v.load(place)) for place in places]
             number = ir.VectorType(ir.IntType(32), v.lanes)
             lanes = ir.Constant(number, list(range(v.lanes)))
-            nothing = ir.Constant(v.type, [0.0] * v.lanes)
             count, place_of = _vectors_of_row(v, arguments[5])
             with cgutils.for_range(builder, count) as loop:
                 first, seen = place_of(loop.index)
@@ -155,7 +154,7 @@ def _correlating(taps: _Taps) -> Kernel:
                 )
                 here = v.plus(of_rows, v.item, first)
                 factors = [
-                    builder.select(fresh, v.load(v.plus(here, gradient_step, row)), nothing)
+                    builder.select(fresh, v.load(v.plus(here, gradient_step, row)), v.zero)
                     for row in range(taps.rows)
                 ]
 

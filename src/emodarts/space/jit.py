@@ -83,6 +83,7 @@ class Vectors:
         self.lanes = VECTOR_BYTES // self.item
         self._element = context.get_value_type(scalar)
         self.type = ir.VectorType(self._element, self.lanes)
+        self.zero = ir.Constant(self.type, [0.0] * self.lanes)
         self._add_product = cgutils.get_or_insert_function(
             builder.module,
             ir.FunctionType(self.type, [self.type] * 3),
@@ -150,7 +151,7 @@ def _tile(typing: Any, a: Any, b: Any, out: Any) -> tuple[Any, Callable[..., Any
 
         lefts = [v.plus(left, down, r) for r in range(_ROWS)]
         targets = [p for r in range(_ROWS) for p in side_by_side(v.plus(target, next_row, r))]
-        sums = [v.variable(v.load(place)) for place in targets]
+        sums = [v.variable(v.zero) for _ in targets]
         with cgutils.for_range(builder, depth) as loop:
             rights = [v.load(p) for p in side_by_side(v.plus(right, below, loop.index))]
             for r in range(_ROWS):
@@ -159,7 +160,7 @@ def _tile(typing: Any, a: Any, b: Any, out: Any) -> tuple[Any, Callable[..., Any
                     found = v.add_product(value, factor, builder.load(total))
                     builder.store(found, total)
         for total, place in zip(sums, targets, strict=True):
-            v.store(builder.load(total), place)
+            v.store(builder.fadd(v.load(place), builder.load(total)), place)
         return context.get_dummy_value()
 
     return numba.types.void(a, b, out), generate
@@ -169,11 +170,7 @@ _add_tile: Kernel = intrinsic(_tile)
 
 
 @compiled
-def add_product(a: Array, b: Array, out: Array) -> None:
-    """Add ``a @ b`` to ``out``: (M, K), (K, N), (M, N), float32 or float64.
-
-    Elements of rows of ``b`` and ``out`` lie side by side.
-    """
+def _add_shallow_product(a: Array, b: Array, out: Array) -> None:
     rows, columns = out.shape
     lanes = _VECTORS * VECTOR_BYTES // out.itemsize
     whole_rows, whole = rows // _ROWS * _ROWS, columns // lanes * lanes
@@ -201,3 +198,17 @@ def add_product(a: Array, b: Array, out: Array) -> None:
         part[:] = 0
         _add_tile(last_rows, last_columns, part)
         out[whole_rows:, whole:] += part[: rows - whole_rows, : columns - whole]
+
+
+#: Products that are summed before they join what was: longer sums round more.
+_DEPTH = 256
+
+
+@compiled
+def add_product(a: Array, b: Array, out: Array) -> None:
+    """Add ``a @ b`` to ``out``: (M, K), (K, N), (M, N), float32 or float64.
+
+    Elements of rows of ``b`` and ``out`` lie side by side.
+    """
+    for k in range(0, len(b), _DEPTH):
+        _add_shallow_product(a[:, k : k + _DEPTH], b[k : k + _DEPTH], out)
