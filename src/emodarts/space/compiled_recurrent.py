@@ -1,4 +1,4 @@
-"""LSTMs and RNNs whose steps through time are compiled, with their gradients written out.
+"""LSTMs and RNNs, and the attention after them, compiled, with their gradients written out.
 
 Torch calls several functions for every step of an RNN. oneDNN's LSTM keeps three times as much for
 the backward pass, and computes gradients of weights where none are wanted: in the passes for
@@ -7,13 +7,19 @@ alphas.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from emodarts.errors import ShapeError
 from emodarts.space.normalise import apply_function, differentiable_once
 from emodarts.space.sequence_ops import Recurrent, require_sequence
+
+Array = np.ndarray[Any, Any]
+_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def run_compiled(module: Recurrent, x: Tensor) -> Tensor:
@@ -21,95 +27,131 @@ def run_compiled(module: Recurrent, x: Tensor) -> Tensor:
 
     It can be differentiated once, and computes in one thread. Time is the outer axis of the result
     in memory; an input of which that is true is not copied.
+
+    Raises
+    ------
+    ShapeError
+        For an input of another shape.
     """
     require_sequence(x, "a recurrent operation")
     network = module.recurrent
-    ways = ("", "_reverse") if network.bidirectional else ("",)
-    steps = x.transpose(0, 1).contiguous()
-    for layer in range(network.num_layers):
-        parameters = [
-            getattr(network, f"{name}_l{layer}{way}")
-            for way in ways
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        ]
-        steps = apply_function(_Layer, isinstance(network, nn.LSTM), steps, *parameters)
-    return module.finish(steps, time=0).transpose(0, 1)
+    if x.shape[2] != network.input_size:
+        raise ShapeError(
+            f"a recurrent operation needs {network.input_size} channels; got shape {tuple(x.shape)}"
+        )
+    layers = [
+        [getattr(network, f"{name}_l{layer}{way}") for name in _PARAMETERS]
+        for layer in range(network.num_layers)
+        for way in ("", "_reverse")[: 1 + network.bidirectional]
+    ]
+    attention = []
+    if module.attention is not None:
+        attention = [*module.attention.score.parameters(), *module.project.parameters()]
+    out: Tensor = apply_function(
+        _Compiled,
+        isinstance(network, nn.LSTM),
+        1 + network.bidirectional,
+        len(layers),
+        x.transpose(0, 1).contiguous(),
+        *(p for layer in layers for p in layer),
+        *attention,
+    )
+    return out.transpose(0, 1)
 
 
-class _Layer(torch.autograd.Function):
-    """One layer of an LSTM or RNN, in one direction or both."""
+@dataclass
+class _Pass:
+    """A layer in one direction: what it was given, and what it left for its gradient."""
+
+    x: Array
+    parameters: list[Array]
+    first: int
+    backwards: bool
+    h: Array
+    kept: list[Array]
+    """Of an LSTM: gates and cell states."""
+
+
+class _Compiled(torch.autograd.Function):
+    """A recurrent network, and the attention after it if there is one."""
 
     @staticmethod
-    def forward(ctx: Any, is_lstm: bool, x: Tensor, *parameters: Tensor) -> Tensor:
-        """``(T, B, I)`` and, for each of D directions, four parameters -> ``(T, B, D H)``.
+    def forward(
+        ctx: Any, is_lstm: bool, directions: int, n_passes: int, x: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        """``(T, B, I)``, four parameters of each layer and direction, and those of the attention.
 
-        They are what torch calls ``weight_ih, weight_hh, bias_ih, bias_hh``.
+        The result is ``(T, B, out_features)``.
         """
         from emodarts.space import recurrence
 
+        ctx.save_for_backward(x, *parameters)
+        arrays = [p.detach().numpy() for p in parameters]
         time, batch, _ = x.shape
-        units, directions = parameters[1].shape[1], len(parameters) // 4
-        h = x.new_empty(time, batch, directions * units)
-        kept: list[Tensor] = []
-        for way in range(directions):
-            of_input, of_state, *biases = parameters[4 * way : 4 * way + 4]
-            z = torch.mm(x.flatten(0, 1), of_input.t()).view(time, batch, -1)
-            bias, turned = torch.add(*biases), of_state.t().contiguous()
-            arguments = (_array(z), _array(bias), _array(turned), way * units, way == 1, _array(h))
-            if is_lstm:
-                c = x.new_empty(time, batch, units)
-                recurrence.lstm(*arguments, _array(c))
-                kept += [z, c]
-            else:
-                recurrence.rnn(*arguments)
-        ctx.save_for_backward(x, h, *parameters, *kept)
-        ctx.is_lstm, ctx.directions = is_lstm, directions
-        return h
+        steps = h = x.detach().numpy()
+        passes: list[_Pass] = []
+        for k in range(n_passes):
+            own, way = arrays[4 * k : 4 * k + 4], k % directions
+            units = own[1].shape[1]
+            if way == 0:
+                steps, h = h, np.empty((time, batch, directions * units), h.dtype)
+            sizes = (4 * units, units) if is_lstm else ()
+            kept = [np.empty((time, batch, size), h.dtype) for size in sizes]
+            (recurrence.lstm if is_lstm else recurrence.rnn)(
+                steps, *own, way * units, way == 1, h, *kept
+            )
+            passes.append(_Pass(steps, own, way * units, way == 1, h, kept))
+        ctx.passes, ctx.directions, ctx.is_lstm = passes, directions, is_lstm
+        ctx.attention = arrays[4 * n_passes :]
+        if not ctx.attention:
+            return torch.from_numpy(h)
+        out = np.empty((time, batch, len(ctx.attention[2])), h.dtype)
+        ctx.attended = np.empty((time, batch), h.dtype), np.empty((batch, h.shape[2]), h.dtype)
+        recurrence.attend(h, *ctx.attention, out, *ctx.attended)
+        return torch.from_numpy(out)
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        from emodarts.space import jit, recurrence
+        from emodarts.space import recurrence
 
-        x, h, *rest = ctx.saved_tensors
-        parameters, kept = rest[: 4 * ctx.directions], rest[4 * ctx.directions :]
-        units, batch = parameters[1].shape[1], x.shape[1]
-        of_h = gradient.clone(memory_format=torch.contiguous_format)
-        of_x = torch.zeros_like(x) if ctx.needs_input_grad[1] else None
-        found: list[Tensor | None] = []
-        for way in range(ctx.directions):
-            of_input, of_state = parameters[4 * way : 4 * way + 2]
-            of_z = x.new_empty(*x.shape[:2], len(of_state))
-            arguments = (_array(of_state), way * units, way == 1, _array(of_z))
-            if ctx.is_lstm:
-                gates, c = kept[2 * way : 2 * way + 2]
-                recurrence.lstm_gradient(_array(of_h), _array(gates), _array(c), *arguments)
-            else:
-                recurrence.rnn_gradient(_array(of_h), _array(h), *arguments)
-            rows = _array(of_z.flatten(0, 1))
-            if of_x is not None:
-                jit.add_product(rows, _array(of_input), _array(of_x.flatten(0, 1)))
-            wanted = ctx.needs_input_grad[2 + 4 * way : 6 + 4 * way]
-            states = _array(h.flatten(0, 1)[:, way * units : (way + 1) * units])
-            after, before = rows[batch:], states[: len(states) - batch]
-            if way == 1:
-                after, before = rows[: len(rows) - batch], states[batch:]
-            found += [
-                _product(rows.T, _array(x.flatten(0, 1)), of_input) if wanted[0] else None,
-                _product(after.T, before, of_state) if wanted[1] else None,
-                # One each: whoever gets a gradient may change it in place.
-                *(of_z.sum((0, 1)) if w else None for w in wanted[2:]),
-            ]
-        return (None, of_x, *found)
-
-
-def _product(a: Any, b: Any, like: Tensor) -> Tensor:
-    from emodarts.space import jit
-
-    out = torch.zeros_like(like)
-    jit.add_product(a, b, _array(out))
-    return out
-
-
-def _array(x: Tensor) -> Any:
-    return x.detach().numpy()
+        x, *parameters = ctx.saved_tensors  # which tells of changes since
+        wanted = ctx.needs_input_grad[3:]
+        found = [
+            np.zeros(p.shape if w else (0,) * p.dim(), x.detach().numpy().dtype)
+            for p, w in zip((x, *parameters), wanted, strict=True)
+        ]
+        of_x, *of_parameters = found
+        if ctx.attention:
+            score, _, project, _ = ctx.attention
+            h = ctx.passes[-1].h
+            of_h = np.empty_like(h)
+            recurrence.attend_gradient(
+                gradient.contiguous().numpy(),
+                *(h, score, project),
+                *ctx.attended,
+                of_h,
+                *of_parameters[-4:],
+            )
+        else:
+            of_h = gradient.clone(memory_format=torch.contiguous_format).numpy()
+        for k in reversed(range(len(ctx.passes))):
+            made = ctx.passes[k]
+            if k % ctx.directions == ctx.directions - 1:
+                inner = k >= ctx.directions
+                of_steps = np.zeros_like(made.x) if inner else of_x
+            of_weights, of_recurrent, of_bias, of_other = of_parameters[4 * k : 4 * k + 4]
+            same = of_bias if of_bias.size > 0 else of_other
+            (recurrence.lstm_gradient if ctx.is_lstm else recurrence.rnn_gradient)(
+                *(of_h, made.x, *made.parameters[:2], made.first, made.backwards, made.h),
+                *made.kept,
+                *(of_steps, of_weights, of_recurrent, same),
+            )
+            if of_bias.size > 0 and of_other.size > 0:
+                of_other[:] = of_bias
+            if k % ctx.directions == 0:
+                of_h = of_steps
+        return (
+            *(None, None, None),
+            *(torch.from_numpy(f) if w else None for f, w in zip(found, wanted, strict=True)),
+        )

@@ -1,11 +1,13 @@
-"""Recurrent layers over time on a CPU, compiled by numba.
+"""Recurrent layers over time and the attention after them on a CPU, compiled by numba.
 
-A sequence is an array ``(T, B, ...)``, float32 or float64. What a layer makes of its input, one
-large product, is given; these loops go through time with a product of a few utterances and the
-recurrent weights at each step. They hold no lock of Python.
+A sequence is an array ``(T, B, ...)``, float32 or float64. What a layer makes of its input is one
+large product; then it goes through time with a product of a few utterances and the recurrent
+weights at each step. The lock of Python is not held, and a call does a layer's whole work in one
+direction: threads that call often wait for each other.
 
 The two directions of a layer write to one output ``(T, B, D H)``: units from ``first`` on are those
-of a direction. It goes ``backwards`` from the last step, or forwards.
+of a direction. It goes ``backwards`` from the last step, or forwards. Weights and biases are those
+of ``torch.nn.LSTM`` and ``torch.nn.RNN``.
 """
 
 from __future__ import annotations
@@ -70,16 +72,42 @@ def _overload_tanh(x: Any) -> Any:
 
 
 @compiled
-def _sigmoid_of(x: Array, bias: Array) -> None:
+def _sigmoid_of(x: Array) -> None:
     half = x.dtype.type(0.5)
     for k in range(len(x)):
-        x[k] = half + half * _tanh(half * (x[k] + bias[k]))
+        x[k] = half + half * _tanh(half * x[k])
 
 
 @compiled
-def _tanh_of(x: Array, bias: Array) -> None:
+def _tanh_of(x: Array) -> None:
     for k in range(len(x)):
-        x[k] = _tanh(x[k] + bias[k])
+        x[k] = _tanh(x[k])
+
+
+@compiled
+def _turned(weights: Array) -> Array:
+    """``(N, K)`` -> ``(K, N)``, a few rows at a time so that all stay in the first cache."""
+    rows, columns = weights.shape
+    out = np.empty((columns, rows), weights.dtype)
+    for first in range(0, rows, 16):
+        last = min(rows, first + 16)
+        for k in range(columns):
+            for n in range(first, last):
+                out[k, n] = weights[n, k]
+    return out
+
+
+@compiled
+def _rows(x: Array) -> Array:
+    """``(T, B, N)`` -> ``(T B, N)``."""
+    return x.reshape(x.shape[0] * x.shape[1], x.shape[2])
+
+
+@compiled
+def _read(x: Array, of_input: Array, bias: Array, other_bias: Array, z: Array) -> None:
+    """What a layer makes of its input (T, B, I), with both biases, in ``z``."""
+    z[:] = bias + other_bias
+    add_product(_rows(x), _turned(of_input), _rows(z))
 
 
 @compiled
@@ -94,32 +122,77 @@ def _cell(gates: Array, before: Array, c: Array, h: Array) -> None:
 
 @compiled
 def lstm(
-    z: Array, bias: Array, weights: Array, first: int, backwards: bool, h: Array, c: Array
+    x: Array,
+    of_input: Array,
+    of_state: Array,
+    bias: Array,
+    other_bias: Array,
+    first: int,
+    backwards: bool,
+    h: Array,
+    gates: Array,
+    c: Array,
 ) -> None:
-    """Long short-term memory: i, f, g and o as in ``torch.nn.LSTM``, from zeros.
+    """Long short-term memory from zeros, in one direction.
 
     Parameters
     ----------
-    z : (T, B, 4 H), products of inputs and weights; becomes the gates.
-    bias : (4 H,).
-    weights : recurrent weights, turned (H, 4 H).
+    x : (T, B, I).
+    of_input, of_state : (4 H, I) and (4 H, H), for i, f, g and o.
+    bias, other_bias : (4 H,).
     h : (T, B, D H); units of this direction are written.
-    c : (T, B, H), written: cell states.
+    gates, c : (T, B, 4 H) and (T, B, H), written: gates and cell states.
     """
     time, batch, units = c.shape
     nothing = np.zeros(units, c.dtype)
+    _read(x, of_input, bias, other_bias, gates)
+    turned = _turned(of_state)
     for n in range(time):
         t = time - 1 - n if backwards else n
         s = t + 1 if backwards else t - 1
         if n > 0:
-            add_product(h[s, :, first : first + units], weights, z[t])
+            add_product(h[s, :, first : first + units], turned, gates[t])
         for b in range(batch):
-            row = z[t, b]
-            _sigmoid_of(row[: 2 * units], bias)
-            _tanh_of(row[2 * units : 3 * units], bias[2 * units :])
-            _sigmoid_of(row[3 * units :], bias[3 * units :])
+            row = gates[t, b]
+            _sigmoid_of(row[: 2 * units])
+            _tanh_of(row[2 * units : 3 * units])
+            _sigmoid_of(row[3 * units :])
             before = c[s, b] if n > 0 else nothing
             _cell(row, before, c[t, b], h[t, b, first : first + units])
+
+
+@compiled
+def rnn(
+    x: Array,
+    of_input: Array,
+    of_state: Array,
+    bias: Array,
+    other_bias: Array,
+    first: int,
+    backwards: bool,
+    h: Array,
+) -> None:
+    """``h_t = tanh(W x_t + V h_s + biases)``, s the step before, in one direction.
+
+    Parameters
+    ----------
+    x : (T, B, I).
+    of_input, of_state : W (H, I) and V (H, H).
+    bias, other_bias : (H,).
+    h : (T, B, D H); units of this direction are written.
+    """
+    time, batch, units = len(x), x.shape[1], len(of_state)
+    z = np.empty((time, batch, units), x.dtype)
+    _read(x, of_input, bias, other_bias, z)
+    turned = _turned(of_state)
+    for n in range(time):
+        t = time - 1 - n if backwards else n
+        s = t + 1 if backwards else t - 1
+        if n > 0:
+            add_product(h[s, :, first : first + units], turned, z[t])
+        for b in range(batch):
+            _tanh_of(z[t, b])
+            h[t, b, first : first + units] = z[t, b]
 
 
 @compiled
@@ -143,20 +216,33 @@ def _of_cell(gates: Array, before: Array, c: Array, of_h: Array, of_c: Array, of
 
 @compiled
 def lstm_gradient(
-    of_h: Array, gates: Array, c: Array, weights: Array, first: int, backwards: bool, of_z: Array
+    of_h: Array,
+    x: Array,
+    of_input: Array,
+    of_state: Array,
+    first: int,
+    backwards: bool,
+    h: Array,
+    gates: Array,
+    c: Array,
+    of_x: Array,
+    of_weights: Array,
+    of_recurrent: Array,
+    of_bias: Array,
 ) -> None:
-    """Gradient of :func:`lstm`.
+    """Gradients of :func:`lstm`.
 
     Parameters
     ----------
     of_h : (T, B, D H), gradient of its output; units of this direction are overwritten.
-    gates, c : what it left.
-    weights : recurrent weights (4 H, H).
-    of_z : (T, B, 4 H), written.
+    x, of_input, of_state, h, gates, c : what it was given, and what it left.
+    of_x, of_weights, of_recurrent, of_bias : gradients of input, weights and of either bias, added
+        to; not of one that has size 0.
     """
     time, batch, units = c.shape
     nothing = np.zeros(units, c.dtype)
     of_c = np.zeros((batch, units), c.dtype)
+    of_z = np.empty(gates.shape, c.dtype)
     for n in range(time):
         t = n if backwards else time - 1 - n
         s = t + 1 if backwards else t - 1
@@ -165,29 +251,8 @@ def lstm_gradient(
             own = of_h[t, b, first : first + units]
             _of_cell(gates[t, b], before, c[t, b], own, of_c[b], of_z[t, b])
         if n < time - 1:
-            add_product(of_z[t], weights, of_h[s, :, first : first + units])
-
-
-@compiled
-def rnn(z: Array, bias: Array, weights: Array, first: int, backwards: bool, h: Array) -> None:
-    """``h_t = tanh(z_t + bias + h_s W^T)``, s the step before.
-
-    Parameters
-    ----------
-    z : (T, B, H), products of inputs and weights; is overwritten.
-    bias : (H,).
-    weights : recurrent weights, turned (H, H).
-    h : (T, B, D H); units of this direction are written.
-    """
-    time, batch, units = z.shape
-    for n in range(time):
-        t = time - 1 - n if backwards else n
-        s = t + 1 if backwards else t - 1
-        if n > 0:
-            add_product(h[s, :, first : first + units], weights, z[t])
-        for b in range(batch):
-            _tanh_of(z[t, b], bias)
-            h[t, b, first : first + units] = z[t, b]
+            add_product(of_z[t], of_state, of_h[s, :, first : first + units])
+    _of_layer(of_z, x, of_input, first, backwards, h, of_x, of_weights, of_recurrent, of_bias)
 
 
 @compiled
@@ -199,18 +264,21 @@ def _of_tanh(h: Array, of_h: Array, of_z: Array) -> None:
 
 @compiled
 def rnn_gradient(
-    of_h: Array, h: Array, weights: Array, first: int, backwards: bool, of_z: Array
+    of_h: Array,
+    x: Array,
+    of_input: Array,
+    of_state: Array,
+    first: int,
+    backwards: bool,
+    h: Array,
+    of_x: Array,
+    of_weights: Array,
+    of_recurrent: Array,
+    of_bias: Array,
 ) -> None:
-    """Gradient of :func:`rnn`.
-
-    Parameters
-    ----------
-    of_h : (T, B, D H), gradient of its output; units of this direction are overwritten.
-    h : its output.
-    weights : recurrent weights (H, H).
-    of_z : (T, B, H), written.
-    """
-    time, batch, units = of_z.shape
+    """Gradients of :func:`rnn`; as :func:`lstm_gradient`."""
+    time, batch, units = len(x), x.shape[1], len(of_state)
+    of_z = np.empty((time, batch, units), x.dtype)
     for n in range(time):
         t = n if backwards else time - 1 - n
         s = t + 1 if backwards else t - 1
@@ -218,4 +286,141 @@ def rnn_gradient(
             own = slice(first, first + units)
             _of_tanh(h[t, b, own], of_h[t, b, own], of_z[t, b])
         if n < time - 1:
-            add_product(of_z[t], weights, of_h[s, :, first : first + units])
+            add_product(of_z[t], of_state, of_h[s, :, first : first + units])
+    _of_layer(of_z, x, of_input, first, backwards, h, of_x, of_weights, of_recurrent, of_bias)
+
+
+@compiled
+def _of_layer(
+    of_z: Array,
+    x: Array,
+    of_input: Array,
+    first: int,
+    backwards: bool,
+    h: Array,
+    of_x: Array,
+    of_weights: Array,
+    of_recurrent: Array,
+    of_bias: Array,
+) -> None:
+    """What the gradient before the activations (T, B, ...) gives to all that made them."""
+    rows, batch = _rows(of_z), x.shape[1]
+    if of_x.size > 0:
+        add_product(rows, of_input, _rows(of_x))
+    if of_weights.size > 0:
+        add_product(rows.T, _rows(x), of_weights)
+    if of_recurrent.size > 0:
+        states = _rows(h)[:, first : first + of_recurrent.shape[1]]
+        if backwards:
+            add_product(rows[: len(rows) - batch].T, states[batch:], of_recurrent)
+        else:
+            add_product(rows[batch:].T, states[: len(rows) - batch], of_recurrent)
+    if of_bias.size > 0:
+        for row in rows:
+            for k in range(len(row)):
+                of_bias[k] += row[k]
+
+
+@compiled
+def _dot(x: Array, y: Array) -> Any:
+    total = x.dtype.type(0)
+    for k in range(len(x)):
+        total += x[k] * y[k]
+    return total
+
+
+@compiled
+def _add_scaled(x: Array, factor: Any, out: Array) -> None:
+    for k in range(len(x)):
+        out[k] += factor * x[k]
+
+
+@compiled
+def attend(
+    h: Array,
+    score: Array,
+    score_bias: Array,
+    project: Array,
+    project_bias: Array,
+    out: Array,
+    shares: Array,
+    context: Array,
+) -> None:
+    """Join the context of an attention over time to every step, and project both.
+
+    Parameters
+    ----------
+    h : (T, B, D).
+    score, score_bias : (1, D) and (1,), of each step.
+    project, project_bias : (H, 2 D), for the step and the context, and (H,).
+    out : (T, B, H), written.
+    shares : (T, B), written: softmax of the scores over time.
+    context : (B, D), written: sum of the steps by their shares.
+    """
+    time, batch, width = h.shape
+    context[:] = h.dtype.type(0)
+    for b in range(batch):
+        for t in range(time):
+            shares[t, b] = _dot(h[t, b], score[0]) + score_bias[0]
+        own = shares[:, b]
+        own[:] = np.exp(own - own.max())
+        own /= own.sum()
+        for t in range(time):
+            _add_scaled(h[t, b], shares[t, b], context[b])
+    of_step, of_context = _turned(project[:, :width]), _turned(project[:, width:])
+    out[0] = project_bias
+    add_product(context, of_context, out[0])  # the same at every step
+    out[1:] = out[0]
+    add_product(_rows(h), of_step, _rows(out))
+
+
+@compiled
+def attend_gradient(
+    of_out: Array,
+    h: Array,
+    score: Array,
+    project: Array,
+    shares: Array,
+    context: Array,
+    of_h: Array,
+    of_score: Array,
+    of_score_bias: Array,
+    of_project: Array,
+    of_project_bias: Array,
+) -> None:
+    """Gradients of :func:`attend`.
+
+    Parameters
+    ----------
+    of_out : (T, B, H).
+    of_h : (T, B, D), written.
+    of_score, of_score_bias, of_project, of_project_bias : added to; not to one of size 0.
+    """
+    time, batch, width = h.shape
+    of_total = np.zeros(of_out.shape[1:], h.dtype)
+    for t in range(time):
+        of_total += of_out[t]
+    of_context = np.zeros((batch, width), h.dtype)
+    add_product(of_total, project[:, width:], of_context)
+    of_h[:] = h.dtype.type(0)
+    add_product(_rows(of_out), project[:, :width], _rows(of_h))
+    if of_project.size > 0:
+        add_product(_rows(of_out).T, _rows(h), of_project[:, :width])
+        add_product(of_total.T, context, of_project[:, width:])
+    if of_project_bias.size > 0:
+        for b in range(batch):
+            of_project_bias += of_total[b]
+    of_shares = np.empty(time, h.dtype)
+    for b in range(batch):
+        mean = h.dtype.type(0)
+        for t in range(time):
+            of_shares[t] = _dot(of_context[b], h[t, b])
+            mean += shares[t, b] * of_shares[t]
+        for t in range(time):
+            of_one = shares[t, b] * (of_shares[t] - mean)
+            _add_scaled(of_context[b], shares[t, b], of_h[t, b])
+            _add_scaled(score[0], of_one, of_h[t, b])
+            if of_score.size > 0:
+                _add_scaled(h[t, b], of_one, of_score[0])
+            if of_score_bias.size > 0:
+                of_score_bias[0] += of_one

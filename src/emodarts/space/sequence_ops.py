@@ -31,11 +31,11 @@ class TimeAttention(nn.Module):
         super().__init__()
         self.score = nn.Linear(width, 1)
 
-    def forward(self, x: Tensor, time: int = 1) -> Tensor:
-        """``(B, T, C)``, or with time as axis 0 ``(T, B, C)`` -> context ``(B, C)``."""
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, T, C)`` -> context ``(B, C)``."""
         require_sequence(x, "attention over time")
-        weights = torch.softmax(self.score(x), dim=time)
-        return (weights * x).sum(dim=time)
+        weights = torch.softmax(self.score(x), dim=1)  # (B, T, 1)
+        return (weights * x).sum(dim=1)
 
 
 class Recurrent(nn.Module):
@@ -76,19 +76,12 @@ class Recurrent(nn.Module):
         """``(B, T, width_in)`` -> ``(B, T, out_features)``."""
         require_sequence(x, "a recurrent operation")
         steps: Tensor = self.recurrent(x)[0]  # (B, T, D)
-        return self.finish(steps)
-
-    def finish(self, steps: Tensor, time: int = 1) -> Tensor:
-        """Steps of the recurrence ``(B, T, D)`` -> ``(B, T, out_features)``.
-
-        With time as axis 0, ``(T, B, D)`` -> ``(T, B, out_features)``.
-        """
         if self.attention is None:
             return steps
-        of_steps, of_context = self.project.weight.chunk(2, dim=1)
+        of_step, of_context = self.project.weight.chunk(2, dim=1)
         # The context is the same at every step: its product is made once.
-        context = functional.linear(self.attention(steps, time), of_context, self.project.bias)
-        return functional.linear(steps, of_steps) + context.unsqueeze(time)
+        context = functional.linear(self.attention(steps), of_context, self.project.bias)
+        return functional.linear(steps, of_step) + context.unsqueeze(1)
 
 
 class SequenceSkip(nn.Module):
