@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from emodarts.errors import ShapeError
 from emodarts.space.genotype import SKIP
@@ -78,10 +77,9 @@ class Recurrent(nn.Module):
         steps: Tensor = self.recurrent(x)[0]  # (B, T, D)
         if self.attention is None:
             return steps
-        of_step, of_context = self.project.weight.chunk(2, dim=1)
-        # The context is the same at every step: its product is made once.
-        context = functional.linear(self.attention(steps), of_context, self.project.bias)
-        return functional.linear(steps, of_step) + context.unsqueeze(1)
+        context = self.attention(steps).unsqueeze(1).expand_as(steps)
+        out: Tensor = self.project(torch.cat([steps, context], dim=-1))
+        return out
 
 
 class SequenceSkip(nn.Module):
