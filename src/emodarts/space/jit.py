@@ -25,6 +25,10 @@ Array = np.ndarray[Any, Any]
 Kernel = Callable[..., Any]
 
 
+#: Folders and modules of which what is stale is gone.
+_looked_at: set[tuple[Path, str]] = set()
+
+
 def compiled(function: Kernel) -> Kernel:
     """Compile at the first call; the result is kept beside the source, or in a user's cache.
 
@@ -36,7 +40,10 @@ def compiled(function: Kernel) -> Kernel:
     except RuntimeError:  # there is no place that can be written to
         plain: Kernel = numba.njit(**options)(function)
         return plain
-    _forget_stale(Path(found.stats.cache_path), Path(function.__code__.co_filename).stem)
+    place = Path(found.stats.cache_path), Path(function.__code__.co_filename).stem
+    if place not in _looked_at:
+        _forget_stale(*place)
+        _looked_at.add(place)
     kernel: Kernel = found
     return kernel
 
