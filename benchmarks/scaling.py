@@ -73,7 +73,7 @@ PLANS: dict[str, dict[str, Any]] = {
             "cells": (3, 4, 6),
             "nodes": (1, 2, 4),
         },
-        "rounds": 2,
+        "rounds": 1,
         "steps": 2,
     },
     "small": {
