@@ -177,34 +177,40 @@ _add_tile: Kernel = intrinsic(_tile)
 
 
 @compiled
+def _padded(x: Array, rows: int, columns: int) -> Array:
+    """With zeros below and beside it; of no size if ``x`` has none."""
+    if x.size == 0:
+        rows = 0
+    out = np.zeros((rows, columns), x.dtype)
+    for r in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            out[r, c] = x[r, c]
+    return out[::1, ::1]
+
+
+@compiled
 def _add_shallow_product(a: Array, b: Array, out: Array) -> None:
+    # Every array here has the type of a slice: all there is is compiled once.
     rows, columns = out.shape
-    lanes = _VECTORS * VECTOR_BYTES // out.itemsize
+    depth, lanes = len(b), _VECTORS * VECTOR_BYTES // out.itemsize
     whole_rows, whole = rows // _ROWS * _ROWS, columns // lanes * lanes
-    for m in range(0, whole_rows, _ROWS):
-        for n in range(0, whole, lanes):
-            _add_tile(a[m:], b[:, n:], out[m:, n:])
-    if whole_rows == rows and whole == columns:
-        return
-    # What is left, padded to tiles.
-    part = np.empty((_ROWS, lanes), out.dtype)
-    last_columns = np.zeros((len(b), lanes), out.dtype)
-    last_columns[:, : columns - whole] = b[:, whole:]
-    last_rows = np.zeros((_ROWS, a.shape[1]), out.dtype)
-    last_rows[: rows - whole_rows] = a[whole_rows:]
-    if whole < columns:
-        for m in range(0, whole_rows, _ROWS):
-            part[:] = 0
-            _add_tile(a[m:], last_columns, part)
-            out[m : m + _ROWS, whole:] += part[:, : columns - whole]
-    if whole_rows < rows:
-        for n in range(0, whole, lanes):
-            part[:] = 0
-            _add_tile(last_rows, b[:, n:], part)
-            out[whole_rows:, n : n + lanes] += part[: rows - whole_rows]
-        part[:] = 0
-        _add_tile(last_rows, last_columns, part)
-        out[whole_rows:, whole:] += part[: rows - whole_rows, : columns - whole]
+    last_rows = _padded(a[whole_rows:], _ROWS, depth)
+    last_columns = _padded(b[:, whole:], depth, lanes)
+    part = np.empty((_ROWS, lanes), out.dtype)[::1, ::1]
+    for m in range(0, rows, _ROWS):
+        left = a[m:] if m < whole_rows else last_rows
+        for n in range(0, columns, lanes):
+            right = b[:, n:] if n < whole else last_columns
+            if m < whole_rows and n < whole:
+                _add_tile(left, right, out[m:, n:])
+                continue
+            for r in range(_ROWS):
+                for c in range(lanes):
+                    part[r, c] = 0
+            _add_tile(left, right, part)
+            for r in range(min(_ROWS, rows - m)):
+                for c in range(min(lanes, columns - n)):
+                    out[m + r, n + c] += part[r, c]
 
 
 #: Products that are summed before they join what was: longer sums round more.
@@ -218,4 +224,4 @@ def add_product(a: Array, b: Array, out: Array) -> None:
     Elements of rows of ``b`` and ``out`` lie side by side.
     """
     for k in range(0, len(b), _DEPTH):
-        _add_shallow_product(a[:, k : k + _DEPTH], b[k : k + _DEPTH], out)
+        _add_shallow_product(a[::1, k : k + _DEPTH : 1], b[k : k + _DEPTH : 1, ::1], out[::1, ::1])
