@@ -104,6 +104,12 @@ def _rows(x: Array) -> Array:
 
 
 @compiled
+def _step(n: int, time: int, backwards: bool) -> tuple[int, int]:
+    """The n-th step that a direction takes, and the one before it."""
+    return (time - 1 - n, time - n) if backwards else (n, n - 1)
+
+
+@compiled
 def _read(x: Array, of_input: Array, bias: Array, other_bias: Array, z: Array) -> None:
     """What a layer makes of its input (T, B, I), with both biases, in ``z``."""
     z[:] = bias + other_bias
@@ -148,8 +154,7 @@ def lstm(
     _read(x, of_input, bias, other_bias, gates)
     turned = _turned(of_state)
     for n in range(time):
-        t = time - 1 - n if backwards else n
-        s = t + 1 if backwards else t - 1
+        t, s = _step(n, time, backwards)
         if n > 0:
             add_product(h[s, :, first : first + units], turned, gates[t])
         for b in range(batch):
@@ -186,8 +191,7 @@ def rnn(
     _read(x, of_input, bias, other_bias, z)
     turned = _turned(of_state)
     for n in range(time):
-        t = time - 1 - n if backwards else n
-        s = t + 1 if backwards else t - 1
+        t, s = _step(n, time, backwards)
         if n > 0:
             add_product(h[s, :, first : first + units], turned, z[t])
         for b in range(batch):
@@ -243,14 +247,13 @@ def lstm_gradient(
     nothing = np.zeros(units, c.dtype)
     of_c = np.zeros((batch, units), c.dtype)
     of_z = np.empty(gates.shape, c.dtype)
-    for n in range(time):
-        t = n if backwards else time - 1 - n
-        s = t + 1 if backwards else t - 1
+    for n in range(time - 1, -1, -1):
+        t, s = _step(n, time, backwards)
         for b in range(batch):
-            before = c[s, b] if n < time - 1 else nothing
+            before = c[s, b] if n > 0 else nothing
             own = of_h[t, b, first : first + units]
             _of_cell(gates[t, b], before, c[t, b], own, of_c[b], of_z[t, b])
-        if n < time - 1:
+        if n > 0:
             add_product(of_z[t], of_state, of_h[s, :, first : first + units])
     _of_layer(of_z, x, of_input, first, backwards, h, of_x, of_weights, of_recurrent, of_bias)
 
@@ -279,13 +282,12 @@ def rnn_gradient(
     """Gradients of :func:`rnn`; as :func:`lstm_gradient`."""
     time, batch, units = len(x), x.shape[1], len(of_state)
     of_z = np.empty((time, batch, units), x.dtype)
-    for n in range(time):
-        t = n if backwards else time - 1 - n
-        s = t + 1 if backwards else t - 1
+    for n in range(time - 1, -1, -1):
+        t, s = _step(n, time, backwards)
         for b in range(batch):
             own = slice(first, first + units)
             _of_tanh(h[t, b, own], of_h[t, b, own], of_z[t, b])
-        if n < time - 1:
+        if n > 0:
             add_product(of_z[t], of_state, of_h[s, :, first : first + units])
     _of_layer(of_z, x, of_input, first, backwards, h, of_x, of_weights, of_recurrent, of_bias)
 
