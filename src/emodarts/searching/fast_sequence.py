@@ -1,53 +1,50 @@
 """Mixed SeqNN cells with their recurrent candidates side by side on a CPU.
 
 All recurrent candidates that read one state are independent. The products in one of them are too
-small to share among threads, so each thread takes whole candidates. A GPU has cuDNN for them, and
-autocast, which no thread inherits, has torch's own.
+small to share among threads, so each thread takes whole candidates: in torch's calls those of a
+state, compiled those of a cell. A GPU has cuDNN for them, and autocast, which no thread inherits,
+has torch's own.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from emodarts.space.cell import MixedOperation, add_up
-from emodarts.space.compiled_recurrent import run_compiled
+from emodarts.space.compiled_recurrent import run_cell
 from emodarts.space.normalise import OnceDifferentiableCell, apply_function, differentiable_once
 from emodarts.space.sequence_ops import Recurrent
-
-#: A candidate and ``(B, T, H)`` -> as much.
-_Run = Callable[[Recurrent, Tensor], Tensor]
+from emodarts.space.threads import executor
 
 
 class FastSequenceCell(OnceDifferentiableCell):
     """A SeqNN cell of mixed operations, with the parameters and function of a plain cell."""
-
-    @staticmethod
-    def run(module: Recurrent, x: Tensor) -> Tensor:
-        """What a thread does with a candidate and ``(B, T, H)``."""
-        out: Tensor = module(x)
-        return out
 
     def forward(self, first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
         """Sequences of the two cells before, and weights ``(E, O)`` -> ``(B, T, N * H)``."""
         elsewhere = first.device.type != "cpu" or torch.is_autocast_enabled("cpu")
         if self.plain or weights is None or elsewhere:
             return super().forward(first, second, weights)
-        states = [self.inputs[0](first), self.inputs[1](second)]
+        edges = [cast(MixedOperation, edge) for edge in self.edges]
+        return self.mixed(self.inputs[0](first), self.inputs[1](second), edges, weights)
+
+    def mixed(
+        self, first: Tensor, second: Tensor, edges: Sequence[MixedOperation], weights: Tensor
+    ) -> Tensor:
+        """The first two states, ``(B, T, H)`` -> the output."""
+        states = [first, second]
         places = [(node, s) for node, sources in enumerate(self.sources) for s in sources]
         terms: list[list[Tensor]] = [[] for _ in self.sources]
         for source in range(len(self.sources) + 1):
             if source > 1:
                 states.append(add_up(terms[source - 2]))
             leaving = [(k, node) for k, (node, s) in enumerate(places) if s == source]
-            edges = [cast(MixedOperation, self.edges[k]) for k, _ in leaving]
             rows = [weights[k] for k, _ in leaving]
-            found = _mixtures(states[source], edges, rows, self.run)
+            found = _mixtures(states[source], [edges[k] for k, _ in leaving], rows)
             for (_, node), out in zip(leaving, found, strict=True):
                 terms[node].append(out)
         states.append(add_up(terms[-1]))
@@ -55,13 +52,17 @@ class FastSequenceCell(OnceDifferentiableCell):
 
 
 class CompiledSequenceCell(FastSequenceCell):
-    """One whose recurrent candidates are compiled."""
+    """One that is compiled, but for its inputs."""
 
-    run = staticmethod(run_compiled)
+    def mixed(
+        self, first: Tensor, second: Tensor, edges: Sequence[MixedOperation], weights: Tensor
+    ) -> Tensor:
+        """The first two states, ``(B, T, H)`` -> the output."""
+        return run_cell(first, second, self.sources, edges, weights)
 
 
 def _mixtures(
-    x: Tensor, edges: Sequence[MixedOperation], weights: Sequence[Tensor], run: _Run
+    x: Tensor, edges: Sequence[MixedOperation], weights: Sequence[Tensor]
 ) -> list[Tensor]:
     """What leaves a state ``(B, T, H)`` on each edge."""
     candidates = [
@@ -75,44 +76,34 @@ def _mixtures(
         key=lambda each: -sum(p.numel() for p in each[1].parameters()),
     )
     found = [(edge, w * m(x)) for edge, m, w in candidates if not isinstance(m, Recurrent)]
-    outputs = _side_by_side(x, [m for _, m, _ in recurrent], [w for _, _, w in recurrent], run)
+    outputs = _side_by_side(x, [m for _, m, _ in recurrent], [w for _, _, w in recurrent])
     found += [(edge, out) for (edge, _, _), out in zip(recurrent, outputs, strict=True)]
     return [add_up([out for other, out in found if other is edge]) for edge in edges]
 
 
-_executors: dict[tuple[int, int], ThreadPoolExecutor] = {}
-
-
-def _executor(n_threads: int) -> ThreadPoolExecutor:
-    """Threads that torch uses no further ones in."""
-    key = (os.getpid(), n_threads)  # threads do not survive a fork
-    if key not in _executors:
-        _executors[key] = ThreadPoolExecutor(
-            n_threads, "emodarts-sequence", initializer=lambda: torch.set_num_threads(1)
-        )
-    return _executors[key]
-
-
 def _in_threads(work: Callable[[Any], Any], items: Sequence[Any], n_threads: int) -> list[Any]:
-    """Results in the order of the items."""
-    found = list(_executor(n_threads).map(work, items))
+    """Results in the order of the items; torch uses no further threads in one."""
+
+    def alone(item: Any) -> Any:
+        torch.set_num_threads(1)
+        return work(item)
+
+    found = list(executor(n_threads).map(alone, items))
     # What a thread asks for is also what threads begun later start with.
     torch.set_num_threads(n_threads)
     return found
 
 
 def _side_by_side(
-    x: Tensor, modules: Sequence[Recurrent], weights: Sequence[Tensor], run: _Run
+    x: Tensor, modules: Sequence[Recurrent], weights: Sequence[Tensor]
 ) -> list[Tensor]:
     """``weight * module(x)`` of each."""
     n_threads = torch.get_num_threads()
     if n_threads == 1 or not modules:
-        return [w * run(m, x) for m, w in zip(modules, weights, strict=True)]
+        return [w * m(x) for m, w in zip(modules, weights, strict=True)]
     parameters = [p for m in modules for p in m.parameters()]
     graph = torch.is_grad_enabled()  # which is not to be seen in a function
-    return list(
-        apply_function(_InThreads, run, modules, n_threads, graph, x, *weights, *parameters)
-    )
+    return list(apply_function(_InThreads, modules, n_threads, graph, x, *weights, *parameters))
 
 
 class _InThreads(torch.autograd.Function):
@@ -121,7 +112,6 @@ class _InThreads(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        run: _Run,
         modules: Sequence[Recurrent],
         n_threads: int,
         graph: bool,
@@ -136,7 +126,7 @@ class _InThreads(torch.autograd.Function):
         def work(k: int) -> tuple[Tensor, Tensor, Tensor]:
             own, weight = (t.detach().requires_grad_(graph) for t in (x, others[k]))
             with torch.set_grad_enabled(graph):
-                return own, weight, weight * run(modules[k], own)
+                return own, weight, weight * modules[k](own)
 
         ctx.graphs = _in_threads(work, range(len(modules)), n_threads)
         ctx.modules, ctx.n_threads = modules, n_threads
@@ -157,4 +147,4 @@ class _InThreads(torch.autograd.Function):
             each = iter(rest)
             of_parameters += [next(each) if p.requires_grad else None for p in module.parameters()]
         of_x = add_up([of_x for of_x, *_ in found])
-        return (None, None, None, None, of_x, *(w for _, w, *_ in found), *of_parameters)
+        return (None, None, None, of_x, *(w for _, w, *_ in found), *of_parameters)

@@ -12,10 +12,7 @@ end the one before, too.
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +20,7 @@ import torch
 
 from emodarts.space.convolution import SPARE, convolve, correlate
 from emodarts.space.jit import Array, Kernel, add_product, compiled
+from emodarts.space.threads import in_threads
 
 #: Positions that a loop over channels stays at, so that they are in the first cache.
 _BLOCK = 1024
@@ -45,9 +43,6 @@ class Term(Protocol):
     """Of the term, for each utterance (B,)."""
 
 
-_executors: dict[tuple[int, int], ThreadPoolExecutor] = {}
-
-
 def in_parallel(kernel: Kernel, calls: Sequence[tuple[Any, ...]]) -> None:
     """Call ``kernel(first, last, *arguments)`` for all calls; the first argument has B entries.
 
@@ -68,20 +63,9 @@ def in_parallel(kernel: Kernel, calls: Sequence[tuple[Any, ...]]) -> None:
 
 def _shared_out(work: Callable[[int, int], None], n: int) -> None:
     """Call ``work(first, last)`` for shares of ``range(n)``, one for each thread."""
-    shares = min(torch.get_num_threads(), n)
-    if shares <= 1:
-        work(0, n)
-        return
-    key = (os.getpid(), shares)  # threads do not survive a fork
-    if key not in _executors:
-        _executors[key] = ThreadPoolExecutor(shares - 1, thread_name_prefix="emodarts")
+    shares = max(1, min(torch.get_num_threads(), n))
     ends = [n * k // shares for k in range(shares + 1)]
-    others = [
-        _executors[key].submit(work, first, last) for first, last in itertools.pairwise(ends[1:])
-    ]
-    work(0, ends[1])
-    for other in others:
-        other.result()
+    in_threads(lambda k: work(ends[k], ends[k + 1]), shares)
 
 
 @compiled

@@ -324,7 +324,7 @@ def _of_layer(
 
 
 @compiled
-def _dot(x: Array, y: Array) -> Any:
+def dot(x: Array, y: Array) -> Any:
     total = x.dtype.type(0)
     for k in range(len(x)):
         total += x[k] * y[k]
@@ -332,7 +332,7 @@ def _dot(x: Array, y: Array) -> Any:
 
 
 @compiled
-def _add_scaled(x: Array, factor: Any, out: Array) -> None:
+def add_scaled(x: Array, factor: Any, out: Array) -> None:
     for k in range(len(x)):
         out[k] += factor * x[k]
 
@@ -363,12 +363,12 @@ def attend(
     context[:] = h.dtype.type(0)
     for b in range(batch):
         for t in range(time):
-            shares[t, b] = _dot(h[t, b], score[0]) + score_bias[0]
+            shares[t, b] = dot(h[t, b], score[0]) + score_bias[0]
         own = shares[:, b]
         own[:] = np.exp(own - own.max())
         own /= own.sum()
         for t in range(time):
-            _add_scaled(h[t, b], shares[t, b], context[b])
+            add_scaled(h[t, b], shares[t, b], context[b])
     of_step, of_context = _turned(project[:, :width]), _turned(project[:, width:])
     out[0] = project_bias
     add_product(context, of_context, out[0])  # the same at every step
@@ -416,13 +416,13 @@ def attend_gradient(
     for b in range(batch):
         mean = h.dtype.type(0)
         for t in range(time):
-            of_shares[t] = _dot(of_context[b], h[t, b])
+            of_shares[t] = dot(of_context[b], h[t, b])
             mean += shares[t, b] * of_shares[t]
         for t in range(time):
             of_one = shares[t, b] * (of_shares[t] - mean)
-            _add_scaled(of_context[b], shares[t, b], of_h[t, b])
-            _add_scaled(score[0], of_one, of_h[t, b])
+            add_scaled(of_context[b], shares[t, b], of_h[t, b])
+            add_scaled(score[0], of_one, of_h[t, b])
             if of_score.size > 0:
-                _add_scaled(h[t, b], of_one, of_score[0])
+                add_scaled(h[t, b], of_one, of_score[0])
             if of_score_bias.size > 0:
                 of_score_bias[0] += of_one
