@@ -6,7 +6,8 @@ Both have the same weights and threads and take turns in one process; seconds ar
 memory is that of a process of its own, less what it held before the supernet was built. Errors
 are in float32 against the fast cell in float64, which equals the plain one
 (``tests/searching/test_fast.py``), with dropout off, as both draw other masks. With ``--precision
-bf16``, of the fast side alone, its errors are those of bfloat16 maps.
+bf16``, of the fast side alone, its errors are those of bfloat16 maps. Calls of torch are those that
+a GPU would get, which waits for them at small batches; no GPU is needed to count them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from emodarts.recipe import CNNSpec, ComputeSpec, NetworkSpec, SearchedSeqNN
 from emodarts.runtime import autocast, configure, resolve_fast
@@ -41,7 +43,7 @@ from yardstick import Yardstick
 
 N_CLASSES = 4
 SIDES = ("yardstick", "fast")
-MEASURED = ("memory", "cnn", "seqnn", "step", "errors")
+MEASURED = ("memory", "cnn", "seqnn", "step", "errors", "calls")
 _LARGE = 2048
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
@@ -272,6 +274,30 @@ def measure_memory(arguments: argparse.Namespace) -> dict[str, int]:
     return found
 
 
+class _Counted(TorchDispatchMode):
+    """Counts calls that are no views: about what is launched on a GPU."""
+
+    calls = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self.calls += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def measure_calls(arguments: argparse.Namespace) -> dict[str, int]:
+    """Calls of both passes through the CNN as a GPU would get them, on a device that is none."""
+    arguments = argparse.Namespace(**{**vars(arguments), "device": "meta"})
+    found = {}
+    for side in SIDES:
+        passes = cnn_part(build(side, arguments), arguments)
+        with _Counted() as counted:
+            passes()
+        found[side] = counted.calls
+    return found
+
+
 def measure_errors(arguments: argparse.Namespace) -> dict[str, float]:
     """Of the loss between both sides, and of alpha gradients against float64."""
     found: dict[str, tuple[float, Tensor]] = {}
@@ -334,6 +360,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     del nets
     if "errors" in arguments.only:
         found.update(measure_errors(arguments))
+    if "calls" in arguments.only:
+        calls = measure_calls(arguments)
+        found["cnn_calls_ratio"] = calls["fast"] / calls["yardstick"]
+        details["cnn_calls_elsewhere"] = calls
     if "cnn" in parts:
         details["copied_bytes_per_second"] = copy_rate(arguments)
     return {**found, "seconds": parts, **details}

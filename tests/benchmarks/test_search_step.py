@@ -14,6 +14,7 @@ PROMISED = {
     "peak_memory_ratio",
     "loss_relative_error",
     "alpha_grad_relative_error",
+    "cnn_calls_ratio",
 }
 
 

@@ -2,12 +2,15 @@
 
 import copy
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from emodarts.batches import Part
 from emodarts.errors import RecipeError
@@ -17,14 +20,19 @@ from emodarts.runtime import Fast
 from emodarts.searching import loop
 from emodarts.searching.fast import FastCell
 from emodarts.searching.gradients import first_order_gradient
+from emodarts.searching.grouped import GroupedCell
 from emodarts.searching.loop import SearchData
 from emodarts.searching.supernet import Supernet
 from emodarts.space.cell import Cell
 from emodarts.space.compiled import CompiledCell
 from emodarts.space.normalise import OnceDifferentiableCell, plain_cells
 
-#: How a fast cell is computed, and its class.
-KINDS: dict[Fast, type[Cell]] = {"eager": FastCell, "compiled": CompiledCell}
+#: How a fast cell is computed, and its class. Grouped ones are eager ones that are not on a CPU.
+KINDS: dict[str | bool, type[Cell]] = {
+    "eager": FastCell,
+    "compiled": CompiledCell,
+    "grouped": GroupedCell,
+}
 #: Channels that fill the lanes in groups of edges (1, 3, 8) and alone (16); even and odd sizes.
 CASES = [
     (4, 4, 8, (16, 11)),
@@ -35,11 +43,16 @@ CASES = [
 
 
 @pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Fast:
+def kind(request: pytest.FixtureRequest) -> str:
     if request.param == "compiled":
         pytest.importorskip("numba")
-    found: Fast = request.param
+    found: str = request.param
     return found
+
+
+def grouped_on_a_cpu(supernet: Supernet) -> None:
+    for cell in supernet.network.cnn_cells:
+        cell.__class__ = GroupedCell
 
 
 def cnn_cells(supernet: Supernet) -> set[type[torch.nn.Module]]:
@@ -47,7 +60,7 @@ def cnn_cells(supernet: Supernet) -> set[type[torch.nn.Module]]:
 
 
 def pair(
-    case: tuple[int, int, int, tuple[int, int]], kind: Fast
+    case: tuple[int, int, int, tuple[int, int]], kind: str
 ) -> tuple[Supernet, Supernet, Tensor]:
     """A fast and a plain supernet of the same weights, and features."""
     cells, nodes, channels, size = case
@@ -56,8 +69,11 @@ def pair(
         seqnn=SearchedSeqNN(space="rnn", cells=1, nodes=1, width=3),
     )
     torch.manual_seed(0)
-    nets = [Supernet(spec, size[0], 3, 0.5, fast=fast).double().train() for fast in (kind, False)]
+    ways: tuple[Fast, Fast] = "compiled" if kind == "compiled" else "eager", False
+    nets = [Supernet(spec, size[0], 3, 0.5, fast=fast).double().train() for fast in ways]
     nets[1].load_state_dict(nets[0].state_dict())
+    if kind == "grouped":
+        grouped_on_a_cpu(nets[0])
     assert cnn_cells(nets[0]) == {KINDS[kind]}
     assert cnn_cells(nets[1]) == {Cell}
     return nets[0], nets[1], torch.randn(4, 1, *size, dtype=torch.float64)
@@ -76,7 +92,7 @@ def loss_and_gradients(supernet: Supernet, x: Tensor) -> tuple[Tensor, dict[str,
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_loss_gradients_and_statistics_are_those_of_the_plain_cell(
-    case: tuple[int, int, int, tuple[int, int]], kind: Fast
+    case: tuple[int, int, int, tuple[int, int]], kind: str
 ) -> None:
     fast, plain, x = pair(case, kind)
     loss, gradients = loss_and_gradients(fast, x)
@@ -93,7 +109,7 @@ def test_loss_gradients_and_statistics_are_those_of_the_plain_cell(
     torch.testing.assert_close(fast.eval()(x), plain.eval()(x), rtol=1e-10, atol=1e-12)
 
 
-def test_gradients_in_evaluation_are_those_of_running_statistics(kind: Fast) -> None:
+def test_gradients_in_evaluation_are_those_of_running_statistics(kind: str) -> None:
     fast, plain, x = pair(CASES[1], kind)
     for supernet in (fast, plain):
         torch.manual_seed(2)
@@ -106,7 +122,7 @@ def test_gradients_in_evaluation_are_those_of_running_statistics(kind: Fast) -> 
         assert (gradients[name] - reference).norm() < 1e-10 * norm, name
 
 
-def test_the_gradient_of_alphas_alone_is_the_same_and_leaves_weights_trainable(kind: Fast) -> None:
+def test_the_gradient_of_alphas_alone_is_the_same_and_leaves_weights_trainable(kind: str) -> None:
     fast, plain, x = pair(CASES[0], kind)
     found = []
     for supernet in (fast, plain):
@@ -117,7 +133,7 @@ def test_the_gradient_of_alphas_alone_is_the_same_and_leaves_weights_trainable(k
         assert (found[0][name] - reference).norm() < 1e-8 * reference.norm()
 
 
-def test_plain_cells_compute_edge_by_edge_and_come_back(kind: Fast) -> None:
+def test_plain_cells_compute_edge_by_edge_and_come_back(kind: str) -> None:
     fast, plain, x = pair(CASES[1], kind)
     cells = [m for m in fast.modules() if isinstance(m, OnceDifferentiableCell)]
     assert {type(cell) for cell in cells} > {KINDS[kind]}
@@ -128,7 +144,7 @@ def test_plain_cells_compute_edge_by_edge_and_come_back(kind: Fast) -> None:
     assert not any(cell.plain for cell in cells)
 
 
-def test_constant_maps_are_normalised_as_batch_norm_does(kind: Fast) -> None:
+def test_constant_maps_are_normalised_as_batch_norm_does(kind: str) -> None:
     """Padding of short utterances makes them: a variance of nothing must not become negative."""
     fast, plain, x = pair(CASES[0], kind)
     fast, plain = fast.float(), plain.float()
@@ -140,7 +156,7 @@ def test_constant_maps_are_normalised_as_batch_norm_does(kind: Fast) -> None:
     torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
 
 
-def test_a_diverged_map_shows_in_the_logits(kind: Fast) -> None:
+def test_a_diverged_map_shows_in_the_logits(kind: str) -> None:
     fast, _, x = pair(CASES[1], kind)
     x[0, 0, 3, 4] = torch.nan
     assert fast(x).isnan().all()
@@ -175,11 +191,55 @@ def test_a_search_ends_with_the_same_alphas(
             torch.testing.assert_close(ends[kind][name], alpha, rtol=0, atol=1e-8)
 
 
-def test_a_second_derivative_is_refused_and_not_wrong(kind: Fast) -> None:
+@pytest.mark.parametrize("kind", ["eager", "compiled"], indirect=True)
+def test_a_second_derivative_is_refused_and_not_wrong(kind: str) -> None:
     fast, _, x = pair(CASES[1], kind)
     loss = functional.cross_entropy(fast(x), TARGETS)
     with pytest.raises(RuntimeError, match="plain_cells"):
         torch.autograd.grad(loss, list(fast.weight_parameters().values()), create_graph=True)
+
+
+@pytest.mark.parametrize("kind", ["grouped"], indirect=True)
+def test_a_second_derivative_of_grouped_cells_is_that_of_plain_ones(kind: str) -> None:
+    """They are in no need of their own backward passes; SeqNN cells are."""
+    ends = []
+    for supernet, x in zip(pair(CASES[1], kind)[:2], 2 * [pair(CASES[1], kind)[2]], strict=True):
+        alpha = supernet.alphas["normal"]
+        weights = list(supernet.network.cnn_cells.parameters())
+        torch.manual_seed(1)
+        loss = supernet.network.cnn_maps(x, supernet.edge_weights())[-1].square().mean()
+        first = torch.autograd.grad(loss, weights, create_graph=True)
+        ends.append(torch.autograd.grad(sum(g.square().sum() for g in first), alpha)[0])
+    assert ends[1].norm() > 0
+    assert (ends[0] - ends[1]).norm() < 1e-8 * ends[1].norm()
+
+
+def calls_of(run: Callable[[], object]) -> int:
+    """How many calls torch makes that are no views."""
+    with _Counted() as counted:
+        run()
+    return counted.calls
+
+
+class _Counted(TorchDispatchMode):
+    calls = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self.calls += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["grouped"], indirect=True)
+def test_grouped_cells_make_less_than_half_of_the_calls_of_plain_ones(kind: str) -> None:
+    """A GPU waits for calls: these cells were once three times as many, unseen on a CPU."""
+    grouped, plain, x = pair((3, 4, 2, (8, 8)), kind)
+    calls = [
+        calls_of(lambda s=s: loss_and_gradients(s, x))  # type: ignore[misc]
+        for s in (grouped, plain)
+    ]
+    assert 2 * calls[0] < calls[1]
 
 
 def test_fast_cells_are_compiled_where_numba_is_and_eager_elsewhere(
@@ -194,3 +254,27 @@ def test_fast_cells_are_compiled_where_numba_is_and_eager_elsewhere(
     assert cnn_cells(Supernet(spec, 8, 3, fast=True)) == {FastCell}
     with pytest.raises(RecipeError, match="numba"):
         Supernet(spec, 8, 3, fast="compiled")
+
+
+@pytest.mark.parametrize("kind", ["grouped"], indirect=True)
+def test_grouped_cells_under_autocast_have_maps_of_bfloat16_and_statistics_of_float32(
+    kind: str,
+) -> None:
+    grouped, plain, x = pair(CASES[0], kind)
+    grouped, plain, x = grouped.float(), plain.float(), x.float()
+    grouped.precision = "bf16"
+    seen: set[torch.dtype] = set()
+    for cell in grouped.network.cnn_cells:
+        cell.register_forward_hook(lambda module, arguments, out: seen.add(out.dtype))
+    loss, gradients = loss_and_gradients(grouped, x)
+    expected, references = loss_and_gradients(plain, x)
+    assert seen == {torch.bfloat16}
+    assert abs(loss - expected) < 0.05 * expected
+    alphas = [name for name in references if name.startswith("alphas")]
+    own, other = (torch.cat([g[n].flatten() for n in alphas]) for g in (gradients, references))
+    assert functional.cosine_similarity(own, other, dim=0) > 0.9
+    for name, value in plain.state_dict().items():
+        found = grouped.state_dict()[name]
+        assert found.dtype == value.dtype
+        if "running" in name:
+            torch.testing.assert_close(found, value, rtol=0.1, atol=0.02, msg=name)

@@ -16,9 +16,17 @@ from torch import Tensor
 
 from emodarts.space.cell import MixedOperation, add_up
 from emodarts.space.compiled_recurrent import run_cell
-from emodarts.space.normalise import OnceDifferentiableCell, apply_function, differentiable_once
+from emodarts.space.normalise import (
+    OnceDifferentiableCell,
+    apply_function,
+    differentiable_once,
+    rows_of,
+)
 from emodarts.space.sequence_ops import Recurrent
 from emodarts.space.threads import executor
+
+#: A state ``(B, T, H)`` and edges that leave it with their weights ``(E, O)`` -> what leaves it.
+_Mixtures = Callable[[Tensor, Sequence[MixedOperation], Tensor], Sequence[Tensor]]
 
 
 class FastSequenceCell(OnceDifferentiableCell):
@@ -26,45 +34,48 @@ class FastSequenceCell(OnceDifferentiableCell):
 
     def forward(self, first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
         """Sequences of the two cells before, and weights ``(E, O)`` -> ``(B, T, N * H)``."""
-        elsewhere = first.device.type != "cpu" or torch.is_autocast_enabled("cpu")
-        if self.plain or weights is None or elsewhere:
+        if self.plain or weights is None:
             return super().forward(first, second, weights)
-        edges = [cast(MixedOperation, edge) for edge in self.edges]
-        return self.mixed(self.inputs[0](first), self.inputs[1](second), edges, weights)
+        states = self.inputs[0](first), self.inputs[1](second)
+        if first.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return self._sum(*states, weights, _stacked)
+        return self.in_threads(*states, weights)
 
-    def mixed(
-        self, first: Tensor, second: Tensor, edges: Sequence[MixedOperation], weights: Tensor
-    ) -> Tensor:
-        """The first two states, ``(B, T, H)`` -> the output."""
-        states = [first, second]
-        places = [(node, s) for node, sources in enumerate(self.sources) for s in sources]
-        terms: list[list[Tensor]] = [[] for _ in self.sources]
-        for source in range(len(self.sources) + 1):
-            if source > 1:
-                states.append(add_up(terms[source - 2]))
-            leaving = [(k, node) for k, (node, s) in enumerate(places) if s == source]
-            rows = [weights[k] for k, _ in leaving]
-            found = _mixtures(states[source], [edges[k] for k, _ in leaving], rows)
-            for (_, node), out in zip(leaving, found, strict=True):
-                terms[node].append(out)
-        states.append(add_up(terms[-1]))
-        return torch.cat(states[2:], dim=self.dim)
+    def in_threads(self, first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
+        """The first two states, ``(B, T, H)`` -> the output, on a CPU."""
+        return self._sum(first, second, weights, _side_by_side)
+
+    def mixed_operations(self) -> list[MixedOperation]:
+        """Those of the edges."""
+        return [cast(MixedOperation, edge) for edge in self.edges]
+
+    def _sum(self, first: Tensor, second: Tensor, weights: Tensor, mixtures: _Mixtures) -> Tensor:
+        edges = self.mixed_operations()
+
+        def leaving(x: Tensor, rows: Sequence[int]) -> Sequence[Tensor]:
+            return mixtures(x, [edges[k] for k in rows], rows_of(weights, rows))
+
+        return self.state_by_state(first, second, leaving)
 
 
 class CompiledSequenceCell(FastSequenceCell):
     """One that is compiled, but for its inputs."""
 
-    def mixed(
-        self, first: Tensor, second: Tensor, edges: Sequence[MixedOperation], weights: Tensor
-    ) -> Tensor:
-        """The first two states, ``(B, T, H)`` -> the output."""
-        return run_cell(first, second, self.sources, edges, weights)
+    def in_threads(self, first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
+        """The first two states, ``(B, T, H)`` -> the output, on a CPU."""
+        return run_cell(first, second, self.sources, self.mixed_operations(), weights)
 
 
-def _mixtures(
-    x: Tensor, edges: Sequence[MixedOperation], weights: Sequence[Tensor]
-) -> list[Tensor]:
-    """What leaves a state ``(B, T, H)`` on each edge."""
+def _stacked(x: Tensor, edges: Sequence[MixedOperation], weights: Tensor) -> Sequence[Tensor]:
+    """All candidates weighted and summed at once: few calls, where the device is not the CPU."""
+    outputs = torch.stack([m(x) for edge in edges for m in edge.operations])
+    outputs = outputs.view(len(edges), -1, x.numel())  # (E, O', B * T * H)
+    own = weights[:, edges[0].columns].to(outputs.dtype).unsqueeze(1)
+    return torch.bmm(own, outputs).view(-1, *x.shape).unbind()
+
+
+def _side_by_side(x: Tensor, edges: Sequence[MixedOperation], weights: Tensor) -> list[Tensor]:
+    """Each recurrent candidate in one thread."""
     candidates = [
         (edge, module, row[column])
         for edge, row in zip(edges, weights, strict=True)
@@ -76,7 +87,7 @@ def _mixtures(
         key=lambda each: -sum(p.numel() for p in each[1].parameters()),
     )
     found = [(edge, w * m(x)) for edge, m, w in candidates if not isinstance(m, Recurrent)]
-    outputs = _side_by_side(x, [m for _, m, _ in recurrent], [w for _, _, w in recurrent])
+    outputs = _run_in_threads(x, [m for _, m, _ in recurrent], [w for _, _, w in recurrent])
     found += [(edge, out) for (edge, _, _), out in zip(recurrent, outputs, strict=True)]
     return [add_up([out for other, out in found if other is edge]) for edge in edges]
 
@@ -94,7 +105,7 @@ def _in_threads(work: Callable[[Any], Any], items: Sequence[Any], n_threads: int
     return found
 
 
-def _side_by_side(
+def _run_in_threads(
     x: Tensor, modules: Sequence[Recurrent], weights: Sequence[Tensor]
 ) -> list[Tensor]:
     """``weight * module(x)`` of each."""

@@ -10,13 +10,40 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from emodarts.space.cell import Cell
+from emodarts.space.cell import Cell, add_up
 
 
 class OnceDifferentiableCell(Cell):
     """A cell that can be differentiated once, and twice within :func:`plain_cells`."""
 
     plain = False
+
+    def leaving_edges(self) -> list[list[int]]:
+        """Of each state that is read, the edges that leave it, by number."""
+        source_of = [source for sources in self.sources for source in sources]
+        states = range(len(self.sources) + 1)
+        return [[k for k, source in enumerate(source_of) if source == s] for s in states]
+
+    def state_by_state(
+        self,
+        first: Tensor,
+        second: Tensor,
+        mixtures: Callable[[Tensor, Sequence[int]], Sequence[Tensor]],
+    ) -> Tensor:
+        """The first two states -> the output.
+
+        ``mixtures(state, edges)`` computes what leaves a state on each of the edges.
+        """
+        node_of = [node for node, sources in enumerate(self.sources) for _ in sources]
+        states = [first, second]
+        terms: list[list[Tensor]] = [[] for _ in self.sources]
+        for source, edges in enumerate(self.leaving_edges()):
+            if source > 1:
+                states.append(add_up(terms[source - 2]))
+            for edge, out in zip(edges, mixtures(states[source], edges), strict=True):
+                terms[node_of[edge]].append(out)
+        states.append(add_up(terms[-1]))
+        return torch.cat(states[2:], dim=self.dim)
 
 
 @contextmanager
@@ -31,6 +58,11 @@ def plain_cells(module: nn.Module) -> Iterator[None]:
     finally:
         for cell, value in zip(cells, before, strict=True):
             cell.plain = value
+
+
+def rows_of(weights: Tensor, rows: Sequence[int]) -> Tensor:
+    """Some rows of ``(E, O)``; an index would have to be copied to the device each time."""
+    return torch.stack([weights[k] for k in rows])
 
 
 class Moments(NamedTuple):
