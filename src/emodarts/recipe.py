@@ -371,7 +371,7 @@ class ComputeSpec(_Section):
     """``auto``: CUDA, else MPS, else CPU."""
     threads: PositiveInt | None = None
     """Of torch; default: its own choice. Recorded, as results depend on it bit by bit."""
-    fast: bool | Literal["eager", "compiled"] = True
+    fast: Literal[True, False, "eager", "compiled"] = True
     """Compute cells in a faster order of sums, and keep freed memory: ``compiled`` loops on a CPU,
     for search and training, which the extra ``fast`` installs; or ``eager`` calls of torch, for the
     search. ``true``: compiled where that can be; ``false``: edge by edge. Recorded, as ``threads``.
@@ -435,7 +435,11 @@ class Recipe(_Section):
         if self.labels is not None:
             names = [entry.partition("=")[0].strip() for entry in self.labels]
             if len(names) < 2 or not all(names):
-                raise ValueError(f"labels {list(self.labels)}; legal: at least 2 classes, named")
+                hint = did_you_mean(names[0], LABEL_SCHEMES)
+                raise ValueError(
+                    f"labels {list(self.labels)}{hint}; legal: at least 2 classes, named, or one of "
+                    + ", ".join(LABEL_SCHEMES)
+                )
             if len(set(names)) != len(names):
                 raise ValueError(f"labels {list(self.labels)} names one twice")
         trained = self.trained_network.cnn
