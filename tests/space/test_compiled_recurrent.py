@@ -535,5 +535,7 @@ def test_what_compiled_code_would_misread_is_refused() -> None:
     edges = [MixedOperation(["a", "b"], [SequenceSkip(), wide])]
     with pytest.raises(ShapeError, match="nodes are of width 5; a candidate gives 10"):
         run_cell(x, x, ((0,),), edges, draw(1, 2))
+    with pytest.raises(ValueError, match="the edge from state 0 to 2 has no candidates"):
+        run_cell(x, x, ((0,),), [MixedOperation(["none"], [])], draw(1, 1))
     with pytest.raises(TypeError, match="Linear is not compiled"):
         run_cell(x, x, ((0,),), [MixedOperation(["a"], [torch.nn.Linear(5, 5)])], draw(1, 1))

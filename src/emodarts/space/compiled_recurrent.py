@@ -159,6 +159,8 @@ class _Plan:
         works: list[int] = []
         ends = [(s, node + 2) for node, read in enumerate(sources) for s in read]
         for (source, target), edge in zip(ends, edges, strict=True):
+            if not edge.operations:
+                raise ValueError(f"the edge from state {source} to {target} has no candidates")
             of_edges.append((source, target, len(works), len(edge.operations)))
             for module in edge.operations:
                 shape = _Shape.of(module)
