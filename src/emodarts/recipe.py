@@ -436,10 +436,8 @@ class Recipe(_Section):
             names = [entry.partition("=")[0].strip() for entry in self.labels]
             if len(names) < 2 or not all(names):
                 hint = did_you_mean(names[0], LABEL_SCHEMES)
-                raise ValueError(
-                    f"labels {list(self.labels)}{hint}; legal: at least 2 classes, named, or one of "
-                    + ", ".join(LABEL_SCHEMES)
-                )
+                legal = f"at least 2 classes, named, or one of {', '.join(LABEL_SCHEMES)}"
+                raise ValueError(f"labels {list(self.labels)}{hint}; legal: {legal}")
             if len(set(names)) != len(names):
                 raise ValueError(f"labels {list(self.labels)} names one twice")
         trained = self.trained_network.cnn
