@@ -252,6 +252,7 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         ({"search": None}, ["search: None", "object"]),
         ({"name": 3}, ["name: 3", "string"]),
         ({"labels": "anger"}, ["labels ['anger']; legal: at least 2 classes", "four-merged"]),
+        ({"labels": []}, ["labels []; legal: at least 2 classes"]),
         ({"labels": "four-mergd"}, ["did you mean 'four-merged'?"]),
         ({"compute": {"fast": "quick"}}, ["compute.fast", "True, False, 'eager' or 'compiled'"]),
         ({"labels": ["anger", False]}, ["labels.1: False", "string"]),

@@ -435,7 +435,7 @@ class Recipe(_Section):
         if self.labels is not None:
             names = [entry.partition("=")[0].strip() for entry in self.labels]
             if len(names) < 2 or not all(names):
-                hint = did_you_mean(names[0], LABEL_SCHEMES)
+                hint = did_you_mean(names[0], LABEL_SCHEMES) if names else ""
                 legal = f"at least 2 classes, named, or one of {', '.join(LABEL_SCHEMES)}"
                 raise ValueError(f"labels {list(self.labels)}{hint}; legal: {legal}")
             if len(set(names)) != len(names):
