@@ -274,7 +274,7 @@ def measure_memory(arguments: argparse.Namespace) -> dict[str, int]:
     return found
 
 
-class _Counted(TorchDispatchMode):
+class Counted(TorchDispatchMode):
     """Counts calls that are no views: about what is launched on a GPU."""
 
     calls = 0
@@ -292,7 +292,7 @@ def measure_calls(arguments: argparse.Namespace) -> dict[str, int]:
     found = {}
     for side in SIDES:
         passes = cnn_part(build(side, arguments), arguments)
-        with _Counted() as counted:
+        with Counted() as counted:
             passes()
         found[side] = counted.calls
     return found

@@ -2,15 +2,14 @@
 
 import copy
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from emodarts.batches import Part
 from emodarts.errors import RecipeError
@@ -26,6 +25,9 @@ from emodarts.searching.supernet import Supernet
 from emodarts.space.cell import Cell
 from emodarts.space.compiled import CompiledCell
 from emodarts.space.normalise import OnceDifferentiableCell, plain_cells
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from search_step import Counted
 
 #: How a fast cell is computed, and its class. Grouped ones are eager ones that are not on a CPU.
 KINDS: dict[str | bool, type[Cell]] = {
@@ -216,19 +218,9 @@ def test_a_second_derivative_of_grouped_cells_is_that_of_plain_ones(kind: str) -
 
 def calls_of(run: Callable[[], object]) -> int:
     """How many calls torch makes that are no views."""
-    with _Counted() as counted:
+    with Counted() as counted:
         run()
     return counted.calls
-
-
-class _Counted(TorchDispatchMode):
-    calls = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
-        self.calls += not func.is_view
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("kind", ["grouped"], indirect=True)

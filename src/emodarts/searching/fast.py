@@ -33,7 +33,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from emodarts.runtime import at_least_single
-from emodarts.searching.grouped import GroupedCell
+from emodarts.searching.grouped import POOLS, GroupedCell
 from emodarts.space.cell import MixedOperation, add_up
 from emodarts.space.cnn_ops import FactorisedReduce
 from emodarts.space.genotype import CNN_OPERATIONS, NONE, SKIP
@@ -44,7 +44,6 @@ from emodarts.space.normalise import (
     update_statistics,
 )
 
-_POOLS = ("max_pool_3x3", "avg_pool_3x3")
 _SEPARABLE = ("sep_conv_3x3", "sep_conv_5x5")
 _DILATED = ("dil_conv_3x3", "dil_conv_5x5")
 #: Channels that a depthwise convolution should have: the lanes of a register.
@@ -153,7 +152,7 @@ def _groups(edges: Sequence[_Edge], like: Tensor) -> Iterator[list[_Edge]]:
 
 def _pools_and_skip(states: _States, edge: _Edge) -> Tensor:
     """Their weighted sum: one 1x1 convolution of what all edges of the state share."""
-    norms = [edge.layers(name, nn.BatchNorm2d)[0] for name in _POOLS]
+    norms = [edge.layers(name, nn.BatchNorm2d)[0] for name in POOLS]
     joined, moments = states.weight_free(edge.source, edge.stride, norms[0])
     channels = states.maps[edge.source].shape[1]
     identity = torch.eye(channels, dtype=torch.float64, device=joined.device)
@@ -169,7 +168,7 @@ def _pools_and_skip(states: _States, edge: _Edge) -> Tensor:
         matrix = torch.cat([matrix, functional.pad(identity, (2 * channels, 0))])
         bias = functional.pad(bias, (0, channels))
     update_statistics(norms, statistics[0], statistics[1], joined.numel() // joined.shape[1])
-    weights = torch.stack([edge.weights[name] for name in (*_POOLS, SKIP)])
+    weights = torch.stack([edge.weights[name] for name in (*POOLS, SKIP)])
     return cast(Tensor, apply_function(_Contraction, joined, *_weighted_sum(matrix, bias, weights)))
 
 

@@ -9,7 +9,7 @@ has torch's own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,13 +20,9 @@ from emodarts.space.normalise import (
     OnceDifferentiableCell,
     apply_function,
     differentiable_once,
-    rows_of,
 )
 from emodarts.space.sequence_ops import Recurrent
 from emodarts.space.threads import executor
-
-#: A state ``(B, T, H)`` and edges that leave it with their weights ``(E, O)`` -> what leaves it.
-_Mixtures = Callable[[Tensor, Sequence[MixedOperation], Tensor], Sequence[Tensor]]
 
 
 class FastSequenceCell(OnceDifferentiableCell):
@@ -38,24 +34,12 @@ class FastSequenceCell(OnceDifferentiableCell):
             return super().forward(first, second, weights)
         states = self.inputs[0](first), self.inputs[1](second)
         if first.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-            return self._sum(*states, weights, _stacked)
+            return self.state_by_state(*states, weights, _stacked)
         return self.in_threads(*states, weights)
 
     def in_threads(self, first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
         """The first two states, ``(B, T, H)`` -> the output, on a CPU."""
-        return self._sum(first, second, weights, _side_by_side)
-
-    def mixed_operations(self) -> list[MixedOperation]:
-        """Those of the edges."""
-        return [cast(MixedOperation, edge) for edge in self.edges]
-
-    def _sum(self, first: Tensor, second: Tensor, weights: Tensor, mixtures: _Mixtures) -> Tensor:
-        edges = self.mixed_operations()
-
-        def leaving(x: Tensor, rows: Sequence[int]) -> Sequence[Tensor]:
-            return mixtures(x, [edges[k] for k in rows], rows_of(weights, rows))
-
-        return self.state_by_state(first, second, leaving)
+        return self.state_by_state(first, second, weights, _side_by_side)
 
 
 class CompiledSequenceCell(FastSequenceCell):

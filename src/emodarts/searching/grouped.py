@@ -7,6 +7,7 @@ the factor is the weight of the candidate. Pools are made once a state.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -16,9 +17,9 @@ from torch.nn import functional
 
 from emodarts.space.cell import MixedOperation, add_up
 from emodarts.space.genotype import CNN_OPERATIONS, NONE, SKIP
-from emodarts.space.normalise import OnceDifferentiableCell, rows_of
+from emodarts.space.normalise import OnceDifferentiableCell
 
-_POOLS = ("max_pool_3x3", "avg_pool_3x3")
+POOLS = ("max_pool_3x3", "avg_pool_3x3")
 _CONVOLUTIONS = ("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
 #: Candidates of an edge by name.
 _Edge = Mapping[str, Any]
@@ -34,17 +35,9 @@ class GroupedCell(OnceDifferentiableCell):
         """Maps of the two cells before, and weights ``(E, O)`` -> maps ``(B, N * C, F, T)``."""
         if self.plain or weights is None or not self.training:
             return super().forward(first, second, weights)
-        names = [name for name in CNN_OPERATIONS if name != NONE]
-        edges = [
-            dict(zip(names, cast(MixedOperation, edge).operations, strict=True))
-            for edge in self.edges
-        ]
         norms = _Norms()
-
-        def leaving(x: Tensor, rows: Sequence[int]) -> Sequence[Tensor]:
-            return _mixtures(x, [edges[k] for k in rows], rows_of(weights, rows), norms)
-
-        out = self.state_by_state(self.inputs[0](first), self.inputs[1](second), leaving)
+        states = self.inputs[0](first), self.inputs[1](second)
+        out = self.state_by_state(*states, weights, functools.partial(_mixtures, norms))
         norms.keep()
         return out
 
@@ -113,9 +106,11 @@ def _normalised(x: Tensor, factors: Tensor | None, like: nn.BatchNorm2d) -> list
 
 
 def _mixtures(
-    x: Tensor, edges: Sequence[_Edge], weights: Tensor, norms: _Norms
+    norms: _Norms, x: Tensor, mixed: Sequence[MixedOperation], weights: Tensor
 ) -> Sequence[Tensor]:
     """What leaves a state (B, C, F, T) on each edge, of weights (E, O)."""
+    names = [name for name in CNN_OPERATIONS if name != NONE]
+    edges = [dict(zip(names, each.operations, strict=True)) for each in mixed]
     of = dict(zip(CNN_OPERATIONS, weights.unbind(1), strict=True))
     rectified = functional.relu(x)
     repeated = rectified.repeat(1, len(edges), 1, 1)
@@ -128,8 +123,8 @@ def _mixtures(
         ],
         dim=1,
     )
-    groups = [group for name in _POOLS for group in _layers(edges, name, nn.BatchNorm2d)]
-    shared = dict(zip(_POOLS, norms.shared(pools, groups).chunk(2, dim=1), strict=True))
+    groups = [group for name in POOLS for group in _layers(edges, name, nn.BatchNorm2d)]
+    shared = dict(zip(POOLS, norms.shared(pools, groups).chunk(2, dim=1), strict=True))
     if stride == 1:
         shared[SKIP] = x
     else:

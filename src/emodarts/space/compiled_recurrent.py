@@ -124,7 +124,9 @@ def _n_weights(shape: _Shape) -> int:
     return sum(each.numel() for each in _parameter_shapes(shape))
 
 
-def _parameters(module: Recurrent | SequenceSkip, dtype: torch.dtype) -> list[nn.Parameter]:
+def _parameters(
+    module: Recurrent | SequenceSkip, shape: _Shape, dtype: torch.dtype
+) -> list[nn.Parameter]:
     """In the order in which they are computed with."""
     if isinstance(module, SequenceSkip):
         return []
@@ -133,7 +135,7 @@ def _parameters(module: Recurrent | SequenceSkip, dtype: torch.dtype) -> list[nn
         found += module.attention.score.parameters(recurse=False)
         found += module.project.parameters(recurse=False)
     # Compiled code reads them from their addresses.
-    if tuple(p.shape for p in found) != _parameter_shapes(_Shape.of(module)):
+    if tuple(p.shape for p in found) != _parameter_shapes(shape):
         raise ShapeError("a recurrent operation has parameters that do not fit its layers")
     if not all(p.dtype == dtype and p.is_cpu and p.is_contiguous() for p in found):
         raise ShapeError(
@@ -172,7 +174,7 @@ class _Plan:
                 sizes = (shape.lstm, shape.layers, shape.directions, shape.units, shape.attention)
                 places = (len(of_edges) - 1, len(self.parameters), self.n_kept)
                 of_candidates.append((*sizes, *places))
-                self.parameters += _parameters(cast(Recurrent, module), first.dtype)
+                self.parameters += _parameters(cast(Recurrent, module), shape, first.dtype)
                 self.n_kept += n_kept(shape, time, batch)
                 works.append(_n_weights(shape))
         self.width, self.largest = states[2], max(states)

@@ -1,4 +1,4 @@
-"""What cells share that compute with batch norms folded into matrices."""
+"""What fast cells share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from emodarts.space.cell import Cell, add_up
+from emodarts.space.cell import Cell, MixedOperation, add_up
+
+#: A state, the edges that leave it and their weights ``(E, O)`` -> what leaves it on each.
+Mixtures = Callable[[Tensor, Sequence[MixedOperation], Tensor], Sequence[Tensor]]
 
 
 class OnceDifferentiableCell(Cell):
@@ -18,30 +21,31 @@ class OnceDifferentiableCell(Cell):
 
     plain = False
 
-    def leaving_edges(self) -> list[list[int]]:
-        """Of each state that is read, the edges that leave it, by number."""
-        source_of = [source for sources in self.sources for source in sources]
-        states = range(len(self.sources) + 1)
-        return [[k for k, source in enumerate(source_of) if source == s] for s in states]
+    def mixed_operations(self) -> list[MixedOperation]:
+        """Those of the edges."""
+        return [cast(MixedOperation, edge) for edge in self.edges]
 
     def state_by_state(
         self,
         first: Tensor,
         second: Tensor,
-        mixtures: Callable[[Tensor, Sequence[int]], Sequence[Tensor]],
+        weights: Tensor,
+        mixtures: Mixtures,
     ) -> Tensor:
-        """The first two states -> the output.
-
-        ``mixtures(state, edges)`` computes what leaves a state on each of the edges.
-        """
-        node_of = [node for node, sources in enumerate(self.sources) for _ in sources]
+        """The first two states and weights ``(E, O)`` -> the output."""
+        mixed = self.mixed_operations()
+        ends = [(source, node) for node, sources in enumerate(self.sources) for source in sources]
         states = [first, second]
         terms: list[list[Tensor]] = [[] for _ in self.sources]
-        for source, edges in enumerate(self.leaving_edges()):
-            if source > 1:
-                states.append(add_up(terms[source - 2]))
-            for edge, out in zip(edges, mixtures(states[source], edges), strict=True):
-                terms[node_of[edge]].append(out)
+        for state in range(len(self.sources) + 1):
+            if state > 1:
+                states.append(add_up(terms[state - 2]))
+            leaving = [k for k, (source, _) in enumerate(ends) if source == state]
+            # An index would have to be copied to the device each time.
+            rows = torch.stack([weights[k] for k in leaving])
+            found = mixtures(states[state], [mixed[k] for k in leaving], rows)
+            for k, out in zip(leaving, found, strict=True):
+                terms[ends[k][1]].append(out)
         states.append(add_up(terms[-1]))
         return torch.cat(states[2:], dim=self.dim)
 
@@ -58,11 +62,6 @@ def plain_cells(module: nn.Module) -> Iterator[None]:
     finally:
         for cell, value in zip(cells, before, strict=True):
             cell.plain = value
-
-
-def rows_of(weights: Tensor, rows: Sequence[int]) -> Tensor:
-    """Some rows of ``(E, O)``; an index would have to be copied to the device each time."""
-    return torch.stack([weights[k] for k in rows])
 
 
 class Moments(NamedTuple):
