@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emodarts.models.count import count_multiply_adds, count_parameters
-from emodarts.models.folding import fold
-from emodarts.models.network import SearchedNetwork
 from emodarts.recipe import CNNSpec, NetworkSpec, SearchedSeqNN
-from emodarts.searching.derive import random_genotype
+from emodarts.searching.derivation import random_genotype
+from emodarts.systems.count import count_multiply_adds, count_parameters
+from emodarts.systems.discrete import SearchedNetwork
+from emodarts.systems.folding import fold
 from measure import MIB, in_fresh_process, in_turn, parser, show, size_of, speedup, spreads, write
 
 #: Batch, size of the map, training steps and answers that are timed.

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from emodarts.genotype import SEQUENCE_SPACES
 from emodarts.recipe import CNNSpec, ComputeSpec, NetworkSpec, SearchedSeqNN
 from emodarts.runtime import autocast, configure, resolve_fast
 from emodarts.searching.gradients import (
@@ -36,7 +37,6 @@ from emodarts.searching.gradients import (
     second_order_gradient,
 )
 from emodarts.searching.supernet import Supernet
-from emodarts.space.genotype import SEQUENCE_SPACES
 from measure import parser as common_parser
 from measure import size_of, write
 from yardstick import Yardstick

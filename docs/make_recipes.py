@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from emodarts.audio.specs import FEATURES, FeatureSpec
 from emodarts.recipe import FixedSeqNN, NoSeqNN, Recipe, SearchedSeqNN
+from emodarts.recipe.features import FEATURES, FeatureSpec
 
 PAGE = Path(__file__).with_name("recipes.md")
 

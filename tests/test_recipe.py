@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from emodarts.errors import RecipeError
+from emodarts.genotype import CNN_OPERATIONS
 from emodarts.recipe import (
     CNNSpec,
     FixedSeqNN,
@@ -23,7 +24,6 @@ from emodarts.recipe import (
     builtin_recipes,
     load_recipe,
 )
-from emodarts.space.genotype import CNN_OPERATIONS
 
 
 def write(folder: Path, text: str) -> Path:

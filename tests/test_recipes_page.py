@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from emodarts import recipe
-from emodarts.audio.specs import FEATURES
+from emodarts.recipe.features import FEATURES
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from emodarts.corpora import load_corpus
     from emodarts.errors import EmodartsError
     from emodarts.experiments.run import Options, run, search, train
+    from emodarts.genotype import Genotype
     from emodarts.recipe import Recipe, load_recipe
     from emodarts.serving.predict import Model
-    from emodarts.space.genotype import Genotype
 
 __all__ = [
     "EmodartsError",
@@ -33,7 +33,7 @@ __all__ = [
 
 _HOMES = {
     "EmodartsError": "emodarts.errors",
-    "Genotype": "emodarts.space.genotype",
+    "Genotype": "emodarts.genotype",
     "Model": "emodarts.serving.predict",
     "Options": "emodarts.experiments.run",
     "Recipe": "emodarts.recipe",

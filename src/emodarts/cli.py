@@ -366,7 +366,7 @@ def train(
 ) -> None:
     """Second half of a run: train and test found cells, or train the model to deploy."""
     from emodarts.experiments.run import Options
-    from emodarts.space.genotype import Genotype
+    from emodarts.genotype import Genotype
 
     options = Options(
         resume=request.resume,

@@ -13,8 +13,8 @@ import torch
 from emodarts.audio.egemaps import Egemaps
 from emodarts.audio.features import FeatureExtractor, fit_length
 from emodarts.audio.io import load_audio
-from emodarts.audio.specs import OpensmileSpec
 from emodarts.errors import RecipeError
+from emodarts.recipe.features import OpensmileSpec
 
 opensmile = pytest.importorskip("opensmile", reason="the extra opensmile is not installed")
 

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from emodarts.audio.features import FeatureExtractor
-from emodarts.audio.specs import EmbeddingSpec
 from emodarts.errors import RecipeError
 from emodarts.recipe import Recipe
+from emodarts.recipe.features import EmbeddingSpec
 
 transformers = pytest.importorskip("transformers", reason="the extra ssl is not installed")
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from emodarts.audio.features import FeatureExtractor, delta, fit_length, mel_filterbank
 from emodarts.audio.io import load_audio
-from emodarts.audio.specs import FeatureSpec
 from emodarts.errors import ShapeError
+from emodarts.recipe.features import FeatureSpec
 
 PAPER = FeatureSpec()
 SMALL_MFCC = FeatureSpec(

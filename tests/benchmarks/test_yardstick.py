@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from emodarts.genotype import SequenceSpace
 from emodarts.recipe import CNNSpec, NetworkSpec, SearchedSeqNN
 from emodarts.searching.supernet import Supernet
-from emodarts.space.genotype import SequenceSpace
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from yardstick import Yardstick

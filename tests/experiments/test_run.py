@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from emodarts.audio.store import extract
-from emodarts.batches import Part, class_indices
+from emodarts.bundle import load_bundle
 from emodarts.corpora import Corpus, load_corpus
 from emodarts.errors import (
     AudioError,
@@ -27,15 +27,15 @@ from emodarts.errors import (
 from emodarts.experiments.dataset import load_dataset
 from emodarts.experiments.run import Options, _with_recorded_compute, run
 from emodarts.experiments.trial import Trial, search_trial, train_trial
-from emodarts.models.bundle import load_bundle
-from emodarts.models.network import SearchedNetwork
+from emodarts.genotype import Edge, Genotype
 from emodarts.progress import Silent
 from emodarts.recipe import Recipe, load_recipe
 from emodarts.runtime import Fast
 from emodarts.searching.loop import SearchData, search_genotype
 from emodarts.serving.predict import Model
-from emodarts.space.genotype import Edge, Genotype
 from emodarts.splits import make_folds, make_parts
+from emodarts.systems.discrete import SearchedNetwork
+from emodarts.training.batches import Part, class_indices
 from emodarts.training.loop import train_network
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from emodarts import files
-from emodarts.batches import Part, class_indices
+from emodarts.bundle import load_bundle
 from emodarts.checkpoint import load_tensors
 from emodarts.corpora import Corpus, load_corpus
 from emodarts.errors import RunError
@@ -18,12 +18,12 @@ from emodarts.experiments import trial as trial_module
 from emodarts.experiments.dataset import Dataset, load_dataset
 from emodarts.experiments.run import Options, run
 from emodarts.experiments.trial import Trial, search_trial, train_trial
-from emodarts.models.baselines import mean_features
-from emodarts.models.bundle import load_bundle
 from emodarts.progress import Silent
 from emodarts.recipe import Recipe
-from emodarts.searching.derive import random_genotype
+from emodarts.searching.derivation import random_genotype
 from emodarts.splits import Parts, make_folds, make_parts
+from emodarts.systems.baselines import mean_features
+from emodarts.training.batches import Part, class_indices
 from emodarts.training.loop import Trained, epoch_file
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from emodarts import files
+from emodarts.genotype import SKIP, Edge, Genotype
 from emodarts.recipe import Recipe
-from emodarts.space.genotype import SKIP, Edge, Genotype
 from emodarts.training.metrics import (
     UA_DEFINITION,
     WA_DEFINITION,

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.transforms import Bbox
 
-from emodarts.reports.cells import draw_genotype, operation_family
-from emodarts.space.genotype import (
+from emodarts.genotype import (
     CNN_OPERATIONS,
     NONE,
     SEQUENCE_OPERATIONS,
@@ -22,6 +21,7 @@ from emodarts.space.genotype import (
     Edge,
     Genotype,
 )
+from emodarts.reports.cells import draw_genotype, operation_family
 
 
 def cells(nodes: int, operations: tuple[str, ...]) -> st.SearchStrategy[CellGenotype]:

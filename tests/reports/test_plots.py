@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from emodarts.errors import RunError
+from emodarts.genotype import CNN_OPERATIONS, SEQUENCE_OPERATIONS
 from emodarts.reports.plots import (
     Curve,
     alpha_figure,
@@ -19,7 +20,6 @@ from emodarts.reports.plots import (
     search_figure,
     training_figure,
 )
-from emodarts.space.genotype import CNN_OPERATIONS, SEQUENCE_OPERATIONS
 
 
 def named_lines(axes: Axes) -> dict[str, Any]:

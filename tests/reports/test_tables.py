@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from emodarts.genotype import Edge, Genotype
 from emodarts.reports.tables import (
     class_table,
     escape,
@@ -16,7 +17,6 @@ from emodarts.reports.tables import (
     paired_table,
     result_table,
 )
-from emodarts.space.genotype import Edge, Genotype
 from emodarts.training.metrics import UA_DEFINITION, WA_DEFINITION
 
 CONFUSION = [[8, 2, 0], [3, 1, 0], [0, 0, 0]]

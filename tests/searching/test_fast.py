@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emodarts.batches import Part
 from emodarts.errors import RecipeError
 from emodarts.progress import Silent
 from emodarts.recipe import CNNSpec, NetworkSpec, NoSeqNN, SearchedSeqNN, SearchSpec
@@ -25,6 +24,7 @@ from emodarts.searching.supernet import Supernet
 from emodarts.space.cell import Cell
 from emodarts.space.compiled import CompiledCell
 from emodarts.space.normalise import OnceDifferentiableCell, plain_cells
+from emodarts.training.batches import Part
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from search_step import Counted

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from emodarts.genotype import SEQUENCE_SPACES, SequenceSpace
 from emodarts.recipe import CNNSpec, NetworkSpec, SearchedSeqNN
 from emodarts.runtime import Fast
 from emodarts.searching.fast_sequence import FastSequenceCell
 from emodarts.searching.gradients import first_order_gradient
 from emodarts.searching.supernet import Supernet
 from emodarts.space import threads as threads_of_space
-from emodarts.space.genotype import SEQUENCE_SPACES, SequenceSpace
 from emodarts.space.normalise import plain_cells
 from emodarts.space.sequence_ops import Recurrent
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emodarts.batches import Part
 from emodarts.errors import RecipeError
 from emodarts.progress import Silent
 from emodarts.recipe import (
@@ -27,6 +26,7 @@ from emodarts.searching.gradients import first_order_gradient
 from emodarts.searching.loop import SearchData, _Searcher, search_genotype
 from emodarts.searching.supernet import Supernet
 from emodarts.space.normalise import apply_function
+from emodarts.training.batches import Part
 
 CPU = torch.device("cpu")
 TARGETS = torch.arange(8) % 3

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from emodarts.batches import Part, loss_and_ua, predict_logits
 from emodarts.errors import CheckpointError, TrainingError
+from emodarts.genotype import Genotype
 from emodarts.progress import Silent
 from emodarts.recipe import (
     AlphaOptimiser,
@@ -30,7 +30,7 @@ from emodarts.searching.gradients import (
 )
 from emodarts.searching.loop import SearchData, search_genotype
 from emodarts.searching.supernet import Supernet
-from emodarts.space.genotype import Genotype
+from emodarts.training.batches import Part, loss_and_ua, predict_logits
 
 NETWORK = NetworkSpec(
     cnn=CNNSpec(cells=3, nodes=1, channels=2),

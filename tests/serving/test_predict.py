@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emodarts.audio.pieces import piece_starts
-from emodarts.batches import Normalisation
+from emodarts.bundle import Bundle
 from emodarts.errors import AudioError, EmodartsError
-from emodarts.models.bundle import Bundle
-from emodarts.models.network import SearchedNetwork
 from emodarts.recipe import CNNSpec, FeatureSpec, NetworkSpec, NoSeqNN
-from emodarts.searching.derive import random_genotype
+from emodarts.searching.derivation import random_genotype
 from emodarts.serving.predict import Model, find_audio, windows
+from emodarts.systems.discrete import SearchedNetwork
+from emodarts.training.batches import Normalisation
 
 FEATURES = FeatureSpec(sample_rate=8000, duration=1.0, n_fft=256, hop_length=128, n_mels=16)
 

@@ -13,10 +13,10 @@ from torch import Tensor
 pytest.importorskip("numba")
 
 from emodarts.errors import ShapeError
+from emodarts.genotype import NONE, SEQUENCE_SPACES
 from emodarts.space import candidates, jit, recurrence
 from emodarts.space.cell import Cell, MixedOperation, Sources, all_sources
 from emodarts.space.compiled_recurrent import run_cell
-from emodarts.space.genotype import NONE, SEQUENCE_SPACES
 from emodarts.space.sequence_ops import Recurrent, SequenceSkip, build_sequence_operation
 
 Kind = Literal["lstm", "rnn"]

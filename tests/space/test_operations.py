@@ -9,12 +9,12 @@ from torch import nn
 from torch.nn import functional
 
 from emodarts.errors import ShapeError
+from emodarts.genotype import CNN_OPERATIONS, NONE, SEQUENCE_OPERATIONS, SEQUENCE_SPACES
 from emodarts.recipe import CNNSpec, NetworkSpec, NoSeqNN
 from emodarts.runtime import Fast
 from emodarts.searching.supernet import Supernet
 from emodarts.space.cell import Cell, MixedOperation, all_sources
 from emodarts.space.cnn_ops import CNN_BUILDERS, FactorisedReduce
-from emodarts.space.genotype import CNN_OPERATIONS, NONE, SEQUENCE_OPERATIONS, SEQUENCE_SPACES
 from emodarts.space.sequence_ops import Recurrent, TimeAttention, build_sequence_operation
 
 REAL_SEQUENCE_OPERATIONS = [name for name in SEQUENCE_OPERATIONS if name != NONE]

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emodarts.batches import (
+from emodarts.progress import Silent
+from emodarts.recipe import CNNSpec, MaskSpec, NetworkSpec, SearchedSeqNN, TrainingSpec
+from emodarts.searching.derivation import random_genotype
+from emodarts.systems.discrete import DropPath, SearchedNetwork
+from emodarts.training import loop
+from emodarts.training.augment import Mixture, mask_features
+from emodarts.training.batches import (
     Normalisation,
     Part,
     class_weights,
@@ -17,12 +23,6 @@ from emodarts.batches import (
     loss_and_ua,
     shuffled_batches,
 )
-from emodarts.models.network import DropPath, SearchedNetwork
-from emodarts.progress import Silent
-from emodarts.recipe import CNNSpec, MaskSpec, NetworkSpec, SearchedSeqNN, TrainingSpec
-from emodarts.searching.derive import random_genotype
-from emodarts.training import loop
-from emodarts.training.augment import Mixture, mask_features
 from emodarts.training.loop import Trained, epoch_file, learning_rate, train_network
 
 NETWORK = NetworkSpec(

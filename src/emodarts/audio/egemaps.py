@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emodarts.audio.specs import OpensmileSpec
 from emodarts.errors import RecipeError
+from emodarts.recipe.features import OpensmileSpec
 
 
 class Egemaps(nn.Module):

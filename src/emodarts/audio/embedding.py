@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emodarts.audio.specs import EmbeddingSpec
 from emodarts.errors import RecipeError, list_some
+from emodarts.recipe.features import EmbeddingSpec
 
 _CONFIGS = ("config.json", "preprocessor_config.json")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

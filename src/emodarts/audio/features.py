@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from emodarts.audio.specs import (
+from emodarts.errors import ShapeError
+from emodarts.recipe.features import (
     FEATURES,
     FeatureSpec,
     Length,
@@ -24,7 +25,6 @@ from emodarts.audio.specs import (
     StftSpec,
     WaveformSpec,
 )
-from emodarts.errors import ShapeError
 
 FEATURE_CODE_VERSION = 2
 """Raise by one with every change of code that changes a feature; stored ones then expire."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from emodarts.audio.specs import FeatureSpec
+from emodarts.recipe.features import FeatureSpec
 
 _HOP = 0.5
 """Pieces of a long stretch begin this share of their length after one another."""

@@ -29,9 +29,9 @@ from emodarts.audio.contents import Contents, file_key
 from emodarts.audio.features import FEATURE_CODE_VERSION, FeatureExtractor, fit_length
 from emodarts.audio.io import decode_audio, read_audio_bytes
 from emodarts.audio.pieces import split
-from emodarts.audio.specs import FeatureSpec
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import AudioError, ShapeError, list_lines
+from emodarts.recipe.features import FeatureSpec
 from emodarts.runtime import derive_seed
 
 _NAMED = 100

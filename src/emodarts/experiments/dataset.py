@@ -14,12 +14,12 @@ from torch import Tensor
 from emodarts import files
 from emodarts.audio.augment import variants_of
 from emodarts.audio.store import default_cache_folder, extract, fill
-from emodarts.batches import Normalisation, Part, class_indices
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import AudioError, list_some
 from emodarts.progress import Progress
 from emodarts.recipe import Recipe
 from emodarts.splits import Indices
+from emodarts.training.batches import Normalisation, Part, class_indices
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,14 +27,14 @@ from emodarts.experiments.trial import (
     train_trial,
     trial_predictions,
 )
-from emodarts.models.baselines import logistic_regression, majority_answer, mean_features
-from emodarts.models.network import SearchedNetwork
+from emodarts.genotype import Genotype
 from emodarts.progress import Progress, Silent
 from emodarts.recipe import Recipe
 from emodarts.runtime import configure, describe_environment, resolve_fast
 from emodarts.searching.loop import require_precise_enough
-from emodarts.space.genotype import Genotype
 from emodarts.splits import Fold, deployment_fold, make_folds, make_parts
+from emodarts.systems.baselines import logistic_regression, majority_answer, mean_features
+from emodarts.systems.discrete import SearchedNetwork
 from emodarts.training.metrics import (
     UA_DEFINITION,
     WA_DEFINITION,

@@ -11,19 +11,19 @@ from typing import Any
 import torch
 
 from emodarts import files
-from emodarts.batches import join_pieces, predict_logits
+from emodarts.bundle import Bundle, save_bundle
 from emodarts.checkpoint import load_tensors
 from emodarts.errors import RunError
 from emodarts.experiments.dataset import Dataset
-from emodarts.models.bundle import Bundle, save_bundle
-from emodarts.models.count import count_multiply_adds, count_parameters
-from emodarts.models.network import SearchedNetwork
+from emodarts.genotype import Genotype
 from emodarts.progress import Progress
 from emodarts.recipe import Recipe
 from emodarts.runtime import Fast, derive_seed, resolve_fast
 from emodarts.searching.loop import SearchData, search_genotype
-from emodarts.space.genotype import Genotype
 from emodarts.splits import Indices, Parts
+from emodarts.systems.count import count_multiply_adds, count_parameters
+from emodarts.systems.discrete import SearchedNetwork
+from emodarts.training.batches import join_pieces, predict_logits
 from emodarts.training.loop import EPOCHS, Trained, epoch_file, train_network
 from emodarts.training.metrics import Prediction, read_predictions, score, write_predictions
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from emodarts.space.genotype import SKIP, CellGenotype, Genotype
+from emodarts.genotype import SKIP, CellGenotype, Genotype
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

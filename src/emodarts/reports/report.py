@@ -18,10 +18,10 @@ from emodarts import files
 from emodarts.errors import RunError, list_some
 from emodarts.experiments.run import DATA, ENVIRONMENT, FORMAT, RECIPE
 from emodarts.experiments.trial import GENOTYPE, OPTIMISTIC, RESULT
-from emodarts.recipe import Recipe, SearchedSeqNN, load_recipe
+from emodarts.genotype import Genotype
+from emodarts.recipe import OneShotSpec, Recipe, load_recipe
 from emodarts.reports import cells, plots, tables
 from emodarts.searching import loop as search_loop
-from emodarts.space.genotype import CNN_OPERATIONS, Genotype
 from emodarts.training import loop as training_loop
 from emodarts.training import metrics
 
@@ -160,7 +160,7 @@ def _optimistic_line(run: Path, result: Mapping[str, Any]) -> list[str]:
 
 def _origin(recipe: Recipe, result: Mapping[str, Any]) -> str:
     """Where the genotypes come from: a recipe can search, but a run can be given one."""
-    if result["genotypes"] == "searched":
+    if result["genotypes"] == "searched" and isinstance(recipe.search, OneShotSpec):
         return f"searched ({recipe.search.epochs} epochs, order {recipe.search.order})"
     return "drawn at random" if result["genotypes"] == "random" else "given, not searched"
 
@@ -281,7 +281,9 @@ def _search_section(
         folder / search_loop.ALPHAS for folder in searched if (folder / search_loop.ALPHAS).exists()
     ]
     if alphas:
-        figure = plots.alpha_figure([_read_alphas(path) for path in alphas], _operations(recipe))
+        figure = plots.alpha_figure(
+            [_read_alphas(path) for path in alphas], recipe.network.operations
+        )
         sections.append(_image(figures, "alphas.png", figure, "Weights of the operations"))
     return sections
 
@@ -296,14 +298,6 @@ def _trials(run: Path, result: Mapping[str, Any]) -> dict[Path, int | None]:
         for fold in result["folds"]
         for seed in fold["seeds"]
     }
-
-
-def _operations(recipe: Recipe) -> dict[str, tuple[str, ...]]:
-    """Candidates on the edges of each cell, in the order of the alphas."""
-    operations = {"normal": CNN_OPERATIONS, "reduction": CNN_OPERATIONS}
-    if isinstance(recipe.network.seqnn, SearchedSeqNN):
-        operations["sequence"] = recipe.network.seqnn.operations
-    return operations
 
 
 def read_curve(path: Path, chosen: int | None = None) -> plots.Curve:

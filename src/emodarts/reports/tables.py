@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from emodarts.errors import list_some
-from emodarts.space.genotype import CNN_OPERATIONS, SEQUENCE_OPERATIONS, Genotype
+from emodarts.genotype import Genotype
+from emodarts.recipe import SPACES
 from emodarts.training.metrics import UA_DEFINITION, WA_DEFINITION
 
 DEFINITIONS = (
@@ -232,7 +233,7 @@ def operation_table(genotypes: Sequence[Genotype]) -> str:
         for name in ("normal", "reduction", "sequence")
     }
     cells = [name for name, counts in chosen.items() if counts]
-    order = dict.fromkeys([*CNN_OPERATIONS, *SEQUENCE_OPERATIONS])
+    order = dict.fromkeys(o for s in SPACES.values() for o in (*s.cnn, *s.sequence))
     rows = [
         [operation, *(str(chosen[cell][operation]) for cell in cells)]
         for operation in order

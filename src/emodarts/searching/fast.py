@@ -32,11 +32,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from emodarts.genotype import NONE, SKIP
+from emodarts.recipe import SPACES
 from emodarts.runtime import at_least_single
 from emodarts.searching.grouped import POOLS, GroupedCell
 from emodarts.space.cell import MixedOperation, add_up
 from emodarts.space.cnn_ops import FactorisedReduce
-from emodarts.space.genotype import CNN_OPERATIONS, NONE, SKIP
 from emodarts.space.normalise import (
     Moments,
     apply_function,
@@ -44,6 +45,7 @@ from emodarts.space.normalise import (
     update_statistics,
 )
 
+CNN_OPERATIONS = tuple(SPACES["all"].cnn)
 _SEPARABLE = ("sep_conv_3x3", "sep_conv_5x5")
 _DILATED = ("dil_conv_3x3", "dil_conv_5x5")
 #: Channels that a depthwise convolution should have: the lanes of a register.

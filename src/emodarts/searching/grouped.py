@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emodarts.genotype import NONE, SKIP
+from emodarts.recipe import SPACES
 from emodarts.space.cell import MixedOperation, add_up
-from emodarts.space.genotype import CNN_OPERATIONS, NONE, SKIP
 from emodarts.space.normalise import OnceDifferentiableCell
 
+CNN_OPERATIONS = tuple(SPACES["all"].cnn)
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
 _CONVOLUTIONS = ("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
 #: Candidates of an edge by name.

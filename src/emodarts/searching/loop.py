@@ -14,15 +14,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from emodarts import files
-from emodarts.batches import (
-    Part,
-    endless_batches,
-    join_pieces,
-    loss_and_ua,
-    predict_logits,
-    require_finite,
-    shuffled_batches,
-)
 from emodarts.checkpoint import (
     load_tensors,
     pack_optimiser,
@@ -33,10 +24,11 @@ from emodarts.checkpoint import (
 )
 from emodarts.errors import CheckpointError, RecipeError
 from emodarts.events import EventWriter
+from emodarts.genotype import Genotype
 from emodarts.progress import Progress
 from emodarts.recipe import NetworkSpec, SearchSpec
 from emodarts.runtime import Fast, Precision, derive_seed, resolve_fast
-from emodarts.searching.derive import derive_genotype, random_genotype
+from emodarts.searching.derivation import derive_genotype, random_genotype
 from emodarts.searching.gradients import (
     Batch,
     LookAhead,
@@ -46,7 +38,15 @@ from emodarts.searching.gradients import (
     second_order_gradient,
 )
 from emodarts.searching.supernet import Supernet
-from emodarts.space.genotype import Genotype
+from emodarts.training.batches import (
+    Part,
+    endless_batches,
+    join_pieces,
+    loss_and_ua,
+    predict_logits,
+    require_finite,
+    shuffled_batches,
+)
 
 CHECKPOINT = "search.safetensors"
 HISTORY = "search.csv"

@@ -7,16 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from emodarts.genotype import NONE
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
 from emodarts.runtime import Fast, Precision, at_least_single, autocast, resolve_fast
 from emodarts.searching.fast import FastCell
 from emodarts.searching.fast_sequence import CompiledSequenceCell, FastSequenceCell
 from emodarts.space.cell import Cell, MixedOperation, Sources, all_sources, n_edges
-from emodarts.space.cnn_ops import CNN_BUILDERS
 from emodarts.space.compiled import CompiledCell
-from emodarts.space.genotype import CNN_OPERATIONS, NONE
-from emodarts.space.joint import CNNCellName, JointNetwork
-from emodarts.space.sequence_ops import build_sequence_operation
+from emodarts.space.network import CNNCellName, JointNetwork
 
 
 class _MixedEdges:
@@ -37,12 +35,13 @@ class _MixedEdges:
         for node in sources:
             for source in node:
                 stride = 2 if name == "reduction" and source < 2 else 1
+                candidates = self.spec.cnn.operations
                 operations = [
-                    CNN_BUILDERS[o](channels, stride, self.affine)
-                    for o in CNN_OPERATIONS
+                    build(channels, stride, self.affine)
+                    for o, build in candidates.items()
                     if o != NONE
                 ]
-                edges.append(MixedOperation(CNN_OPERATIONS, operations))
+                edges.append(MixedOperation(tuple(candidates), operations))
         return sources, edges
 
     def sequence_edges(self, width: int) -> tuple[Sources, list[nn.Module]]:
@@ -52,8 +51,8 @@ class _MixedEdges:
         sources = all_sources(seqnn.nodes)
         edges: list[nn.Module] = [
             MixedOperation(
-                seqnn.operations,
-                [build_sequence_operation(o, width) for o in seqnn.operations if o != NONE],
+                tuple(seqnn.operations),
+                [build(width) for o, build in seqnn.operations.items() if o != NONE],
             )
             for _ in range(n_edges(seqnn.nodes))
         ]
@@ -116,8 +115,6 @@ class Supernet(nn.Module):
 
 def alpha_shapes(spec: NetworkSpec) -> dict[str, tuple[int, int]]:
     """Edges x candidates of each searched cell; rows as in ``all_sources``."""
-    cnn = (n_edges(spec.cnn.nodes), len(CNN_OPERATIONS))
-    shapes = {"normal": cnn, "reduction": cnn}
-    if isinstance(spec.seqnn, SearchedSeqNN):
-        shapes["sequence"] = (n_edges(spec.seqnn.nodes), len(spec.seqnn.operations))
-    return shapes
+    return {
+        name: (n_edges(nodes), len(spec.operations[name])) for name, nodes in spec.nodes.items()
+    }

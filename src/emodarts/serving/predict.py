@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from emodarts.audio.features import FeatureExtractor, fit_length
 from emodarts.audio.io import AUDIO_SUFFIXES, load_audio
 from emodarts.audio.pieces import piece_starts
+from emodarts.bundle import Bundle, load_bundle
 from emodarts.errors import AudioError, BundleError, EmodartsError
-from emodarts.models.bundle import Bundle, load_bundle
 
 _BATCH = 32
 #: Seconds; answers closer than this would have the same times in print.

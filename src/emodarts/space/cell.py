@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from emodarts.space.genotype import NONE, CellGenotype
+from emodarts.genotype import NONE, CellGenotype
 
 #: For each node, the states that it reads.
 Sources = tuple[tuple[int, ...], ...]

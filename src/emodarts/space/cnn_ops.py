@@ -6,13 +6,9 @@ order of layers is that of DARTS (arXiv 1806.09055): ReLU, convolution, batch no
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from emodarts.space.genotype import SKIP
 
 
 def _separable(
@@ -36,35 +32,34 @@ def _separable(
     ]
 
 
-def _sep_conv(kernel: int) -> Callable[[int, int, bool], nn.Module]:
-    def build(channels: int, stride: int, affine: bool) -> nn.Module:
-        return nn.Sequential(
-            *_separable(channels, kernel, stride, 1, affine),
-            *_separable(channels, kernel, 1, 1, affine),
-        )
-
-    return build
+def sep_conv(channels: int, stride: int, affine: bool, *, kernel: int) -> nn.Module:
+    """Separable convolution of an odd kernel size, applied twice."""
+    return nn.Sequential(
+        *_separable(channels, kernel, stride, 1, affine),
+        *_separable(channels, kernel, 1, 1, affine),
+    )
 
 
-def _dil_conv(kernel: int) -> Callable[[int, int, bool], nn.Module]:
-    def build(channels: int, stride: int, affine: bool) -> nn.Module:
-        return nn.Sequential(*_separable(channels, kernel, stride, 2, affine))
-
-    return build
+def dil_conv(channels: int, stride: int, affine: bool, *, kernel: int) -> nn.Module:
+    """Separable convolution with a dilation of 2."""
+    return nn.Sequential(*_separable(channels, kernel, stride, 2, affine))
 
 
-def _max_pool(channels: int, stride: int, affine: bool) -> nn.Module:
+def max_pool(channels: int, stride: int, affine: bool) -> nn.Module:
+    """Maximum over 3 x 3 positions, then batch norm."""
     return nn.Sequential(nn.MaxPool2d(3, stride, 1), nn.BatchNorm2d(channels, affine=affine))
 
 
-def _avg_pool(channels: int, stride: int, affine: bool) -> nn.Module:
+def avg_pool(channels: int, stride: int, affine: bool) -> nn.Module:
+    """Mean over 3 x 3 positions, without those beyond the edge, then batch norm."""
     return nn.Sequential(
         nn.AvgPool2d(3, stride, 1, count_include_pad=False),
         nn.BatchNorm2d(channels, affine=affine),
     )
 
 
-def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
+def skip(channels: int, stride: int, affine: bool) -> nn.Module:
+    """Identity, or with stride 2 a :class:`FactorisedReduce`."""
     return nn.Identity() if stride == 1 else FactorisedReduce(channels, channels, affine)
 
 
@@ -103,15 +98,3 @@ class ProjectMap(nn.Sequential):
             nn.Conv2d(channels_in, channels_out, 1, bias=False),
             nn.BatchNorm2d(channels_out, affine=affine),
         )
-
-
-#: Builders ``(channels, stride, affine)`` of every candidate but ``none``, which is no module.
-CNN_BUILDERS: dict[str, Callable[[int, int, bool], nn.Module]] = {
-    "max_pool_3x3": _max_pool,
-    "avg_pool_3x3": _avg_pool,
-    SKIP: _skip,
-    "sep_conv_3x3": _sep_conv(3),
-    "sep_conv_5x5": _sep_conv(5),
-    "dil_conv_3x3": _dil_conv(3),
-    "dil_conv_5x5": _dil_conv(5),
-}

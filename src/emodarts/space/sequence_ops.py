@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from emodarts.errors import ShapeError
-from emodarts.space.genotype import SKIP
 
 
 def require_sequence(x: Tensor, who: str) -> None:
@@ -91,17 +90,13 @@ class SequenceSkip(nn.Module):
         return x
 
 
-def build_sequence_operation(name: str, width: int) -> nn.Module:
-    """Build a candidate by name, e.g. ``lstm_2`` or ``rnn_att_1``; ``none`` is no module."""
-    if name == SKIP:
-        return SequenceSkip()
-    kind, *attention, layers = name.split("_")
-    recurrent: Literal["lstm", "rnn"] = "lstm" if kind == "lstm" else "rnn"
-    return Recurrent(
-        recurrent,
-        width,
-        width,
-        int(layers),
-        bidirectional=bool(attention),
-        attention=bool(attention),
-    )
+def skip(width: int) -> nn.Module:
+    """``skip_connect`` of a SeqNN cell."""
+    return SequenceSkip()
+
+
+def recurrent(
+    width: int, *, recurrent: Literal["lstm", "rnn"], layers: int, attention: bool
+) -> nn.Module:
+    """Stacked recurrent layers; with attention they are bidirectional."""
+    return Recurrent(recurrent, width, width, layers, bidirectional=attention, attention=attention)

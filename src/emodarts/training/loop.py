@@ -14,15 +14,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from emodarts import files
-from emodarts.batches import (
-    Part,
-    class_weights,
-    join_pieces,
-    loss_and_ua,
-    predict_logits,
-    require_finite,
-    shuffled_batches,
-)
 from emodarts.checkpoint import (
     load_tensors,
     pack_optimiser,
@@ -33,11 +24,20 @@ from emodarts.checkpoint import (
 )
 from emodarts.errors import CheckpointError
 from emodarts.events import EventWriter
-from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Progress
 from emodarts.recipe import TrainingSpec
 from emodarts.runtime import Precision, at_least_single, autocast, derive_seed
+from emodarts.systems.discrete import SearchedNetwork
 from emodarts.training.augment import Mixture, balanced_rows, mask_features
+from emodarts.training.batches import (
+    Part,
+    class_weights,
+    join_pieces,
+    loss_and_ua,
+    predict_logits,
+    require_finite,
+    shuffled_batches,
+)
 
 CHECKPOINT = "training.safetensors"
 HISTORY = "training.csv"

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from emodarts.models.folding import fold
-from emodarts.models.network import DropPath, SearchedNetwork
+from emodarts.genotype import CNN_OPERATIONS, NONE, Edge, Genotype
 from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, SearchedSeqNN
-from emodarts.space.genotype import CNN_OPERATIONS, NONE, Edge, Genotype
+from emodarts.systems.discrete import DropPath, SearchedNetwork
+from emodarts.systems.folding import fold
 
 OPERATIONS = [name for name in CNN_OPERATIONS if name != NONE]
 #: Every candidate in both cells, at every stride.

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from emodarts.models.network import DropPath, SearchedNetwork
 from emodarts.space.cnn_ops import FactorisedReduce
+from emodarts.systems.discrete import DropPath, SearchedNetwork
 
 #: Below this many outputs, oneDNN's 1x1 convolution is faster on one thread than torch's own.
 _LANES = 16

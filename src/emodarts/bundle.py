@@ -20,12 +20,12 @@ from safetensors.torch import save as pack_tensors
 from torch import Tensor
 
 from emodarts import files
-from emodarts.batches import Normalisation
 from emodarts.errors import BundleError, GenotypeError, list_some
-from emodarts.models.folding import fold
-from emodarts.models.network import SearchedNetwork
+from emodarts.genotype import Genotype
 from emodarts.recipe import FeatureSpec, NetworkSpec
-from emodarts.space.genotype import Genotype
+from emodarts.systems.discrete import SearchedNetwork
+from emodarts.systems.folding import fold
+from emodarts.training.batches import Normalisation
 
 FORMAT = "emodarts.model/2"
 WEIGHTS = "model.safetensors"

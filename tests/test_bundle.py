@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from emodarts import files
-from emodarts.batches import Normalisation
+from emodarts.bundle import Bundle, load_bundle, save_bundle
 from emodarts.errors import BundleError
-from emodarts.models.bundle import Bundle, load_bundle, save_bundle
-from emodarts.models.network import SearchedNetwork
 from emodarts.recipe import CNNSpec, FeatureSpec, FixedSeqNN, NetworkSpec
-from emodarts.searching.derive import random_genotype
+from emodarts.searching.derivation import random_genotype
+from emodarts.systems.discrete import SearchedNetwork
+from emodarts.training.batches import Normalisation
 
 FEATURES = FeatureSpec(sample_rate=8000, duration=1.0, n_fft=256, hop_length=128, n_mels=16)
 

@@ -7,16 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from emodarts.recipe import NetworkSpec, SearchedSeqNN
+from emodarts.genotype import EDGES_PER_NODE, NONE, CellGenotype, Edge, Genotype
+from emodarts.recipe import NetworkSpec
 from emodarts.space.cell import all_sources
-from emodarts.space.genotype import (
-    CNN_OPERATIONS,
-    EDGES_PER_NODE,
-    NONE,
-    CellGenotype,
-    Edge,
-    Genotype,
-)
 
 
 def derive_cell(alpha: Tensor, operations: Sequence[str]) -> CellGenotype:
@@ -51,13 +44,8 @@ def derive_cell(alpha: Tensor, operations: Sequence[str]) -> CellGenotype:
 
 def derive_genotype(alphas: Mapping[str, Tensor], spec: NetworkSpec) -> Genotype:
     """Derive every searched cell. ``alphas`` as in ``Supernet.alphas``."""
-    sequence = None
-    if isinstance(spec.seqnn, SearchedSeqNN):
-        sequence = derive_cell(alphas["sequence"], spec.seqnn.operations)
     return Genotype(
-        normal=derive_cell(alphas["normal"], CNN_OPERATIONS),
-        reduction=derive_cell(alphas["reduction"], CNN_OPERATIONS),
-        sequence=sequence,
+        **{name: derive_cell(alphas[name], names) for name, names in spec.operations.items()}
     )
 
 
@@ -68,17 +56,14 @@ def random_genotype(spec: NetworkSpec, generator: torch.Generator) -> Genotype:
         return int(torch.randint(count, (), generator=generator))
 
     def cell(nodes: int, operations: Sequence[str]) -> CellGenotype:
-        legal = [name for name in operations if name != NONE]
+        allowed = [name for name in operations if name != NONE]
         drawn = []
         for sources in all_sources(nodes):
             order = torch.randperm(len(sources), generator=generator).tolist()
             kept = sorted(order[:EDGES_PER_NODE])
-            drawn.append(tuple(Edge(legal[draw(len(legal))], source) for source in kept))
+            drawn.append(tuple(Edge(allowed[draw(len(allowed))], source) for source in kept))
         return tuple(drawn)
 
-    normal = cell(spec.cnn.nodes, CNN_OPERATIONS)
-    reduction = cell(spec.cnn.nodes, CNN_OPERATIONS)
-    match spec.seqnn:
-        case SearchedSeqNN(nodes=nodes, operations=operations):
-            return Genotype(normal, reduction, cell(nodes, operations))
-    return Genotype(normal, reduction)
+    return Genotype(
+        **{name: cell(nodes, spec.operations[name]) for name, nodes in spec.nodes.items()}
+    )

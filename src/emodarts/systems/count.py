@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emodarts.models.network import SearchedNetwork
+from emodarts.systems.discrete import SearchedNetwork
 
 _GATES = {"LSTM": 4, "RNN_TANH": 1, "RNN_RELU": 1}
 

@@ -17,7 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from emodarts.audio.features import FeatureExtractor
-from emodarts.audio.specs import (
+from emodarts.corpora import READERS, load_corpus
+from emodarts.errors import EmodartsError, RecipeError
+from emodarts.recipe import Recipe
+from emodarts.recipe.features import (
     FEATURES,
     FeatureKind,
     FeatureSpec,
@@ -27,9 +30,6 @@ from emodarts.audio.specs import (
     StftSpec,
     WaveformSpec,
 )
-from emodarts.corpora import READERS, load_corpus
-from emodarts.errors import EmodartsError, RecipeError
-from emodarts.recipe import Recipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 SPECS: list[FeatureSpec] = [

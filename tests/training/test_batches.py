@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from emodarts.batches import Normalisation, Part, join_pieces, loss_and_ua
+from emodarts.training.batches import Normalisation, Part, join_pieces, loss_and_ua
 
 OWNERS = torch.tensor([0, 0, 0, 1, 2, 2])
 

@@ -1,58 +1,22 @@
-"""Operation names, search spaces and the genotype that a search ends with.
+"""The genotype that a search ends with: a frozen value and its JSON.
 
-This module needs neither torch nor numpy, so a genotype can be checked anywhere.
+This module needs neither torch nor numpy, so a genotype can be read anywhere. Which operations
+exist is a matter of the search space (:mod:`emodarts.recipe.spaces`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from emodarts import files
 from emodarts.errors import GenotypeError, did_you_mean
 
 NONE = "none"
 SKIP = "skip_connect"
-
-#: Candidates on the edges of CNN cells, in the order of the rows of alpha (DARTS, ICLR 2019).
-CNN_OPERATIONS: tuple[str, ...] = (
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    SKIP,
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-    NONE,
-)
-
-_LSTM = ("lstm_1", "lstm_2", "lstm_3", "lstm_4")
-_RNN = ("rnn_1", "rnn_2", "rnn_3", "rnn_4")
-_LSTM_ATTENTION = ("lstm_att_1", "lstm_att_2")
-_RNN_ATTENTION = ("rnn_att_1", "rnn_att_2")
-
-#: Candidates on the edges of SeqNN cells (emoDARTS, arXiv 2403.14083).
-SEQUENCE_OPERATIONS: tuple[str, ...] = (
-    *_LSTM,
-    *_RNN,
-    *_LSTM_ATTENTION,
-    *_RNN_ATTENTION,
-    SKIP,
-    NONE,
-)
-
-SequenceSpace = Literal["all", "lstm", "rnn", "lstm_att", "rnn_att"]
-
-#: Named restrictions of the SeqNN space; each keeps ``skip_connect`` and ``none``.
-SEQUENCE_SPACES: dict[SequenceSpace, tuple[str, ...]] = {
-    "all": SEQUENCE_OPERATIONS,
-    "lstm": (*_LSTM, SKIP, NONE),
-    "rnn": (*_RNN, SKIP, NONE),
-    "lstm_att": (*_LSTM_ATTENTION, SKIP, NONE),
-    "rnn_att": (*_RNN_ATTENTION, SKIP, NONE),
-}
 
 #: Every node of a derived cell keeps this many incoming edges.
 EDGES_PER_NODE = 2
@@ -83,7 +47,7 @@ class Genotype:
     Raises
     ------
     GenotypeError
-        For an unknown operation, an edge from the node itself or from a later one, two
+        For the operation ``none``, an edge from the node itself or from a later one, two
         edges from the same state, a wrong number of edges, or a cell without nodes.
     """
 
@@ -92,21 +56,39 @@ class Genotype:
     sequence: CellGenotype | None = None
 
     def __post_init__(self) -> None:
-        _check_cell("normal", self.normal, CNN_OPERATIONS)
-        _check_cell("reduction", self.reduction, CNN_OPERATIONS)
+        _check_cell("normal", self.normal)
+        _check_cell("reduction", self.reduction)
         if len(self.normal) != len(self.reduction):
             raise GenotypeError(
                 f"the normal cell has {len(self.normal)} nodes and the reduction cell "
                 f"{len(self.reduction)}; both need the same number"
             )
         if self.sequence is not None:
-            _check_cell("sequence", self.sequence, SEQUENCE_OPERATIONS)
+            _check_cell("sequence", self.sequence)
 
     @property
     def cells(self) -> dict[str, CellGenotype]:
         """The cells by name; ``sequence`` only where there is one."""
         cells = {"normal": self.normal, "reduction": self.reduction}
         return cells if self.sequence is None else {**cells, "sequence": self.sequence}
+
+    def require(self, operations: Mapping[str, Collection[str]]) -> None:
+        """Raise :class:`GenotypeError` unless each cell has only operations of those by its name.
+
+        Parameters
+        ----------
+        operations : allowed operations by cell; a cell without an entry may have none at all.
+        """
+        for name, cell in self.cells.items():
+            allowed = [o for o in operations.get(name, ()) if o != NONE]
+            for index, node in enumerate(cell):
+                for edge in node:
+                    if edge.operation not in allowed:
+                        raise GenotypeError(
+                            f"cell {name!r}, node {index}: unknown operation {edge.operation!r}"
+                            f"{did_you_mean(edge.operation, allowed)}; allowed in the search "
+                            f"space: {', '.join(allowed) or 'none'}"
+                        )
 
     def skip_counts(self) -> dict[str, int]:
         """Number of ``skip_connect`` edges of each cell: many of them mark a collapsed search."""
@@ -129,13 +111,13 @@ class Genotype:
         if not isinstance(value, dict):
             raise GenotypeError(f"a genotype is a JSON object, not {type(value).__name__}")
         if value.get("format") != FORMAT:
-            raise GenotypeError(f"genotype format is {value.get('format')!r}; legal: {FORMAT!r}")
+            raise GenotypeError(f"genotype format is {value.get('format')!r}; allowed: {FORMAT!r}")
         legal = {"format", "normal", "reduction", "sequence"}
         unknown = sorted(set(value) - legal)
         if unknown:
             raise GenotypeError(
                 f"genotype has an unknown field {unknown[0]!r}{did_you_mean(unknown[0], legal)}; "
-                f"legal: {', '.join(sorted(legal))}"
+                f"allowed: {', '.join(sorted(legal))}"
             )
         for name in ("normal", "reduction"):
             if value.get(name) is None:
@@ -192,24 +174,20 @@ def _parse_cell(name: str, value: Any) -> CellGenotype:
     return tuple(nodes)
 
 
-def _check_cell(name: str, cell: CellGenotype, operations: tuple[str, ...]) -> None:
+def _check_cell(name: str, cell: CellGenotype) -> None:
     if not cell:
         raise GenotypeError(f"cell {name!r} has no nodes; at least 1 is needed")
-    legal = tuple(o for o in operations if o != NONE)
     for index, node in enumerate(cell):
         where = f"cell {name!r}, node {index}"
         if len(node) != EDGES_PER_NODE:
-            raise GenotypeError(f"{where}: {len(node)} edges; legal: exactly {EDGES_PER_NODE}")
+            raise GenotypeError(f"{where}: {len(node)} edges; allowed: exactly {EDGES_PER_NODE}")
         for edge in node:
-            if edge.operation not in legal:
-                raise GenotypeError(
-                    f"{where}: unknown operation {edge.operation!r}"
-                    f"{did_you_mean(edge.operation, legal)}; legal: {', '.join(legal)}"
-                )
+            if edge.operation == NONE:
+                raise GenotypeError(f"{where}: operation {NONE!r} cannot be on an edge")
             if not 0 <= edge.source < index + 2:
                 raise GenotypeError(
                     f"{where}: an edge from state {edge.source}, which is not earlier; "
-                    f"legal: 0 to {index + 1} (0 and 1 are the cell's inputs)"
+                    f"allowed: 0 to {index + 1} (0 and 1 are the cell's inputs)"
                 )
         if len({edge.source for edge in node}) != len(node):
             raise GenotypeError(

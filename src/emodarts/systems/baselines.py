@@ -10,7 +10,7 @@ import scipy.fft
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emodarts.audio.specs import FeatureSpec
+from emodarts.recipe.features import FeatureSpec
 
 _MEAN_COEFFICIENTS = 40
 

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from emodarts.errors import GenotypeError
+from emodarts.genotype import Genotype
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
 from emodarts.runtime import Fast, resolve_fast
 from emodarts.space.cell import Cell, Sources, genotype_sources
-from emodarts.space.cnn_ops import CNN_BUILDERS
 from emodarts.space.compiled import CompiledCell
-from emodarts.space.genotype import Genotype
-from emodarts.space.joint import CNNCellName, JointNetwork
-from emodarts.space.sequence_ops import SequenceSkip, build_sequence_operation
+from emodarts.space.network import CNNCellName, JointNetwork
+from emodarts.space.sequence_ops import SequenceSkip
 
 _AUXILIARY_CHANNELS = 128
 
@@ -68,8 +67,8 @@ class _GenotypeEdges:
     cnn_cell: type[Cell]
     sequence_cell = Cell
 
-    def __init__(self, genotype: Genotype, fast: Fast) -> None:
-        self.genotype = genotype
+    def __init__(self, genotype: Genotype, spec: NetworkSpec, fast: Fast) -> None:
+        self.genotype, self.spec = genotype, spec
         how = resolve_fast(fast, torch.device("cpu"))
         self.cnn_cell = CompiledCell if how == "compiled" else Cell
 
@@ -79,14 +78,15 @@ class _GenotypeEdges:
         for node in cell:
             for edge in node:
                 stride = 2 if name == "reduction" and edge.source < 2 else 1
-                modules.append(CNN_BUILDERS[edge.operation](channels, stride, self.affine))
+                build = self.spec.cnn.operations[edge.operation]
+                modules.append(build(channels, stride, self.affine))
         return genotype_sources(cell), _with_drop_path(modules)
 
     def sequence_edges(self, width: int) -> tuple[Sources, list[nn.Module]]:
-        if self.genotype.sequence is None:
+        cell, seqnn = self.genotype.sequence, self.spec.seqnn
+        if cell is None or not isinstance(seqnn, SearchedSeqNN):
             raise GenotypeError("the network has SeqNN cells but the genotype has no sequence cell")
-        cell = self.genotype.sequence
-        modules = [build_sequence_operation(e.operation, width) for node in cell for e in node]
+        modules = [seqnn.operations[e.operation](width) for node in cell for e in node]
         return genotype_sources(cell), _with_drop_path(modules)
 
 
@@ -131,7 +131,9 @@ class SearchedNetwork(JointNetwork):
                 f"the genotype has a sequence cell but network.seqnn.mode is {spec.seqnn.mode!r}; "
                 "legal: 'searched'"
             )
-        super().__init__(spec, n_features, n_classes, _GenotypeEdges(genotype, fast), n_channels)
+        genotype.require(spec.operations)
+        edges = _GenotypeEdges(genotype, spec, fast)
+        super().__init__(spec, n_features, n_classes, edges, n_channels)
         self.genotype = genotype
         self.auxiliary: AuxiliaryHead | None = None
         self._auxiliary_cell = 2 * spec.cnn.cells // 3

@@ -14,98 +14,47 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    ValidationError,
-    create_model,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from emodarts import files
-from emodarts.errors import EmodartsError, RecipeError, did_you_mean
+from emodarts.errors import EmodartsError, RecipeError
+from emodarts.recipe.section import Kind, KindSection, Positive, PositiveInt
 
 Length = Literal["pad", "repeat", "segments"]
 """What is done with sound that is shorter or longer than a model's input."""
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 Transform = Callable[[Any], Any]
 """Waveforms (B, n_samples) to maps (B, F, frames); often a ``torch.nn.Module``."""
 
 
-def _of_its_kind(value: Any, handler: core_schema.ValidatorFunctionWrapHandler) -> FeatureSpec:
-    """Let the class of the kind check a mapping; all else is for the handler."""
-    if not isinstance(value, dict):
-        other: FeatureSpec = handler(value)
-        return other
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{error}; keys and values are plain YAML") from error
-    # Through JSON, so that strict types still take a list for a tuple.
-    return _class_of(value).model_validate_json(text)
-
-
-def _class_of(keys: Mapping[str, Any]) -> type[FeatureSpec]:
-    """Class of the kind that ``keys`` name; raises pydantic's error at the key ``kind``."""
-    kind = keys.get("kind", "mfcc")
-    if isinstance(kind, str) and kind in FEATURES:
-        return FEATURES[kind].spec
-    near = did_you_mean(kind, FEATURES) if isinstance(kind, str) else ""
-    fault = PydanticCustomError(
-        "feature_kind",
-        "no such kind{near}; legal: {legal}",
-        {"near": near, "legal": ", ".join(FEATURES)},
-    )
-    raise ValidationError.from_exception_data(
-        "FeatureSpec", [{"type": fault, "loc": ("kind",), "input": kind}]
-    )
-
-
-class FeatureSpec(BaseModel):
+class FeatureSpec(KindSection):
     """How sound becomes a (channel, frequency, time) map. These keys are common to all kinds;
     where a kind has another default, its own section below names it."""
 
-    # ``FeatureSpec(kind="stft")`` and a mapping in a recipe become the class of their kind.
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    default_kind: ClassVar[str] = "mfcc"
 
     kind: str = "mfcc"
-    """Which of the kinds below."""
+    """Which of the kinds below is computed."""
     sample_rate: Annotated[int, Field(ge=4000, le=192000)] = 16000
-    """Hz; sound of another rate is resampled."""
+    """Sample rate in Hz; audio at another rate is resampled."""
     duration: Annotated[float, Field(gt=0.0, le=600.0)] = 8.0
-    """Seconds."""
+    """Length of the network's input in seconds."""
     length: Length = "pad"
-    """Of sound that is shorter or longer. ``pad``: zeros at its end, or cut. ``repeat``: over and
-    over up to ``duration``, or cut. ``segments``: longer sound becomes several pieces of
-    ``duration``, which begin half of it after one another and whose scores are averaged; shorter
-    sound is padded."""
+    """What is done with shorter and longer audio. ``pad`` appends zeros or cuts; ``repeat`` repeats
+    the audio up to ``duration`` or cuts. ``segments`` divides longer audio into pieces of
+    ``duration`` that overlap by half and averages their probabilities; it pads shorter audio."""
     pool: PositiveInt = 1
-    """Maximum over this many neighbouring frames."""
+    """Take the maximum over this many neighbouring frames."""
     deltas: Literal[0, 1, 2] = 0
-    """Regression slopes over 9 (pooled) frames as a further channel; 2: their curvature too."""
-
-    def __new__(cls, **keys: Any) -> FeatureSpec:
-        return super().__new__(_class_of(keys) if cls is FeatureSpec else cls)
+    """1 adds the regression slopes over 9 (pooled) frames as a second channel; 2 adds their
+    slopes as a third."""
 
     @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        schema = handler(source)
-        if cls.__base__ is not BaseModel:  # a kind checks its own keys
-            return schema
-        return core_schema.no_info_wrap_validator_function(_of_its_kind, schema)
+    def kinds(cls) -> Mapping[str, Kind[FeatureSpec]]:
+        return FEATURES
 
     @model_validator(mode="after")
     def _possible(self) -> FeatureSpec:
@@ -113,9 +62,6 @@ class FeatureSpec(BaseModel):
         if self.n_frames < 1:
             raise ValueError(f"pool {self.pool} leaves no frame of {self.duration} s")
         return self
-
-    def check(self) -> None:
-        """Raise ``ValueError`` for values of a kind that cannot be together."""
 
     @property
     @abstractmethod
@@ -147,9 +93,9 @@ class _Framed(FeatureSpec):
     """Kinds that begin with a short-time Fourier transform."""
 
     n_fft: Annotated[int, Field(ge=16)] = 2048
-    """Samples of the Fourier transform, and of its Hann window."""
+    """Samples of the Fourier transform and of its Hann window."""
     hop_length: PositiveInt = 512
-    """Samples between frames; frames are centred."""
+    """Samples between the centres of neighbouring frames."""
 
     def check(self) -> None:
         if self.hop_length > self.n_fft:
@@ -171,10 +117,10 @@ class _Mel(_Framed):
     sample_rate: Annotated[int, Field(ge=4000, le=192000)] = 32750
     pool: PositiveInt = 4
     n_mels: PositiveInt = 128
-    """Mel bands (Slaney scale and norm)."""
+    """Number of mel bands (Slaney's scale and norm)."""
     fmax: Positive | None = None
-    """Hz, upper edge of the mel bands; default: half the sample rate. Lossy formats such as MP3
-    cut the highest bands off, so a model that shall hear them must not listen there."""
+    """Upper edge of the mel bands in Hz; by default half the sample rate. Lower it for a model that
+    will be given MP3 files, since lossy formats remove the highest bands."""
 
     def check(self) -> None:
         super().check()
@@ -198,7 +144,7 @@ class MfccSpec(_Mel):
 
     kind: Literal["mfcc"] = "mfcc"
     n_mfcc: PositiveInt | None = None
-    """Coefficients kept; default: all ``n_mels``."""
+    """Number of coefficients that are kept; by default all ``n_mels``."""
 
     def check(self) -> None:
         if self.n_mfcc is not None and self.n_mfcc > self.n_mels:
@@ -226,7 +172,7 @@ class StftSpec(_Framed):
     window: Literal["hann", "hamming"] = "hamming"
     """Shape of the window."""
     win_length: Annotated[int, Field(ge=16)] = 400
-    """Samples of the window, in the middle of ``n_fft``."""
+    """Samples of the window, which is centred in ``n_fft``."""
     n_fft: Annotated[int, Field(ge=16)] = 512
     """Samples of the Fourier transform, which gives ``n_fft // 2 + 1`` frequencies."""
     hop_length: PositiveInt = 176
@@ -248,7 +194,7 @@ class WaveformSpec(FeatureSpec):
 
     kind: Literal["waveform"] = "waveform"
     frame_length: PositiveInt = 256
-    """Samples of a frame."""
+    """Number of samples in a frame."""
 
     @property
     def n_features(self) -> int:
@@ -284,11 +230,11 @@ class OpensmileSpec(FeatureSpec):
 
     def check(self) -> None:
         if self.duration < 0.06:
-            raise ValueError(f"duration {self.duration} s; legal: at least a window of 0.06 s")
+            raise ValueError(f"duration {self.duration} s; allowed: at least a window of 0.06 s")
 
 
 class _Checkpoint(BaseModel):
-    """What ``config.json`` must tell of a checkpoint; it tells more."""
+    """The part of a checkpoint's ``config.json`` that is needed."""
 
     model_config = ConfigDict(frozen=True, strict=True, protected_namespaces=())
 
@@ -300,7 +246,7 @@ class _Checkpoint(BaseModel):
 
 
 class _Preprocessor(BaseModel):
-    """What ``preprocessor_config.json`` must tell of a checkpoint; it tells more."""
+    """The part of a checkpoint's ``preprocessor_config.json`` that is needed."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -315,19 +261,19 @@ class EmbeddingSpec(FeatureSpec):
 
     kind: Literal["embedding"] = "embedding"
     checkpoint: Annotated[str, Field(min_length=1)]
-    """Its folder, with ``config.json``, ``preprocessor_config.json`` and the weights."""
+    """Folder of the checkpoint, with ``config.json``, ``preprocessor_config.json`` and weights."""
     layer: int = -1
-    """Which of its hidden states: 0 enters the first layer of the transformer, 1 leaves it; -1
-    leaves the last."""
+    """Which hidden state is taken: 0 is the input of the first transformer layer, 1 its output, and
+    -1 the output of the last layer."""
 
     @property
     def network(self) -> _Checkpoint:
-        """Raises :class:`RecipeError` if the folder does not tell."""
+        """Its ``config.json``. Raises :class:`RecipeError` if that cannot be read."""
         return _read_as(_Checkpoint, Path(self.checkpoint) / "config.json")
 
     @property
     def preprocessor(self) -> _Preprocessor:
-        """Raises :class:`RecipeError` if the folder does not tell."""
+        """Its ``preprocessor_config.json``. Raises :class:`RecipeError` as above."""
         return _read_as(_Preprocessor, Path(self.checkpoint) / "preprocessor_config.json")
 
     @property
@@ -354,11 +300,11 @@ class EmbeddingSpec(FeatureSpec):
             )
         if self.sample_rate != rate:
             raise ValueError(
-                f"sample_rate {self.sample_rate}; legal: {rate} Hz, which the checkpoint hears"
+                f"sample_rate {self.sample_rate}; allowed: {rate} Hz, the rate of the checkpoint"
             )
         layers = network.num_hidden_layers
         if not -layers - 1 <= self.layer <= layers:
-            raise ValueError(f"layer {self.layer}; legal: {-layers - 1} to {layers}")
+            raise ValueError(f"layer {self.layer}; allowed: {-layers - 1} to {layers}")
         if self.n_steps < 1:
             raise ValueError(f"duration {self.duration} s is too short for one frame")
 
@@ -376,7 +322,7 @@ class _Applied:
 
 
 class FunctionSpec(FeatureSpec):
-    """Keys of a kind made from a function; what it gives for silence tells the size of the map."""
+    """Keys of a kind made from a function; its output for silence gives the size of the map."""
 
     function: ClassVar[Callable[..., Any]]
     arguments: ClassVar[tuple[str, ...]]
@@ -404,28 +350,8 @@ class FunctionSpec(FeatureSpec):
             ) from error
 
 
-@dataclass(frozen=True)
-class FeatureKind:
-    """An entry of :data:`FEATURES`.
-
-    Attributes
-    ----------
-    spec : class of the keys.
-    transform : makes a :data:`Transform` of a spec; or ``"module:name"`` of what does, to be
-        loaded on first use.
-    """
-
-    spec: type[FeatureSpec]
-    transform: str | Callable[[Any], Transform]
-
-    def build(self, spec: FeatureSpec) -> Transform:
-        """What computes features of a spec."""
-        transform = self.transform
-        if isinstance(transform, str):
-            module, _, name = transform.partition(":")
-            transform = getattr(import_module(module), name)
-        made: Transform = transform(spec)
-        return made
+class FeatureKind(Kind[FeatureSpec]):
+    """An entry of :data:`FEATURES`; its implementation makes a :data:`Transform` of a spec."""
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> FeatureKind:
@@ -447,7 +373,7 @@ class FeatureKind:
         for parameter in list(inspect.signature(function).parameters.values())[1:]:
             if parameter.kind is not parameter.KEYWORD_ONLY or parameter.name not in types:
                 raise EmodartsError(
-                    f"{name}(): parameter {parameter.name!r}; legal: the waveform, a star, then "
+                    f"{name}(): parameter {parameter.name!r}; allowed: the waveform, a star, then "
                     f"keys with their types, e.g. (waveform, *, frame_length: int = 400)"
                 )
             default: Any = parameter.default
@@ -504,5 +430,5 @@ def _size_of(spec: FunctionSpec) -> tuple[int, int]:
     with torch.inference_mode():
         shape = tuple(spec.transform()(torch.zeros(1, spec.n_samples)).shape)
     if len(shape) != 3 or shape[0] != 1:
-        raise ValueError(f"a map of shape {shape} for one waveform; legal: (1, F, frames)")
+        raise ValueError(f"a map of shape {shape} for one waveform; allowed: (1, F, frames)")
     return shape[1], shape[2]

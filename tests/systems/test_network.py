@@ -8,17 +8,17 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from emodarts.errors import GenotypeError, ShapeError
-from emodarts.models.count import (
+from emodarts.genotype import CNN_OPERATIONS, SEQUENCE_OPERATIONS, SKIP, Edge, Genotype
+from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
+from emodarts.searching.derivation import random_genotype
+from emodarts.searching.supernet import Supernet
+from emodarts.space.cnn_ops import FactorisedReduce
+from emodarts.systems.count import (
     count_multiply_adds,
     count_parameters,
     recurrent_multiply_adds,
 )
-from emodarts.models.network import DropPath, SearchedNetwork
-from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
-from emodarts.searching.derive import random_genotype
-from emodarts.searching.supernet import Supernet
-from emodarts.space.cnn_ops import FactorisedReduce
-from emodarts.space.genotype import CNN_OPERATIONS, SEQUENCE_OPERATIONS, SKIP, Edge, Genotype
+from emodarts.systems.discrete import DropPath, SearchedNetwork
 
 SEQNNS = {
     "searched": SearchedSeqNN(space="all", cells=2, nodes=2, width=5),

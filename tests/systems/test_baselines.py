@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from emodarts.audio.specs import FeatureSpec
-from emodarts.models.baselines import logistic_regression, majority_answer, mean_features
+from emodarts.recipe.features import FeatureSpec
+from emodarts.systems.baselines import logistic_regression, majority_answer, mean_features
 
 
 def test_majority_is_the_most_frequent_label_and_ties_go_to_the_first() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emodarts.errors import GenotypeError
-from emodarts.space.genotype import (
+from emodarts.genotype import (
     CNN_OPERATIONS,
     FORMAT,
     NONE,

@@ -4,10 +4,10 @@ from collections import Counter
 
 import torch
 
+from emodarts.genotype import CNN_OPERATIONS, Edge
 from emodarts.recipe import CNNSpec, NetworkSpec, NoSeqNN, SearchedSeqNN
-from emodarts.searching.derive import derive_cell, derive_genotype, random_genotype
+from emodarts.searching.derivation import derive_cell, derive_genotype, random_genotype
 from emodarts.searching.supernet import alpha_shapes
-from emodarts.space.genotype import CNN_OPERATIONS, Edge
 
 OPERATIONS = ("a", "b", "none")
 

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from emodarts.bundle import Bundle
 from emodarts.experiments import trial as trial_module
 from emodarts.experiments.trial import Trial, train_trial
-from emodarts.models.bundle import Bundle
-from emodarts.models.network import SearchedNetwork
+from emodarts.genotype import CNN_OPERATIONS, NONE, CellGenotype, Edge, Genotype
 from emodarts.progress import Silent
 from emodarts.recipe import CNNSpec, NetworkSpec, NoSeqNN, Recipe
-from emodarts.searching.derive import random_genotype
+from emodarts.searching.derivation import random_genotype
 from emodarts.space.cell import Cell
 from emodarts.space.compiled import CompiledCell
-from emodarts.space.genotype import CNN_OPERATIONS, NONE, CellGenotype, Edge, Genotype
 from emodarts.space.normalise import plain_cells
 from emodarts.splits import Parts
+from emodarts.systems.discrete import SearchedNetwork
 
 TARGETS = torch.tensor([0, 1, 2, 0, 1])
 

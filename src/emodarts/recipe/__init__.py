@@ -1,0 +1,45 @@
+"""Recipes: every setting of a run, its default, type and range. Nothing here loads torch."""
+
+from __future__ import annotations
+
+from emodarts.recipe.evaluation import LABEL_SCHEMES, ComputeSpec, EvaluationSpec
+from emodarts.recipe.features import FEATURES, FeatureKind, FeatureSpec
+from emodarts.recipe.loading import builtin_recipes, load_recipe
+from emodarts.recipe.network import CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
+from emodarts.recipe.recipe import Recipe
+from emodarts.recipe.search import STRATEGIES, DartsSpec, OneShotSpec, RandomSpec, SearchSpec
+from emodarts.recipe.section import Kind
+from emodarts.recipe.spaces import SPACES, Operation, Space
+from emodarts.recipe.system import SYSTEMS, SystemSpec
+from emodarts.recipe.training import AugmentationSpec, MaskSpec, TrainingSpec
+
+__all__ = [
+    "FEATURES",
+    "LABEL_SCHEMES",
+    "SPACES",
+    "STRATEGIES",
+    "SYSTEMS",
+    "AugmentationSpec",
+    "CNNSpec",
+    "ComputeSpec",
+    "DartsSpec",
+    "EvaluationSpec",
+    "FeatureKind",
+    "FeatureSpec",
+    "FixedSeqNN",
+    "Kind",
+    "MaskSpec",
+    "NetworkSpec",
+    "NoSeqNN",
+    "OneShotSpec",
+    "Operation",
+    "RandomSpec",
+    "Recipe",
+    "SearchSpec",
+    "SearchedSeqNN",
+    "Space",
+    "SystemSpec",
+    "TrainingSpec",
+    "builtin_recipes",
+    "load_recipe",
+]

@@ -1,0 +1,106 @@
+"""Recipes from YAML files, by name, and with keys overridden."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from emodarts.errors import RecipeError
+from emodarts.recipe.recipe import Recipe
+
+
+def builtin_recipes() -> dict[str, Path]:
+    """Recipes that come with the package, by name."""
+    folder = Path(__file__).parents[1] / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe from a YAML file or by the name of a built-in one.
+
+    Parameters
+    ----------
+    source : path of a YAML file, or a name from :func:`builtin_recipes`.
+    overrides : texts like ``"search.epochs=20"``; values are YAML.
+
+    Raises
+    ------
+    RecipeError
+        For a missing file, bad YAML, an unknown key, a wrong type or an impossible value.
+    """
+    path = Path(source)
+    known = builtin_recipes()
+    if not path.is_file() and str(source) in known:
+        path = known[str(source)]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise RecipeError(
+            f"cannot read recipe {source}: {reason}; give a YAML file or one of {', '.join(known)}"
+        ) from error
+    value = _parse_yaml(text, str(source))
+    if value is None:
+        value = {}
+    if not isinstance(value, dict):
+        raise RecipeError(f"{source}: a recipe is a mapping of keys, not {type(value).__name__}")
+    value.setdefault("name", path.stem)
+    for override in overrides:
+        _override(value, override)
+    return Recipe.from_dict(value, str(source))
+
+
+def _override(value: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {override!r}; allowed: KEY=VALUE, e.g. search.epochs=20")
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = value.get(parent, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {override!r}: {parent!r} has no keys below it")
+        # A copy, as a YAML alias can make two keys share one mapping.
+        value[parent] = dict(inner)
+        value = value[parent]
+    value[last] = _parse_yaml(text, f"--set {key}")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: ``3e-4`` is a number (YAML 1.2) and a key occurs once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str | int | float) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} occurs twice", key_node.start_mark
+                )
+            if isinstance(key, str | int | float):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or error
+        raise RecipeError(f"{where}{line}: not valid YAML: {problem}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{where}: not valid YAML: nested too deeply") from error

@@ -1,0 +1,157 @@
+"""The recipe: everything that decides what a run computes, as one frozen, checked value.
+
+A recipe is YAML. Every key has a default, a type and a range; an unknown key, a wrong type
+or an impossible value raises :class:`RecipeError` that names the key and what is allowed.
+Defaults are the settings of emoDARTS (arXiv 2403.14083) where that paper gives them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import yaml
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from emodarts import files
+from emodarts.errors import RecipeError, did_you_mean
+from emodarts.recipe.evaluation import LABEL_SCHEMES, ComputeSpec, EvaluationSpec, LabelSet
+from emodarts.recipe.explain import explain
+from emodarts.recipe.features import FeatureSpec, MfccSpec
+from emodarts.recipe.network import NetworkSpec, SearchedSeqNN
+from emodarts.recipe.search import DartsSpec, SearchSpec
+from emodarts.recipe.section import Section
+from emodarts.recipe.system import SearchedSpec, SystemSpec
+from emodarts.recipe.training import TrainingSpec
+
+#: Sections that only some systems use.
+_OPTIONAL = ("network", "search", "training")
+
+
+class Recipe(Section):
+    """All settings of a run. See ``docs/recipes.md`` for each key."""
+
+    name: str = "unnamed"
+    """Label in reports; in a file, the default is the name of the file."""
+    labels: LabelSet = None
+    """Classes to keep, which fixes their order; by default all of the corpus. A class is a label of
+    the corpus or a common name such as ``anger``; ``happy=hap,exc`` merges labels. Also a mapping
+    (``happy: [hap, exc]``) or ``own``, ``four``, ``four-merged``, ``five``."""
+    styles: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Styles of speech to keep, e.g. ``improvised`` of IEMOCAP; by default all."""
+    features: SerializeAsAny[FeatureSpec] = MfccSpec()
+    system: SerializeAsAny[SystemSpec] = SearchedSpec()
+    network: NetworkSpec = NetworkSpec()
+    search: SerializeAsAny[SearchSpec] = DartsSpec()
+    training: TrainingSpec = TrainingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    compute: ComputeSpec = ComputeSpec()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Recipe:
+        self._check_labels()
+        used = self.system.sections
+        for section in _OPTIONAL:
+            if section in self.model_fields_set and section not in used:
+                allowed = ", ".join(s for s in _OPTIONAL if s in used) or "none of its own"
+                raise ValueError(
+                    f"section {section!r} does nothing with system {self.system.kind!r}; "
+                    f"sections of that system: {allowed}"
+                )
+        if "network" in used:
+            self._check_maps()
+        return self
+
+    def _check_labels(self) -> None:
+        if self.labels is None:
+            return
+        names = [entry.partition("=")[0].strip() for entry in self.labels]
+        if len(names) < 2 or not all(names):
+            hint = did_you_mean(names[0], LABEL_SCHEMES) if names else ""
+            allowed = f"at least 2 classes, named, or one of {', '.join(LABEL_SCHEMES)}"
+            raise ValueError(f"labels {list(self.labels)}{hint}; allowed: {allowed}")
+        if len(set(names)) != len(names):
+            raise ValueError(f"labels {list(self.labels)} lists a class twice")
+
+    def _check_maps(self) -> None:
+        sizes = {"frequency": self.features.n_features, "time": self.features.n_frames}
+        shape = " x ".join(map(str, sizes.values()))
+        for cnn in (self.network.cnn, self.trained_network.cnn):
+            smallest = 2 ** len(cnn.reductions)
+            for axis, size in sizes.items():
+                if size < smallest:
+                    raise ValueError(
+                        f"features of {shape} (frequency x time) are too small: "
+                        f"{len(cnn.reductions)} reduction cells halve each axis and leave nothing "
+                        f"of {axis}; allowed: at least {smallest}"
+                    )
+            if set(sizes.values()) == {smallest}:
+                raise ValueError(
+                    f"features of {shape} are reduced to a single value, which batch norm cannot "
+                    f"normalise; allowed: one axis larger than {smallest}"
+                )
+
+    @model_serializer(mode="wrap")
+    def _without_unused_sections(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        value: dict[str, Any] = serialise(self)
+        used = self.system.sections
+        return {k: v for k, v in value.items() if k not in _OPTIONAL or k in used}
+
+    @property
+    def inputs(self) -> dict[str, FeatureSpec]:
+        """Feature maps that the system takes, by name."""
+        return self.system.inputs(self.features)
+
+    @property
+    def trained_network(self) -> NetworkSpec:
+        """The network that is trained: the searched one, or deeper or wider where asked for.
+
+        Raises ``ValueError`` for SeqNN cells where no SeqNN is searched.
+        """
+        system = self.system
+        if not isinstance(system, SearchedSpec):
+            return self.network
+        changes = {"cells": system.cells, "channels": system.channels}
+        cnn = self.network.cnn.model_copy(update={k: v for k, v in changes.items() if v})
+        seqnn = self.network.seqnn
+        if system.seqnn_cells is not None:
+            if not isinstance(seqnn, SearchedSeqNN):
+                raise ValueError(
+                    "system.seqnn_cells needs a searched SeqNN; "
+                    f"network.seqnn.mode is {seqnn.mode!r}"
+                )
+            seqnn = seqnn.model_copy(update={"cells": system.seqnn_cells})
+        return self.network.model_copy(update={"cnn": cnn, "seqnn": seqnn})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values with every key; :meth:`from_dict` is the inverse."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], where: str = "recipe") -> Recipe:
+        """Check and build a recipe. Raises :class:`RecipeError`, one line for each fault."""
+        try:
+            # Through JSON, so that strict types still take a list for a tuple.
+            return cls.model_validate_json(json.dumps(value, allow_nan=True))
+        except ValidationError as error:
+            raise RecipeError(explain(cls, error, where, value)) from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RecipeError(f"{where}: {error}; keys and values are plain YAML") from error
+
+    def to_yaml(self) -> str:
+        """Return the whole recipe as YAML text."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    def digest(self) -> str:
+        """Identify what a run computes: SHA-256 over all keys but the name and the device."""
+        value = self.to_dict()
+        del value["name"], value["compute"]
+        return files.digest_of(value)

@@ -1,0 +1,87 @@
+"""Search spaces: which operations may stand on the edges of CNN and SeqNN cells, and their layers.
+
+A space is a value. A recipe chooses one for its CNN (``network.cnn.space``) and one for its SeqNN
+(``network.seqnn.space``). Layers are named as text and loaded when a network is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from emodarts.genotype import NONE, SKIP
+from emodarts.recipe.section import load
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A candidate of an edge.
+
+    Attributes
+    ----------
+    build : makes the module, or ``"module:name"`` of what does. For a CNN cell it is called with
+        ``(channels, stride, affine)`` and the module maps ``(B, C, F, T)`` to
+        ``(B, C, ceil(F / stride), ceil(T / stride))``; for a SeqNN cell it is called with
+        ``(width,)`` and the module maps ``(B, T, H)`` to ``(B, T, H)``. None: no module, as for
+        ``none``, which matters only as a share of the softmax.
+    arguments : further keyword arguments of ``build``.
+    """
+
+    build: str | Callable[..., Any] | None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *sizes: Any) -> Any:
+        """Build the module."""
+        if self.build is None:
+            raise TypeError("this operation has no module")
+        return load(self.build)(*sizes, **self.arguments)
+
+
+Operations = Mapping[str, Operation]
+"""Candidates by name, in the order of the columns of alpha."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Candidates on the edges of CNN cells and of SeqNN cells."""
+
+    cnn: Operations
+    sequence: Operations
+
+
+def _cnn(name: str, **arguments: Any) -> Operation:
+    return Operation(f"emodarts.space.cnn_ops:{name}", arguments)
+
+
+def _recurrent(kind: str, layers: int, attention: bool = False) -> Operation:
+    arguments = {"recurrent": kind, "layers": layers, "attention": attention}
+    return Operation("emodarts.space.sequence_ops:recurrent", arguments)
+
+
+#: The candidates of DARTS (arXiv 1806.09055), which both papers search.
+_DARTS: Operations = {
+    "max_pool_3x3": _cnn("max_pool"),
+    "avg_pool_3x3": _cnn("avg_pool"),
+    SKIP: _cnn("skip"),
+    "sep_conv_3x3": _cnn("sep_conv", kernel=3),
+    "sep_conv_5x5": _cnn("sep_conv", kernel=5),
+    "dil_conv_3x3": _cnn("dil_conv", kernel=3),
+    "dil_conv_5x5": _cnn("dil_conv", kernel=5),
+    NONE: Operation(None),
+}
+_LSTM = {f"lstm_{n}": _recurrent("lstm", n) for n in (1, 2, 3, 4)}
+_RNN = {f"rnn_{n}": _recurrent("rnn", n) for n in (1, 2, 3, 4)}
+_LSTM_ATTENTION = {f"lstm_att_{n}": _recurrent("lstm", n, attention=True) for n in (1, 2)}
+_RNN_ATTENTION = {f"rnn_att_{n}": _recurrent("rnn", n, attention=True) for n in (1, 2)}
+_REST = {SKIP: Operation("emodarts.space.sequence_ops:skip"), NONE: Operation(None)}
+
+SPACES: dict[str, Space] = {
+    "all": Space(_DARTS, {**_LSTM, **_RNN, **_LSTM_ATTENTION, **_RNN_ATTENTION, **_REST}),
+    "lstm": Space(_DARTS, {**_LSTM, **_REST}),
+    "rnn": Space(_DARTS, {**_RNN, **_REST}),
+    "lstm_att": Space(_DARTS, {**_LSTM_ATTENTION, **_REST}),
+    "rnn_att": Space(_DARTS, {**_RNN_ATTENTION, **_REST}),
+}
+"""Spaces by name. These are the five of emoDARTS (arXiv 2403.14083): all candidates of SeqNN cells,
+or one family of them; their CNN cells have the same candidates."""

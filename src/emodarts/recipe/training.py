@@ -1,0 +1,121 @@
+"""Section ``training``: how a network is trained once its cells are known."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from emodarts.recipe.section import Fraction, NonNegative, Positive, PositiveInt, Section
+
+
+class MaskSpec(Section):
+    """SpecAugment-style masks on training features (arXiv 1904.08779), filled with the mean."""
+
+    frequency_masks: Annotated[int, Field(ge=0)] = 0
+    """Number of masks over frequency in every utterance."""
+    frequency_width: Annotated[int, Field(ge=0)] = 16
+    """Width of the largest mask, in coefficients or bands."""
+    time_masks: Annotated[int, Field(ge=0)] = 0
+    """Number of masks over time in every utterance."""
+    time_width: Annotated[int, Field(ge=0)] = 16
+    """Width of the largest mask, in frames after pooling."""
+
+
+def _two_ends(span: tuple[float, ...]) -> tuple[float, ...]:
+    if len(span) != 2 or span[0] > span[1]:
+        raise ValueError(f"{list(span)}; allowed: two numbers, the lower first")
+    return span
+
+
+Factors = Annotated[tuple[Annotated[float, Field(ge=0.5, le=2.0)], ...], AfterValidator(_two_ends)]
+Semitones = Annotated[
+    tuple[Annotated[float, Field(ge=-12.0, le=12.0)], ...], AfterValidator(_two_ends)
+]
+Decibels = Annotated[
+    tuple[Annotated[float, Field(ge=-60.0, le=60.0)], ...], AfterValidator(_two_ends)
+]
+
+
+class AugmentationSpec(Section):
+    """Augmented copies of the audio of training utterances. In every epoch, one of the
+    1 + ``copies`` versions of an utterance is drawn. Values are uniform between two ends; a
+    transform that is ``null`` is left out. Transforms are applied in the order below."""
+
+    copies: Annotated[int, Field(ge=0, le=100)] = 0
+    """Number of augmented copies of each training utterance, beside the original. Their features
+    are stored on disk."""
+    probability: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Probability of each transform in each copy."""
+    speed: Factors | None = None
+    """Factor by which tempo and pitch change together, e.g. ``[0.9, 1.1]``."""
+    pitch: Semitones | None = None
+    """Pitch shift in semitones at the same tempo, e.g. ``[-2, 2]``; needs the extra ``augment``."""
+    vtlp: Factors | None = None
+    """Vocal tract length perturbation as of Etienne et al. (arXiv 1802.05630): factor of the
+    frequency axis, e.g. ``[0.9, 1.1]``."""
+    noise: Decibels | None = None
+    """White noise at this signal-to-noise ratio in dB, e.g. ``[10, 30]``."""
+    gain: Decibels | None = None
+    """Change of level in dB, e.g. ``[-6, 6]``."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> AugmentationSpec:
+        spans = (self.speed, self.pitch, self.vtlp, self.noise, self.gain)
+        enabled = any(span is not None for span in spans)
+        if self.copies and not enabled:
+            raise ValueError(
+                f"copies {self.copies} without a transform would equal the original; "
+                f"give speed, pitch, vtlp, noise or gain"
+            )
+        if enabled and not self.copies:
+            raise ValueError("copies 0 uses no transform; allowed: copies of at least 1")
+        return self
+
+
+class TrainingSpec(Section):
+    """How a network is trained."""
+
+    epochs: PositiveInt = 600
+    """Passes over the training utterances."""
+    batch_size: Annotated[int, Field(ge=2)] = 96
+    """Largest number of utterances in a batch; batches have nearly equal sizes."""
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW, which usually needs fewer epochs."""
+    learning_rate: Positive = 0.025
+    """Highest learning rate of the schedule."""
+    momentum: Fraction = 0.9
+    """Momentum of SGD; the first beta of AdamW."""
+    weight_decay: NonNegative = 3e-4
+    """Weight decay: added to the gradient by SGD, decoupled in AdamW."""
+    gradient_clip: Positive = 5.0
+    """Largest norm of the gradient over all weights; a longer gradient is scaled down to it."""
+    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
+    """Schedule of the learning rate over all steps."""
+    class_weights: bool = True
+    """Weight classes by the inverse of their frequency among training utterances."""
+    label_smoothing: Fraction = 0.0
+    """Share of each target that is spread over all classes."""
+    masks: MaskSpec = MaskSpec()
+    augmentation: AugmentationSpec = AugmentationSpec()
+    mixup: NonNegative = 0.0
+    """alpha of mixup (arXiv 1710.09412): two utterances of a batch and their targets are averaged
+    with weights from Beta(alpha, alpha); 0 switches it off."""
+    oversample: bool = False
+    """Repeat utterances of smaller classes until all classes have the size of the largest, drawn
+    anew in every epoch; cannot be combined with ``class_weights``, which would correct twice."""
+    select: Literal["ua", "loss", "last"] = "ua"
+    """Score on the inner validation utterances that chooses the epoch; ``last`` takes the last
+    epoch."""
+    optimistic: bool = False
+    """After the choice, also report what the best epoch on the test fold would have scored; keeps
+    the weights of every epoch on disk until then."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> TrainingSpec:
+        if self.oversample and self.class_weights:
+            raise ValueError(
+                "oversample and class_weights both correct for the size of classes; "
+                "allowed with oversample: class_weights false"
+            )
+        return self
