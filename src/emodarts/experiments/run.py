@@ -34,7 +34,7 @@ from emodarts.runtime import configure, describe_environment, resolve_fast
 from emodarts.searching.loop import require_precise_enough
 from emodarts.splits import Fold, deployment_fold, make_folds, make_parts
 from emodarts.systems.baselines import logistic_regression, majority_answer, mean_features
-from emodarts.systems.discrete import SearchedNetwork
+from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.training.metrics import (
     UA_DEFINITION,
     WA_DEFINITION,
@@ -285,7 +285,7 @@ def _check_genotypes(
     if options.genotype is not None:
         n_classes = len(data.classes)
         n_features = recipe.features.n_features
-        SearchedNetwork(options.genotype, recipe.trained_network, n_features, n_classes)
+        DiscreteNetwork(options.genotype, recipe.trained_network, n_features, n_classes)
         for path in (trial.folder / GENOTYPE for trial in trials):
             if path.is_file() and Genotype.load(path) != options.genotype:
                 raise RunError(
