@@ -26,7 +26,7 @@ from emodarts.audio import contents, store
 from emodarts.audio.features import FeatureExtractor, fit_length
 from emodarts.audio.io import load_audio
 from emodarts.audio.pieces import piece_starts
-from emodarts.audio.store import FeatureSet, Variant, default_cache_folder, extract, fill
+from emodarts.audio.store import FeatureSet, Variant, extract, fill
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import AudioError, ShapeError, WriteError
 from emodarts.recipe import FeatureSpec
@@ -720,17 +720,6 @@ def test_a_wrong_memory_of_a_content_serves_nothing_wrong(
     assert read == ["u0"]
     assert torch.equal(again.features, first.features)
     assert again.contents == first.contents
-
-
-def test_default_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("EMODARTS_CACHE", str(tmp_path / "own"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    assert default_cache_folder() == tmp_path / "own"
-    monkeypatch.setenv("EMODARTS_CACHE", "")
-    assert default_cache_folder() == tmp_path / "user" / "emodarts"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_cache_folder() == tmp_path / ".cache" / "emodarts"
 
 
 def test_emodb_twice(emodb_root: Path, folder: Path, decoded: list[str]) -> None:

@@ -91,14 +91,6 @@ class FeatureSet:
     bad: tuple[tuple[str, str], ...] = ()
 
 
-def default_cache_folder() -> Path:
-    """``$EMODARTS_CACHE``, else ``emodarts`` in the user's cache folder."""
-    if own := os.environ.get("EMODARTS_CACHE"):
-        return Path(own)
-    user = os.environ.get("XDG_CACHE_HOME")
-    return (Path(user) if user else Path.home() / ".cache") / "emodarts"
-
-
 def fill(
     utterances: Sequence[Utterance],
     spec: FeatureSpec,

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from emodarts import files
 from emodarts.audio.augment import variants_of
-from emodarts.audio.store import default_cache_folder, extract, fill
+from emodarts.audio.store import extract, fill
 from emodarts.batches import Normalisation, Part, class_indices
+from emodarts.cache import default_cache_folder
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import AudioError, list_some
 from emodarts.progress import Progress
