@@ -25,7 +25,7 @@ MODULES = {
 FLOORS = [
     {"errors"},
     {"files", "progress"},
-    {"space.genotype", "audio.specs", "events"},
+    {"space.genotype", "audio.specs", "events", "scoring"},
     {"recipe", "corpora.utterance"},
     {"runtime", "checkpoint", "batches"},
     {"audio"},

@@ -11,14 +11,9 @@ import pytest
 
 from emodarts import files
 from emodarts.recipe import Recipe
+from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION, aggregate
+from emodarts.scoring.predictions import Prediction, write_predictions
 from emodarts.space.genotype import SKIP, Edge, Genotype
-from emodarts.training.metrics import (
-    UA_DEFINITION,
-    WA_DEFINITION,
-    Prediction,
-    aggregate,
-    write_predictions,
-)
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 N_NODES = 2

@@ -16,8 +16,8 @@ from emodarts.reports.tables import (
     paired_table,
     result_table,
 )
+from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION
 from emodarts.space.genotype import Edge, Genotype
-from emodarts.training.metrics import UA_DEFINITION, WA_DEFINITION
 
 CONFUSION = [[8, 2, 0], [3, 1, 0], [0, 0, 0]]
 

@@ -32,16 +32,11 @@ from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Progress, Silent
 from emodarts.recipe import Recipe
 from emodarts.runtime import configure, describe_environment, resolve_fast
+from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION, aggregate
+from emodarts.scoring.predictions import Prediction, write_predictions
 from emodarts.searching.loop import require_precise_enough
 from emodarts.space.genotype import Genotype
 from emodarts.splits import Fold, deployment_fold, make_folds, make_parts
-from emodarts.training.metrics import (
-    UA_DEFINITION,
-    WA_DEFINITION,
-    Prediction,
-    aggregate,
-    write_predictions,
-)
 
 FORMAT = "emodarts.result/1"
 RECIPE = "recipe.yaml"

@@ -21,11 +21,12 @@ from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Progress
 from emodarts.recipe import Recipe
 from emodarts.runtime import Fast, derive_seed, resolve_fast
+from emodarts.scoring.metrics import score
+from emodarts.scoring.predictions import Prediction, read_predictions, write_predictions
 from emodarts.searching.loop import SearchData, search_genotype
 from emodarts.space.genotype import Genotype
 from emodarts.splits import Indices, Parts
 from emodarts.training.loop import EPOCHS, Trained, epoch_file, train_network
-from emodarts.training.metrics import Prediction, read_predictions, score, write_predictions
 
 GENOTYPE = "genotype.json"
 RESULT = "result.json"

@@ -1,6 +1,6 @@
 """Results as Markdown tables, in percent with one decimal, each with its definitions.
 
-Tables only arrange what a ``result.json`` holds; see :func:`emodarts.training.metrics.aggregate`
+Tables only arrange what a ``result.json`` holds; see :func:`emodarts.scoring.metrics.aggregate`
 for the scores and what they mean.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from emodarts.errors import list_some
+from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION
 from emodarts.space.genotype import CNN_OPERATIONS, SEQUENCE_OPERATIONS, Genotype
-from emodarts.training.metrics import UA_DEFINITION, WA_DEFINITION
 
 DEFINITIONS = (
     f"{UA_DEFINITION}. {WA_DEFINITION}. Macro F1: the mean of the class F1 scores. "
@@ -205,7 +205,7 @@ def paired_table(tests: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
 
     Parameters
     ----------
-    tests : results of :func:`emodarts.training.metrics.paired_test` by the two names.
+    tests : results of :func:`emodarts.scoring.metrics.paired_test` by the two names.
     """
     rows = []
     for (a, b), test in tests.items():
