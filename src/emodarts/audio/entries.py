@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from emodarts import files
 from emodarts.audio.features import FEATURE_CODE_VERSION
-from emodarts.audio.specs import FeatureSpec
 from emodarts.corpora.utterance import Utterance
+from emodarts.recipe.features import FeatureSpec
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 

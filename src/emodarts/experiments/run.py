@@ -31,6 +31,8 @@ from emodarts.genotype import Genotype
 from emodarts.progress import Progress, Silent
 from emodarts.recipe import Recipe
 from emodarts.runtime import configure, describe_environment, resolve_fast
+from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION, aggregate
+from emodarts.scoring.predictions import Prediction, write_predictions
 from emodarts.searching.loop import require_precise_enough
 from emodarts.splits import Fold, deployment_fold, make_folds, make_parts
 from emodarts.systems.baselines import logistic_regression, majority_answer, mean_features
