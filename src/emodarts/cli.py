@@ -17,7 +17,7 @@ from emodarts.errors import AudioError, CorpusError, EmodartsError, RecipeError,
 
 if TYPE_CHECKING:
     from emodarts.corpora import Corpus
-    from emodarts.experiments.run import Options
+    from emodarts.experiments.plan import Options
     from emodarts.recipe import Recipe
     from emodarts.serving.predict import Answer
 
@@ -219,7 +219,8 @@ def demo(
     The corpus is a toy: its scores show that the pipeline works and say nothing of real speech.
     """
     from emodarts.corpora import load_corpus
-    from emodarts.experiments.run import Options, run
+    from emodarts.experiments.plan import Options
+    from emodarts.experiments.run import run
     from emodarts.progress import for_terminal
     from emodarts.recipe import load_recipe
     from emodarts.reports.report import write_report
@@ -323,7 +324,7 @@ def run(request: RunRequest) -> None:
     Speakers of a test fold are never heard before the test. --resume continues a killed run to
     the result that it would have had.
     """
-    from emodarts.experiments.run import Options
+    from emodarts.experiments.plan import Options
 
     options = Options(resume=request.resume, skip_bad=request.skip_bad, cache=request.cache)
     _carry_out(request, options)
@@ -335,7 +336,7 @@ def run(request: RunRequest) -> None:
 @_with_request(RunRequest)
 def search(request: RunRequest, all_data: AllDataOption = False) -> None:
     """First half of a run: write and draw a genotype for every fold and seed, train nothing."""
-    from emodarts.experiments.run import Options
+    from emodarts.experiments.plan import Options
 
     options = Options(
         resume=request.resume,
@@ -365,7 +366,7 @@ def train(
     all_data: AllDataOption = False,
 ) -> None:
     """Second half of a run: train and test found cells, or train the model to deploy."""
-    from emodarts.experiments.run import Options
+    from emodarts.experiments.plan import Options
     from emodarts.genotype import Genotype
 
     options = Options(
@@ -469,7 +470,7 @@ def prepare(request: PrepareRequest) -> None:
 
     Memory does not grow with the corpus. Stopped in the middle, the same command goes on.
     """
-    from emodarts.experiments.dataset import prepare
+    from emodarts.experiments.prepare import prepare
     from emodarts.progress import for_terminal
     from emodarts.runtime import configure
 

@@ -6,8 +6,6 @@ import re
 from typing import Any
 
 import pytest
-from emodarts.space.genotype import Edge, Genotype
-from emodarts.training.metrics import UA_DEFINITION, WA_DEFINITION
 
 from emodarts.genotype import Edge, Genotype
 from emodarts.reports.tables import (

@@ -17,8 +17,6 @@ from emodarts.errors import list_some
 from emodarts.genotype import Genotype
 from emodarts.recipe import SPACES
 from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION
-from emodarts.space.genotype import Genotype
-from emodarts.training.metrics import UA_DEFINITION, WA_DEFINITION
 
 DEFINITIONS = (
     f"{UA_DEFINITION}. {WA_DEFINITION}. Macro F1: the mean of the class F1 scores. "

@@ -39,6 +39,18 @@ class Parts:
             {*self.search_weights, *self.search_alphas, *self.train, *self.validation}
         )
 
+    def without_test(self) -> Parts:
+        """The same parts with no utterance to test on."""
+        return replace(self, test=())
+
+    @classmethod
+    def from_names(
+        cls, names: Mapping[str, Sequence[str]], utterances: Sequence[Utterance]
+    ) -> Parts:
+        """The inverse of :meth:`names`. Raises ``KeyError`` for an unknown name or part."""
+        place = {u.name: i for i, u in enumerate(utterances)}
+        return cls(*(tuple(place[name] for name in names[part]) for part in PARTS))
+
     def names(self, utterances: Sequence[Utterance]) -> dict[str, list[str]]:
         """Utterance names by part, for ``folds.json``."""
         return {part: [utterances[i].name for i in getattr(self, part)] for part in PARTS}
