@@ -102,7 +102,7 @@ def parse_json(text: str, where: str, error: type[EmodartsError]) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"JSON has no number {name}")
+    raise ValueError(f"{name} is not allowed in JSON")
 
 
 def read_object(path: Path, error: type[EmodartsError], *keys: str) -> dict[str, Any]:
@@ -139,8 +139,8 @@ def read_csv(path: Path, error: type[EmodartsError]) -> list[dict[str, str]]:
                 # DictReader stores surplus cells under None and fills missing ones with None.
                 if None in row or None in row.values():
                     raise error(
-                        f"{path}, line {reader.line_num}: not {len(reader.fieldnames or ())} cells as in "
-                        f"the header ({', '.join(reader.fieldnames or ())})"
+                        f"{path}, line {reader.line_num}: expected {len(reader.fieldnames or ())} "
+                        f"cells as in the header ({', '.join(reader.fieldnames or ())})"
                     )
                 rows.append(row)
     except FileNotFoundError:

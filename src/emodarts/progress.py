@@ -32,10 +32,10 @@ class Silent:
     """Shows nothing."""
 
     def start(self, task: str, total: int, done: int = 0) -> None:
-        """Ignore."""
+        """Do nothing."""
 
     def advance(self, **values: float) -> None:
-        """Ignore."""
+        """Do nothing."""
 
 
 class Lines:

@@ -289,7 +289,7 @@ def test_names_of_the_user_are_unique(tmp_path: Path) -> None:
         ('{"file": "a.wav", "emotion": "x"}', "line 2: no 'speaker'; write null"),
         ('{"file": "a.wav", "speaker": [1], "emotion": "x"}', "speaker [1] is neither text"),
         ('{"file": "a.wav", "speaker": true, "emotion": "x"}', "speaker True is neither"),
-        ('{"file": "a.wav", "speaker": NaN, "emotion": "x"}', "NaN is not a number that JSON has"),
+        ('{"file": "a.wav", "speaker": NaN, "emotion": "x"}', "NaN is not allowed in JSON"),
         ('{"file": "a.wav", "speaker": "s", "emotion": "\\ud800"}', "emotion '\\ud800' has a"),
     ],
 )  # fmt: skip
