@@ -192,7 +192,7 @@ def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Sect
         *(". Every prediction: ", Link("predictions.csv", "../predictions.csv"), "."),
     )
     hardware = tables.fact_table("item", _flat(environment))
-    blocks = (
+    blocks: tuple[Block, ...] = (
         tables.fact_table("setting", facts),
         *_left_out(data),
         Paragraph(links),
