@@ -187,16 +187,16 @@ def test_a_confusion_matrix_in_words() -> None:
 def test_curves_in_words_are_the_ends_of_the_drawn_means() -> None:
     curves = [curve({"train_loss": [4, 3, 2.0]}), curve({"train_loss": [2, 1.0]})]
     assert describe_training(curves) == (
-        "Training of 2 networks, means at the first and the last epoch: training loss 3.00, "
-        "then 2.00."
+        "Loss and UA in training at the first and the last epoch, means over 2 folds and seeds: "
+        "training loss 3.00, then 2.00."
     )
 
 
 def test_what_was_not_measured_is_left_out_of_the_words() -> None:
     values = {"alpha_loss": [np.nan, 1.5, 1.25], "alpha_ua": [0.25, 0.5, 0.625]}
     assert describe_search([curve(values)]) == (
-        "1 searches, means at the first and the last epoch: loss of the alphas 1.50, then 1.25; "
-        "UA on the data of the alphas 25.0 %, then 62.5 %."
+        "Losses, UA, skips and entropies in the search at the first and the last epoch: loss of "
+        "the alphas 1.50, then 1.25; UA on the data of the alphas 25.0 %, then 62.5 %."
     )
 
 

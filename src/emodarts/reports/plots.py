@@ -134,7 +134,7 @@ def search_figure(curves: Sequence[Curve]) -> Figure:
 def describe_training(curves: Sequence[Curve]) -> str:
     """Say in words what :func:`training_figure` shows."""
     return _describe(
-        f"Training of {len(curves)} networks, means at the first and the last epoch",
+        "Loss and UA in training",
         curves,
         {
             "train_loss": "training loss",
@@ -151,14 +151,15 @@ def describe_search(curves: Sequence[Curve]) -> str:
     cells |= {f"entropy_{cell}": f"entropy of the alphas of the {cell} cell" for cell in _CELLS}
     losses = {"weight_loss": "loss of the weights", "alpha_loss": "loss of the alphas"}
     return _describe(
-        f"{len(curves)} searches, means at the first and the last epoch",
+        "Losses, UA, skips and entropies in the search",
         curves,
         {**losses, "alpha_ua": "UA on the data of the alphas", **cells},
     )
 
 
-def _describe(title: str, curves: Sequence[Curve], names: Mapping[str, str]) -> str:
+def _describe(what: str, curves: Sequence[Curve], names: Mapping[str, str]) -> str:
     """First and last value of the mean of each column that was measured."""
+    means = f", means over {len(curves)} folds and seeds" if len(curves) > 1 else ""
     parts = []
     for column, name in names.items():
         _, mean = _mean_curve(curves, column)
@@ -169,7 +170,8 @@ def _describe(title: str, curves: Sequence[Curve], names: Mapping[str, str]) -> 
                 for value in (measured[0], measured[-1])
             )
             parts.append(f"{name} {first}, then {last}")
-    return f"{title}: {'; '.join(parts) or 'nothing was measured'}."
+    listed = "; ".join(parts) or "nothing was measured"
+    return f"{what} at the first and the last epoch{means}: {listed}."
 
 
 @dataclass(frozen=True)
