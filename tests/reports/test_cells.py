@@ -1,4 +1,4 @@
-"""A drawing says what the genotype says, and nothing in it lies on anything else."""
+"""A drawing shows all of its genotype, and nothing in it covers anything else."""
 
 from __future__ import annotations
 

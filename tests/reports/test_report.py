@@ -231,7 +231,7 @@ def test_compare_pairs_systems_on_the_same_utterances(make_run: MakeRun) -> None
     assert p == pytest.approx(2 / 2**4)  # four speakers, all in favour
 
 
-def test_compare_tells_runs_of_one_name_apart_and_finds_no_difference(make_run: MakeRun) -> None:
+def test_compared_runs_of_one_name_show_their_folder_and_do_not_differ(make_run: MakeRun) -> None:
     run = make_run("x")
     copy = Path(shutil.copytree(run, run.parent / "copy"))
     text = comparison_of(run, copy)
