@@ -12,17 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emodarts.errors import GenotypeError
-from emodarts.genotype import (
-    CNN_OPERATIONS,
-    FORMAT,
-    NONE,
-    SEQUENCE_OPERATIONS,
-    SEQUENCE_SPACES,
-    SKIP,
-    CellGenotype,
-    Edge,
-    Genotype,
-)
+from emodarts.genotype import FORMAT, NONE, SKIP, CellGenotype, Edge, Genotype
+from emodarts.recipe import SPACES, Space
+
+CNN_OPERATIONS = tuple(SPACES["all"].cnn)
+SEQUENCE_OPERATIONS = tuple(SPACES["all"].sequence)
 
 PAIR = [["skip_connect", 0], ["sep_conv_3x3", 1]]
 SEQUENCE_PAIR = [["lstm_1", 0], ["skip_connect", 1]]
@@ -214,9 +208,11 @@ def test_constructor_checks_too() -> None:
         Genotype(normal=((Edge(SKIP, 0),),), reduction=((Edge(SKIP, 0), Edge(SKIP, 1)),))
 
 
-def test_spaces_hold_known_operations() -> None:
-    for operations in SEQUENCE_SPACES.values():
-        assert set(operations) <= set(SEQUENCE_OPERATIONS)
-        assert len(set(operations)) == len(operations)
-    assert len(CNN_OPERATIONS) == 8
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_the_papers_spaces(space: Space) -> None:
+    """Eight CNN candidates (DARTS); one family of sequence candidates, or all (emoDARTS)."""
+    assert tuple(space.cnn) == CNN_OPERATIONS
+    assert len(space.cnn) == 8
+    assert set(space.sequence) <= set(SEQUENCE_OPERATIONS)
+    assert {SKIP, NONE} < set(space.sequence)
     assert len(SEQUENCE_OPERATIONS) == 14

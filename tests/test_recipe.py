@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from emodarts.errors import RecipeError
-from emodarts.genotype import CNN_OPERATIONS
 from emodarts.recipe import (
+    SPACES,
     CNNSpec,
     FixedSeqNN,
     NoSeqNN,
@@ -24,6 +24,8 @@ from emodarts.recipe import (
     builtin_recipes,
     load_recipe,
 )
+
+CNN_OPERATIONS = tuple(SPACES["all"].cnn)
 
 
 def write(folder: Path, text: str) -> Path:

@@ -223,8 +223,9 @@ def demo(
     from emodarts.experiments.run import run
     from emodarts.progress import for_terminal
     from emodarts.recipe import load_recipe
+    from emodarts.reports.markdown import to_markdown
     from emodarts.reports.report import write_report
-    from emodarts.reports.tables import result_table
+    from emodarts.reports.tables import result_blocks
     from emodarts.serving.predict import Model
 
     corpus = load_corpus("synthetic", None if cache is None else cache / "synthetic")
@@ -239,7 +240,7 @@ def demo(
     if as_json:
         _print_json({**result, "prediction": answers[0].to_dict()})
         return
-    typer.echo(result_table([result]))
+    typer.echo(to_markdown(*result_blocks([result])))
     typer.echo(f"\nA file of an unseen speaker, in truth {unseen.label}:")
     print_answers = _table_printer(result["classes"])
     print_answers(answers)
@@ -274,6 +275,7 @@ def corpora(
     from emodarts.progress import for_terminal
     from emodarts.recipe import Recipe
     from emodarts.reports.corpus import corpus_page, describe_corpus
+    from emodarts.reports.markdown import to_markdown
 
     progress = for_terminal()
     listed = _load_corpus(corpus, root, reader)
@@ -290,7 +292,7 @@ def corpora(
         checked = {"bad": [{"name": n, "reason": r} for n, r in bad]} if check else {}
         _print_json({**describe_corpus(listed, headers), **checked})
     else:
-        typer.echo(corpus_page(listed, headers))
+        typer.echo(to_markdown(corpus_page(listed, headers)))
     if bad:
         raise AudioError(
             f"{len(bad)} of {len(listed)} utterances have unusable audio:"
@@ -300,6 +302,8 @@ def corpora(
 
 def _print_readers(as_json: bool) -> None:
     from emodarts.corpora import describe_readers, reader_options
+    from emodarts.reports.document import Table, words
+    from emodarts.reports.plain import plain_table
 
     readers = describe_readers()
     if as_json:
@@ -310,8 +314,8 @@ def _print_readers(as_json: bool) -> None:
             }
         )
         return
-    rows = [[name, what, " ".join(reader_options(name))] for name, what in readers.items()]
-    typer.echo(_align([["corpus", "what it is", "options"], *rows]))
+    rows = [(name, what, " ".join(reader_options(name))) for name, what in readers.items()]
+    typer.echo(plain_table(Table(words("corpus", "what it is", "options"), tuple(rows))))
 
 
 @app.command(
@@ -500,10 +504,14 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write the report of a run (Markdown and plots), or compare several runs."""
+    from emodarts.reports.markdown import to_markdown
     from emodarts.reports.report import compare, load_result
 
     results = [load_result(run) for run in runs]
-    text = compare(runs) if len(runs) > 1 else "\n".join(_report_lines(runs[0], results[0]))
+    if len(runs) > 1:
+        text = to_markdown(compare(runs))
+    else:
+        text = "\n".join(_report_lines(runs[0], results[0]))
     if as_json:
         _print_json(results[0] if len(results) == 1 else results)
     else:
@@ -584,11 +592,12 @@ def _draw_trial(out: Path, trial: dict[str, Any], options: Options) -> str:
 
 def _report_lines(out: Path, result: dict[str, Any]) -> list[str]:
     """Write a run's report; return the table and the report's path to print."""
+    from emodarts.reports.markdown import to_markdown
     from emodarts.reports.report import write_report
-    from emodarts.reports.tables import result_table
+    from emodarts.reports.tables import result_blocks
 
     path = write_report(out)
-    return [result_table([result]), "", f"Report: {path}"]
+    return [to_markdown(*result_blocks([result])), "", f"Report: {path}"]
 
 
 def _print_json(value: object) -> None:
@@ -601,14 +610,18 @@ _Printer = Callable[[Sequence["Answer"]], None]
 
 def _table_printer(classes: Sequence[str]) -> _Printer:
     """Everything at the end: only then is the width of each column known."""
-    rows = [["file", "start", "end", "label", *classes]]
+    from emodarts.reports.document import Table, numbers, words
+    from emodarts.reports.plain import plain_table
+
+    columns = (*words("file"), *numbers("start", "end"), *words("label"), *numbers(*classes))
+    rows: list[tuple[str, ...]] = []
 
     def print_answers(answers: Sequence[Answer]) -> None:
         for a in answers:
             shown = [f"{p:.3f}" for p in a.probabilities.values()]
-            rows.append([a.file, f"{a.start:.2f}", f"{a.end:.2f}", a.label, *shown])
-        if not answers and len(rows) > 1:
-            typer.echo(_align(rows))
+            rows.append((a.file, f"{a.start:.2f}", f"{a.end:.2f}", a.label, *shown))
+        if not answers and rows:
+            typer.echo(plain_table(Table(columns, tuple(rows))))
 
     return print_answers
 
@@ -635,15 +648,6 @@ def _csv_printer(classes: Sequence[str]) -> _Printer:
 
 
 _PRINTERS = {"table": _table_printer, "json": _json_printer, "csv": _csv_printer}
-
-
-def _align(rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to equal width, two spaces between."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

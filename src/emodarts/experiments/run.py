@@ -1,7 +1,7 @@
 """A run: a recipe on a corpus, over folds and seeds, in one directory that can be resumed.
 
-It is planned (:mod:`.plan`), its trials are carried out (:mod:`.jobs`, :mod:`.trial`), and what they
-leave is summed up (:mod:`.summary`).
+It is planned (``plan``), its trials are carried out (``jobs``, ``trial``), and what they leave is
+summed up (``summary``).
 """
 
 from __future__ import annotations

@@ -59,6 +59,8 @@ class Model:
 
     Examples
     --------
+    With the folder of a trained model:
+
     >>> model = Model.load("runs/x/fold-0/seed-0/model")  # doctest: +SKIP
     >>> model.predict("a.wav")[0].label  # doctest: +SKIP
     'anger'
