@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from emodarts.audio.features import FeatureExtractor, fit_length
-from emodarts.audio.io import AUDIO_SUFFIXES, load_audio
+from emodarts.audio.io import load_audio
 from emodarts.audio.store import extract, fill
+from emodarts.corpora.folder import AUDIO_SUFFIXES
 from emodarts.corpora.utterance import Utterance
 from emodarts.recipe import FeatureSpec, load_recipe
 from emodarts.runtime import resolve_device

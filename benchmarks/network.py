@@ -22,7 +22,7 @@ from torch.nn import functional
 from emodarts.recipe import CNNSpec, NetworkSpec, SearchedSeqNN
 from emodarts.searching.derivation import random_genotype
 from emodarts.systems.count import count_multiply_adds, count_parameters
-from emodarts.systems.discrete import SearchedNetwork
+from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.folding import fold
 from measure import MIB, in_fresh_process, in_turn, parser, show, size_of, speedup, spreads, write
 
@@ -40,7 +40,7 @@ EPOCHS, UTTERANCES = 30, 250
 AUXILIARY_WEIGHT, DROP_PATH = 0.4, 0.1
 
 
-class PlainNetwork(SearchedNetwork):
+class PlainNetwork(DiscreteNetwork):
     """The same modules on contiguous maps."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -57,10 +57,10 @@ class PlainNetwork(SearchedNetwork):
         return maps
 
 
-KINDS = {"emodarts": SearchedNetwork, "plain": PlainNetwork}
+KINDS = {"emodarts": DiscreteNetwork, "plain": PlainNetwork}
 
 
-def build(kind: str, n_features: int, *, trained: bool = False) -> SearchedNetwork:
+def build(kind: str, n_features: int, *, trained: bool = False) -> DiscreteNetwork:
     """The network of a random genotype, as it is trained or answers; both have the same weights."""
     genotype = random_genotype(SPEC, torch.Generator().manual_seed(GENOTYPE_SEED))
     torch.manual_seed(0)
@@ -68,7 +68,7 @@ def build(kind: str, n_features: int, *, trained: bool = False) -> SearchedNetwo
     return KINDS[kind](genotype, SPEC, n_features, N_CLASSES, auxiliary=True, fast=fast)
 
 
-def training_step(network: SearchedNetwork, batch: int, size: int) -> Callable[[], None]:
+def training_step(network: DiscreteNetwork, batch: int, size: int) -> Callable[[], None]:
     """A step as ``training.loop`` takes it, on made-up features."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(batch, 1, size, size, generator=generator)

@@ -20,37 +20,41 @@ MODULES = {
     for path in sorted(SOURCE.rglob("*.py"))
 }
 
-#: From the ground up. A module belongs to the longest name that it begins with, and imports
-#: only from floors below and from its own package.
-FLOORS = [
-    {"errors"},
-    {"files", "progress"},
-    {"space.genotype", "audio.specs", "events"},
-    {"recipe", "corpora.utterance"},
-    {"runtime", "checkpoint", "batches"},
-    {"audio"},
-    {"corpora"},
-    {"splits"},
-    {"space"},
-    {"searching", "models"},
-    {"training"},
-    {"experiments"},
-    {"reports"},
-    {"serving"},
-    {"cli"},
-    {"", "__main__"},
-]
-HEIGHTS = {name: height for height, floor in enumerate(FLOORS) for name in floor}
+PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
+
+
+def read_heights(page: str) -> dict[str, int]:
+    """Floor of each name in the table of floors, e.g. ``{"errors": 1, "files": 2}``.
+
+    A module belongs to the longest of these names that it begins with; ``emodarts`` stands for
+    the package itself and is ``""`` here.
+    """
+    section = page.partition("\n## Floors\n")[2].partition("\n## ")[0]
+    head, _, *rows = re.findall(r"^\|.*\|$", section, re.MULTILINE) or ["", ""]
+    assert head.startswith("| floor | modules | "), f"no table of floors, but {head!r}"
+    heights: dict[str, int] = {}
+    for floor, row in enumerate(rows, 1):
+        number, modules = row.strip("| ").split(" | ")[:2]
+        assert number == str(floor), f"floor {floor} of the table is numbered {number!r}: {row}"
+        names = re.fullmatch(r"`[\w.]+`(, `[\w.]+`)*", modules)
+        assert names, f"floor {floor}: modules are names in backticks with commas, not {modules!r}"
+        for name in re.findall(r"[\w.]+", modules):
+            name = "" if name == "emodarts" else name
+            assert heights.setdefault(name, floor) == floor, f"{name} is on two floors"
+    return heights
+
+
+HEIGHTS = read_heights(PAGE.read_text(encoding="utf-8"))
 
 
 def home(module: str) -> str:
-    """The entry of FLOORS that a module belongs to."""
+    """The name in the table of floors that a module belongs to."""
     parts = module.split(".")[1:]
     for n in range(len(parts), 0, -1):
         if ".".join(parts[:n]) in HEIGHTS:
             return ".".join(parts[:n])
     if parts:
-        raise AssertionError(f"{module} has no floor: give it one in FLOORS")
+        raise AssertionError(f"{module} has no floor: give it one in {PAGE.name}")
     return ""
 
 
@@ -84,7 +88,22 @@ def test_lower_floors_do_not_import_higher_ones(module: str) -> None:
         )
 
 
-def test_every_floor_is_lived_in() -> None:
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("", "no table of floors"),
+        ("| level | names | |\n|---|---|---|\n| 1 | `a` | |", "no table of floors"),
+        ("| floor | modules | does |\n|---|---|---|\n| 2 | `a` | |", "floor 1 .* numbered '2'"),
+        ("| floor | modules | does |\n|---|---|---|\n| 1 | `a` b | |", "not '`a` b'"),
+        ("| floor | modules | does |\n|---|---|---|\n| 1 | `a` | |\n| 2 | `a` | |", "two floors"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_an_error(rows: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        read_heights(f"\n## Floors\n\n{rows}\n\n## Next\n")
+
+
+def test_every_floor_has_a_module() -> None:
     assert {home(module) for module in MODULES} == set(HEIGHTS)
 
 

@@ -12,7 +12,7 @@ from emodarts.bundle import Bundle, load_bundle, save_bundle
 from emodarts.errors import BundleError
 from emodarts.recipe import CNNSpec, FeatureSpec, FixedSeqNN, NetworkSpec
 from emodarts.searching.derivation import random_genotype
-from emodarts.systems.discrete import SearchedNetwork
+from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.training.batches import Normalisation
 
 FEATURES = FeatureSpec(sample_rate=8000, duration=1.0, n_fft=256, hop_length=128, n_mels=16)
@@ -25,7 +25,7 @@ def bundle() -> Bundle:
         cnn=CNNSpec(cells=3, nodes=2, channels=2), seqnn=FixedSeqNN(mode="fixed", width=4)
     )
     genotype = random_genotype(spec, torch.Generator().manual_seed(0))
-    network = SearchedNetwork(genotype, spec, 16, 3, auxiliary=True)
+    network = DiscreteNetwork(genotype, spec, 16, 3, auxiliary=True)
     network(torch.randn(4, 1, 16, 15))
     return Bundle(
         network.eval(),

@@ -92,7 +92,11 @@ def test_recipe_and_digest_hold_all_keys_of_the_kind(spec: FeatureSpec) -> None:
 def test_a_kind_has_no_keys_of_another() -> None:
     own = {"mfcc": {"n_mfcc", "n_mels", "fmax"}, "log_mel": {"n_mels", "fmax"}}
     own |= {"stft": {"window", "win_length"}, "waveform": {"frame_length"}}
-    own |= {"opensmile": set(), "embedding": {"checkpoint", "layer"}}
+    own |= {
+        "opensmile": set(),
+        "functionals": {"feature_set"},
+        "embedding": {"checkpoint", "layer"},
+    }
     common = set(FeatureSpec.model_fields) | {"n_fft", "hop_length"}
     assert {name: set(kind.spec.model_fields) - common for name, kind in FEATURES.items()} == own
 

@@ -1,19 +1,20 @@
-"""A model as a folder of two files that needs neither recipe nor corpus.
+"""A model as a folder of two files that needs neither recipe nor corpus, whatever the system is.
 
-``model.safetensors`` holds the weights; ``model.json`` holds genotype, network, feature spec,
-normalisation and labels, and the digests by which an altered file is found.
+``model.safetensors`` holds what was learned; ``model.json`` holds the system and its keys, how audio
+becomes its inputs, the classes, a calibration temperature, where the model comes from, and the
+digests by which an altered file is found.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as pack_tensors
@@ -22,12 +23,10 @@ from torch import Tensor
 from emodarts import files
 from emodarts.errors import BundleError, GenotypeError, list_some
 from emodarts.genotype import Genotype
-from emodarts.recipe import FeatureSpec, NetworkSpec
-from emodarts.systems.discrete import SearchedNetwork
-from emodarts.systems.folding import fold
-from emodarts.training.batches import Normalisation
+from emodarts.recipe import SYSTEMS, FeatureSpec, SystemSpec
+from emodarts.systems.system import Fitted
 
-FORMAT = "emodarts.model/2"
+FORMAT = "emodarts.model/3"
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 
@@ -36,13 +35,12 @@ class _Description(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     format: str
-    classes: list[str]
-    genotype: dict[str, Any]
-    network: NetworkSpec
-    features: FeatureSpec
-    mean: list[list[float]]
-    sd: list[list[float]]
-    fingerprint: str
+    system: SerializeAsAny[SystemSpec]
+    settings: dict[str, Any]
+    inputs: Annotated[dict[str, SerializeAsAny[FeatureSpec]], Field(min_length=1)]
+    fingerprints: dict[str, str]
+    classes: Annotated[list[str], Field(min_length=2)]
+    temperature: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
     origin: dict[str, Any]
     weights_sha256: str
     sha256: str
@@ -50,40 +48,40 @@ class _Description(BaseModel):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained network with all that it needs to hear a file.
+    """A fitted system with all that it needs to classify audio.
 
     Attributes
     ----------
-    network : in eval mode.
-    features : how sound becomes the network's input.
-    normalisation : of the features, from the training utterances.
-    classes : labels in the order of the logits.
-    origin : corpus, recipe, fold, seed, size and notice, for people to read.
-    fingerprint : of the extractor of the features, e.g. of a checkpoint; see
+    system : its kind and keys.
+    fitted : the system, on the CPU.
+    inputs : how audio becomes each of its feature maps, by name.
+    classes : labels in the order of the probabilities.
+    fingerprints : of what extracts each input, e.g. of a checkpoint; see
         :attr:`FeatureExtractor.fingerprint`.
+    temperature : by which the logarithms of the probabilities are divided (Guo et al., 2017,
+        arXiv 1706.04599); 1 leaves them as they are.
+    origin : corpus, recipe, fold, seed, size and notice, for people to read.
     """
 
-    network: SearchedNetwork
-    features: FeatureSpec
-    normalisation: Normalisation
+    system: SystemSpec
+    fitted: Fitted
+    inputs: Mapping[str, FeatureSpec]
     classes: tuple[str, ...]
-    origin: dict[str, Any] = field(default_factory=dict)
-    fingerprint: str = ""
+    fingerprints: Mapping[str, str]
+    temperature: float = 1.0
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def genotype(self) -> Genotype:
-        """Of the network."""
-        return self.network.genotype
+    def genotype(self) -> Genotype | None:
+        """The cells of the system, where it has some."""
+        return self.fitted.genotype
 
-    @cached_property
-    def _folded(self) -> SearchedNetwork:
-        return fold(self.network)
-
-    @torch.inference_mode()
-    def probabilities(self, features: Tensor) -> Tensor:
-        """Features ``(B, C, F, T)``, not normalised -> probabilities ``(B, n_classes)``."""
-        normalised = self.normalisation.apply(features)
-        return torch.softmax(self._folded(normalised), dim=1)
+    def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Named feature maps ``(B, C, F, T)``, as extracted -> probabilities ``(B, K)``."""
+        found = self.fitted.probabilities(inputs)
+        if self.temperature == 1.0:
+            return found
+        return torch.softmax(found.log() / self.temperature, dim=1)
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> None:
@@ -94,18 +92,17 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
     WriteError
         If a file cannot be written.
     """
-    state = {k: v.detach().cpu().contiguous() for k, v in bundle.network.model_state().items()}
-    weights = pack_tensors(state)
+    tensors, settings = bundle.fitted.state()
+    weights = pack_tensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
     description = {
         "format": FORMAT,
+        "system": bundle.system.model_dump(mode="json"),
+        "settings": settings,
+        "inputs": {name: spec.model_dump(mode="json") for name, spec in bundle.inputs.items()},
+        "fingerprints": dict(bundle.fingerprints),
         "classes": list(bundle.classes),
-        "genotype": bundle.genotype.to_dict(),
-        "network": bundle.network.spec.model_dump(mode="json"),
-        "features": bundle.features.model_dump(mode="json"),
-        "mean": bundle.normalisation.mean.tolist(),
-        "sd": bundle.normalisation.sd.tolist(),
-        "fingerprint": bundle.fingerprint,
-        "origin": bundle.origin,
+        "temperature": bundle.temperature,
+        "origin": dict(bundle.origin),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     files.write_bytes(folder / WEIGHTS, weights)
@@ -127,27 +124,24 @@ def load_bundle(folder: Path) -> Bundle:
     if not (folder / DESCRIPTION).is_file():
         below = sorted(p.parent for p in folder.glob(f"**/{DESCRIPTION}"))
         hint = f"; the models of this run: {list_some(below)}" if below else ""
-        raise BundleError(f"{folder} is no model, it has no {DESCRIPTION}{hint}")
+        raise BundleError(f"{folder} is not a model: it has no {DESCRIPTION}{hint}")
     value = files.read_json(folder / DESCRIPTION, BundleError)
     description = _check_description(folder / DESCRIPTION, value)
-    state = _read_weights(folder / WEIGHTS, description.weights_sha256)
+    tensors = _read_weights(folder / WEIGHTS, description.weights_sha256)
+    system = SYSTEMS[description.system.kind].build(description.system)
     try:
-        network = SearchedNetwork(
-            Genotype.from_dict(description.genotype),
-            description.network,
-            description.features.n_features,
-            len(description.classes),
-            n_channels=len(description.mean),
+        fitted: Fitted = system.restore(
+            tensors, description.settings, description.inputs, tuple(description.classes)
         )
-        network.load_state_dict(state)
-    except (GenotypeError, RuntimeError) as error:
+    except (GenotypeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise BundleError(f"{folder}: weights and description do not fit: {error}") from error
     return Bundle(
-        network=network.eval(),
-        features=description.features,
-        normalisation=Normalisation(torch.tensor(description.mean), torch.tensor(description.sd)),
+        system=description.system,
+        fitted=fitted,
+        inputs=description.inputs,
         classes=tuple(description.classes),
-        fingerprint=description.fingerprint,
+        fingerprints=description.fingerprints,
+        temperature=description.temperature,
         origin=description.origin,
     )
 
@@ -155,7 +149,7 @@ def load_bundle(folder: Path) -> Bundle:
 def _check_description(path: Path, value: Any) -> _Description:
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         found = value.get("format") if isinstance(value, dict) else value
-        raise BundleError(f"{path}: format is {found!r}; legal: {FORMAT!r}")
+        raise BundleError(f"{path}: format is {found!r}; allowed: {FORMAT!r}")
     rest = {k: v for k, v in value.items() if k != "sha256"}
     if value.get("sha256") != files.digest_of(rest):
         raise BundleError(f"{path} was altered: its contents do not match its sha256")

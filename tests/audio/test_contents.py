@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="elsewhere no time of
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take files for old that the test has just made."""
-    monkeypatch.setattr(contents, "_SETTLED_NS", -(10**15))
+    monkeypatch.setattr(contents, "SETTLED_NS", -(10**15))
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_an_index_that_cannot_be_written_is_done_without(sound: Path, tmp_path: 
 
 
 def _remember(folder: Path, paths: list[Path], content: str) -> None:
-    contents._SETTLED_NS = -(10**15)
+    contents.SETTLED_NS = -(10**15)
     known = Contents(folder)
     for path in paths:
         known.remember(path, file_key(path), content)
@@ -120,10 +120,10 @@ def test_two_processes_remember_at_once(tmp_path: Path) -> None:
         process.join(60)
         assert process.exitcode == 0
     known = Contents(tmp_path / "index")
-    old = contents._SETTLED_NS
-    contents._SETTLED_NS = -(10**15)
+    old = contents.SETTLED_NS
+    contents.SETTLED_NS = -(10**15)
     try:
         found = [known.recall(path) for path in paths]
     finally:
-        contents._SETTLED_NS = old
+        contents.SETTLED_NS = old
     assert found == ["0" * 64, "1" * 64] * 100

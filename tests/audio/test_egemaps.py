@@ -1,4 +1,4 @@
-"""openSMILE's descriptors: the values, their order, and the number of frames."""
+"""openSMILE's descriptors and functionals: values, order, frames, and padding."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from emodarts.audio.egemaps import Egemaps
 from emodarts.audio.features import FeatureExtractor, fit_length
 from emodarts.audio.io import load_audio
+from emodarts.audio.store import extract
+from emodarts.corpora.utterance import Utterance
 from emodarts.errors import RecipeError
-from emodarts.recipe.features import OpensmileSpec
+from emodarts.recipe.features import FeatureSpec, FunctionalsSpec, OpensmileSpec
 
 opensmile = pytest.importorskip("opensmile", reason="the extra opensmile is not installed")
 
@@ -69,7 +72,84 @@ def test_rows_are_alone_in_a_batch_and_in_threads() -> None:
     assert torch.equal(torch.cat(alone), together)
 
 
-def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+SETS = pytest.mark.parametrize(
+    ("feature_set", "size", "n_files"), [("eGeMAPSv02", 88, 6), ("ComParE_2016", 6373, 2)]
+)
+
+
+@SETS
+def test_functionals_of_a_padded_file_equal_opensmile_on_the_file(
+    emodb_root: Path, tmp_path: Path, feature_set: str, size: int, n_files: int
+) -> None:
+    smile = opensmile.Smile(
+        feature_set=opensmile.FeatureSet[feature_set],
+        feature_level=opensmile.FeatureLevel.Functionals,
+    )
+    spec = FunctionalsSpec(feature_set=feature_set)
+    paths = sorted(emodb_root.rglob("*.wav"))[::60][:n_files]
+    rows = [Utterance(path.stem, path, "x", "s") for path in paths]
+    features = extract(rows, spec, tmp_path).features
+    assert features.shape == (n_files, 1, size, 1)
+    for path, ours in zip(paths, features, strict=True):
+        table = smile.process_signal(load_audio(path, 16000), 16000)
+        assert np.array_equal(ours[0, :, 0].numpy(), table.to_numpy()[0])
+        assert tuple(table.columns) == FeatureExtractor(spec).transform.names
+
+
+@SETS
+def test_functionals_of_a_row_depend_on_that_row_alone(
+    feature_set: str, size: int, n_files: int
+) -> None:
+    spec = FunctionalsSpec(feature_set=feature_set, duration=0.5)
+    extractor = FeatureExtractor(spec)
+    waveforms = noise(4, spec.n_samples)
+    waveforms[2, 4000:] = 0.0
+    together = extractor(waveforms)
+    assert together.shape == (4, 1, size, 1)
+    with ThreadPoolExecutor(4) as pool:
+        alone = list(pool.map(extractor, waveforms.split(1)))
+    assert torch.equal(torch.cat(alone), together)
+    short = FunctionalsSpec(feature_set=feature_set, duration=0.25)
+    assert torch.equal(FeatureExtractor(short)(waveforms[2:3, :4000]), together[2:3])
+
+
+@pytest.mark.parametrize("rate", [4000, 11025, 16000, 32750, 44100])
+def test_functionals_of_less_than_a_window_are_zero(rate: int) -> None:
+    spec = FunctionalsSpec(sample_rate=rate, duration=0.1)
+    window = int(0.06 * rate + 0.5)
+    waveforms = noise(3, spec.n_samples)
+    for row, samples in enumerate((0, window - 1, window)):
+        waveforms[row, samples:] = 0.0
+    maps = FeatureExtractor(spec)(waveforms)
+    assert torch.isfinite(maps).all()
+    assert maps.ne(0.0).any(dim=2).flatten().tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("kind", ["opensmile", "functionals"])
+def test_sound_beyond_full_scale_is_clipped(kind: str) -> None:
+    """openSMILE computes with 16-bit integers, in which it would change sign."""
+    extractor = FeatureExtractor(FeatureSpec(kind=kind, duration=0.5))
+    loud = 2.0 * torch.sin(torch.arange(8000) * 0.1)[None]
+    assert torch.equal(extractor(loud), extractor(loud.clamp(-1.0, 32767 / 32768)))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"length": "repeat"}, "length repeat: .*; allowed: pad, segments"),
+        ({"deltas": 1}, "deltas 1: .*; allowed: 0"),
+        ({"pool": 2}, "pool 2 leaves no frame"),
+        ({"duration": 0.05}, "duration 0.05 s; allowed: at least a window of 0.06 s"),
+        ({"feature_set": "GeMAPSv01b"}, "'eGeMAPSv02' or 'ComParE_2016'"),
+    ],
+)
+def test_mistakes_in_keys_of_functionals(keys: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        FunctionalsSpec(**keys)
+
+
+@pytest.mark.parametrize("kind", ["opensmile", "functionals"])
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setitem(sys.modules, "opensmile", None)
-    with pytest.raises(RecipeError, match=r"pip install opensmile"):
-        FeatureExtractor(OpensmileSpec())
+    with pytest.raises(RecipeError, match=rf"{kind} needs a package .*pip install opensmile"):
+        FeatureExtractor(FeatureSpec(kind=kind))

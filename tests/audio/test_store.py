@@ -22,11 +22,12 @@ import pytest
 import soundfile
 import torch
 
-from emodarts.audio import contents, store
+from emodarts.audio import contents, entries, store
+from emodarts.audio.entries import Entries
 from emodarts.audio.features import FeatureExtractor, fit_length
 from emodarts.audio.io import load_audio
 from emodarts.audio.pieces import piece_starts
-from emodarts.audio.store import FeatureSet, Variant, default_cache_folder, extract, fill
+from emodarts.audio.store import FeatureSet, Variant, extract, fill, read
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import AudioError, ShapeError, WriteError
 from emodarts.recipe import FeatureSpec
@@ -153,20 +154,23 @@ def test_every_key_of_the_spec_counts(
     assert sorted(decoded) == ["u0", "u1"]
 
 
-def test_version_start_and_end_count(
-    utterances: list[Utterance],
-    folder: Path,
-    decoded: list[str],
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("stretch", [{"start": 0.1}, {"end": 0.4}, {"start": 0.1, "end": 0.4}])
+def test_start_and_end_count(
+    utterances: list[Utterance], folder: Path, decoded: list[str], stretch: dict[str, float]
 ) -> None:
     whole = extract(utterances[:1], SPEC, folder)
-    for stretch in ({"start": 0.1}, {"end": 0.4}, {"start": 0.1, "end": 0.4}):
-        decoded.clear()
-        part = extract([replace(utterances[0], **stretch)], SPEC, folder)
-        assert decoded == ["u0"]
-        assert not torch.equal(part.features, whole.features)
     decoded.clear()
-    monkeypatch.setattr(store, "FEATURE_CODE_VERSION", store.FEATURE_CODE_VERSION + 1)
+    part = extract([replace(utterances[0], **stretch)], SPEC, folder)
+    assert decoded == ["u0"]
+    assert not torch.equal(part.features, whole.features)
+
+
+def test_version_of_the_feature_code_counts(
+    utterances: list[Utterance], folder: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(utterances[:1], SPEC, folder)
+    decoded.clear()
+    monkeypatch.setattr(entries, "FEATURE_CODE_VERSION", entries.FEATURE_CODE_VERSION + 1)
     extract(utterances[:1], SPEC, folder)
     assert decoded == ["u0"]
 
@@ -185,6 +189,11 @@ def test_stretches_of_one_file_read_it_once(
     assert [u.name for u in result.utterances] == ["part0", "u1", "part1", "part2", "part3"]
     alone = extract(rows[2:3], SPEC, folder.with_name("other"))
     assert torch.equal(result.features[3], alone.features[0])
+
+
+def with_digest(data: bytes) -> bytes:
+    """An entry as it is on disk: .npy and its own SHA-256."""
+    return data + hashlib.sha256(data).digest()
 
 
 def _cut(data: bytes) -> bytes:
@@ -226,7 +235,8 @@ def test_whole_file_of_another_shape_or_type_is_computed_again(
 ) -> None:
     first = extract(utterances[:1], SPEC, folder)
     (path,) = stored(folder)
-    store._write_stored(path, wrong)
+    np.save(path, wrong)
+    path.write_bytes(with_digest(path.read_bytes()))
     assert torch.equal(extract(utterances[:1], SPEC, folder).features, first.features)
 
 
@@ -244,8 +254,7 @@ def test_nothing_is_unpickled(utterances: list[Utterance], folder: Path, tmp_pat
     first = extract(utterances[:1], SPEC, folder)
     (path,) = stored(folder)
     np.save(path, np.array([_MakesFolder(tmp_path / "trap")], dtype=object), allow_pickle=True)
-    data = path.read_bytes()
-    path.write_bytes(data + hashlib.sha256(data).digest())
+    path.write_bytes(with_digest(path.read_bytes()))
     assert torch.equal(extract(utterances[:1], SPEC, folder).features, first.features)
     assert not (tmp_path / "trap").exists()
 
@@ -495,27 +504,21 @@ def test_memory_is_that_of_a_few_batches(
         with lock:
             alive[kind] -= 1
 
-    def watch(kind: str, array: np.ndarray) -> np.ndarray:
+    def watch(kind, array):
         with lock:
             alive[kind] += 1
             most[kind] = max(most[kind], alive[kind])
         weakref.finalize(array, gone, kind)
         return array
 
-    decode, forward, read = store.decode_audio, store._Store._forward, store._read_stored
+    decode, forward, stored_of = store.decode_audio, FeatureExtractor.forward, Entries.read
     monkeypatch.setattr(store, "decode_audio", lambda *a: watch("waveforms", decode(*a)))
-    monkeypatch.setattr(
-        store._Store, "_forward", lambda self, batch: watch("features", forward(self, batch))
-    )
+    monkeypatch.setattr(FeatureExtractor, "forward", lambda *a: watch("features", forward(*a)))
     fill(rows, SPEC, folder, on_done=lambda: time.sleep(0.001))
     assert len(stored(folder)) == 120
     assert 1 <= most["waveforms"] <= 2
     assert 1 <= most["features"] <= 2
-    monkeypatch.setattr(
-        store,
-        "_read_stored",
-        lambda *a: watch("stored", found) if (found := read(*a)) is not None else None,
-    )
+    monkeypatch.setattr(Entries, "read", lambda *a: watch("stored", stored_of(*a)))
     fill(rows, SPEC, folder, on_done=lambda: time.sleep(0.001))
     assert 1 <= most["stored"] <= 2
     extract(rows, SPEC, folder, on_done=lambda: time.sleep(0.001))
@@ -618,7 +621,7 @@ def test_a_variant_alters_sound_before_it_is_padded(
 def test_a_variant_that_makes_no_sound_is_refused(
     utterances: list[Utterance], folder: Path, made: np.ndarray
 ) -> None:
-    with pytest.raises(ShapeError, match=r"utterance 'u0', variant \{'k': 1\}.*legal: finite"):
+    with pytest.raises(ShapeError, match=r"utterance 'u0', variant \{'k': 1\}.*allowed: finite"):
         extract(utterances[:1], SPEC, folder, variant=Variant({"k": 1}, lambda *_: made))
     assert stored(folder) == []
 
@@ -635,7 +638,7 @@ def test_batches_of_an_accelerator_have_one_size(
         return original(self, waveform)
 
     monkeypatch.setattr(FeatureExtractor, "forward", forward)
-    monkeypatch.setattr(store, "_batch_size", lambda device: 3)
+    monkeypatch.setattr(store, "batch_size", lambda device: 3)
     together = folder.with_name("together")
     extract(utterances[1:2], SPEC, together)
     utterances[3].path.write_text("not sound")
@@ -646,11 +649,9 @@ def test_batches_of_an_accelerator_have_one_size(
 
 
 def test_kinds_of_device_are_kept_apart(folder: Path, utterances: list[Utterance]) -> None:
-    places = {
-        store._Store(SPEC, folder, torch.device(name), None)._place("0" * 64, utterances[0])
-        for name in ("cpu", "meta")
-    }
-    assert len(places) == 2
+    result = fill(utterances[:1], SPEC, folder)
+    with pytest.raises(AudioError, match="is missing"):
+        read(utterances[:1], result.contents, "", SPEC, folder, device="meta")
 
 
 def test_what_decides_an_extractor_counts(
@@ -670,7 +671,7 @@ def test_what_decides_an_extractor_counts(
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the audio files that were read, growing."""
     names: list[str] = []
     original = store.read_audio_bytes
@@ -679,17 +680,17 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_unchanged_files_are_not_read(
-    utterances: list[Utterance], folder: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+    utterances: list[Utterance], folder: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = extract(utterances, SPEC, folder)
-    assert len(read) == 7
+    assert len(opened) == 7
     extract(utterances, SPEC, folder)
-    assert len(read) == 14, "files of the last two seconds might change unseen"
-    monkeypatch.setattr(contents, "_SETTLED_NS", -(10**15))
+    assert len(opened) == 14, "files of the last two seconds might change unseen"
+    monkeypatch.setattr(contents, "SETTLED_NS", -(10**15))
     extract(utterances, SPEC, folder)
-    read.clear()
+    opened.clear()
     result = extract(utterances, SPEC, folder)
-    assert read == []
+    assert opened == []
     assert torch.equal(result.features, first.features)
     assert result.contents == first.contents
     path = utterances[3].path
@@ -699,38 +700,98 @@ def test_unchanged_files_are_not_read(
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_ino) == (stat.st_size, stat.st_ino)
     changed = extract(utterances, SPEC, folder)
-    assert read == ["u3"]
+    assert opened == ["u3"]
     assert changed.contents[3] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert not torch.equal(changed.features[3], first.features[3])
-    read.clear()
+    opened.clear()
     deep = FeatureSpec(**SPEC.model_dump() | {"pool": 1})
     extract(utterances[:1], deep, folder)
-    assert read == ["u0"], "features that are missing need the sound"
+    assert opened == ["u0"], "features that are missing need the sound"
 
 
 def test_a_wrong_memory_of_a_content_serves_nothing_wrong(
-    utterances: list[Utterance], folder: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+    utterances: list[Utterance], folder: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contents, "_SETTLED_NS", -(10**15))
+    monkeypatch.setattr(contents, "SETTLED_NS", -(10**15))
     first = extract(utterances[:1], SPEC, folder)
     (remembered,) = (folder / "contents").iterdir()
     remembered.write_text(remembered.read_text().replace(first.contents[0], "0" * 64))
-    read.clear()
+    opened.clear()
     again = extract(utterances[:1], SPEC, folder)
-    assert read == ["u0"]
+    assert opened == ["u0"]
     assert torch.equal(again.features, first.features)
     assert again.contents == first.contents
 
 
-def test_default_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("EMODARTS_CACHE", str(tmp_path / "own"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    assert default_cache_folder() == tmp_path / "own"
-    monkeypatch.setenv("EMODARTS_CACHE", "")
-    assert default_cache_folder() == tmp_path / "user" / "emodarts"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_cache_folder() == tmp_path / ".cache" / "emodarts"
+HALVED = Variant({"gain": 0.5}, lambda waveform, rate, seed: 0.5 * waveform)
+
+
+@pytest.mark.parametrize("variant", [None, HALVED], ids=["plain", "varied"])
+@pytest.mark.parametrize("length", ["pad", "segments"])
+def test_read_gives_what_extract_gave_without_any_audio(
+    utterances: list[Utterance], folder: Path, length: str, variant: Variant | None
+) -> None:
+    spec = SPEC.model_copy(update={"length": length, "duration": 0.5})
+    rows = [*utterances, replace(utterances[6], name="late", start=0.6)]
+    filled = fill(rows, spec, folder, variant=variant)
+    made = extract(rows, spec, folder, variant=variant)
+    assert (filled.contents, filled.fingerprint) == (made.contents, made.fingerprint)
+    for utterance in utterances:
+        utterance.path.unlink()
+    without = [replace(u, path=Path()) for u in rows]
+    found = read(without, made.contents, made.fingerprint, spec, folder, variant=variant)
+    assert torch.equal(found.features, made.features)
+    assert torch.equal(found.owners, made.owners)
+    assert found.owners.dtype == made.owners.dtype
+    assert found.contents == made.contents
+    assert found.fingerprint == made.fingerprint
+    assert found.utterances == tuple(without)
+
+
+def test_read_gives_the_order_asked_for(utterances: list[Utterance], folder: Path) -> None:
+    spec = SPEC.model_copy(update={"length": "segments", "duration": 0.5})
+    made = extract(utterances, spec, folder)
+    found = read(utterances[::-1], made.contents[::-1], "", spec, folder)
+    for one, other in zip(by_utterance(found), by_utterance(made)[::-1], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_read_names_all_that_is_missing_or_damaged(
+    utterances: list[Utterance], folder: Path
+) -> None:
+    made = extract(utterances, SPEC, folder)
+    shelf = Entries(folder, SPEC, made.fingerprint, "cpu", "")
+    gone, broken = (shelf.path(made.contents[row], utterances[row]) for row in (1, 4))
+    gone.unlink()
+    broken.write_bytes(_flip(broken.read_bytes()))
+    with pytest.raises(AudioError) as caught:
+        read(utterances, made.contents, made.fingerprint, SPEC, folder)
+    head, *lines = str(caught.value).splitlines()
+    assert head == (
+        f"the feature store {folder} lacks 2 of 7 utterances; run the command that computed them "
+        "again, with the same cache folder:"
+    )
+    assert lines == [f"  u1: {gone} is missing", f"  u4: {broken} is damaged"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spec": FeatureSpec(**SPEC.model_dump() | {"pool": 1})},
+        {"fingerprint": "another checkpoint"},
+        {"variant": HALVED},
+        {"contents": ["0" * 64]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_read_serves_nothing_that_was_computed_otherwise(
+    utterances: list[Utterance], folder: Path, change: dict[str, object]
+) -> None:
+    made = extract(utterances[:1], SPEC, folder)
+    same = {"contents": made.contents, "fingerprint": "", "spec": SPEC, "folder": folder}
+    assert torch.equal(read(utterances[:1], **same).features, made.features)
+    with pytest.raises(AudioError, match="lacks 1 of 1 utterances"):
+        read(utterances[:1], **same | change)
 
 
 def test_emodb_twice(emodb_root: Path, folder: Path, decoded: list[str]) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emodarts.audio.io import AUDIO_SUFFIXES
 from emodarts.corpora.audiofolder import read_audiofolder
+from emodarts.corpora.folder import AUDIO_SUFFIXES
 from emodarts.errors import CorpusError
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from emodarts.experiments.dataset import load_dataset
 
 from emodarts.audio.store import extract
 from emodarts.bundle import load_bundle
@@ -24,7 +25,6 @@ from emodarts.errors import (
     SplitError,
     TrainingError,
 )
-from emodarts.experiments.dataset import load_dataset
 from emodarts.experiments.run import Options, _with_recorded_compute, run
 from emodarts.experiments.trial import Trial, search_trial, train_trial
 from emodarts.genotype import Edge, Genotype
@@ -34,7 +34,7 @@ from emodarts.runtime import Fast
 from emodarts.searching.loop import SearchData, search_genotype
 from emodarts.serving.predict import Model
 from emodarts.splits import make_folds, make_parts
-from emodarts.systems.discrete import SearchedNetwork
+from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.training.batches import Part, class_indices
 from emodarts.training.loop import train_network
 
@@ -555,7 +555,7 @@ def test_the_papers_recipes_search_and_train_at_full_width_on_real_files(
     assert all(len(cell) == 4 for cell in genotype.cells.values())
     alphas = json.loads((tmp_path / "alphas.json").read_text())[0]["alphas"]
     assert all(np.isfinite(alphas[cell]).all() for cell in alphas)
-    network = SearchedNetwork(genotype, recipe.trained_network, 128, 4, auxiliary=True)
+    network = DiscreteNetwork(genotype, recipe.trained_network, 128, 4, auxiliary=True)
     trained = train_network(
         network, *halves, recipe.training, 4, seed=0, folder=tmp_path, progress=Silent()
     )

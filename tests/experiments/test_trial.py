@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from emodarts.experiments.dataset import Dataset, load_dataset
+from emodarts.systems.baselines import mean_features
 from numpy.typing import NDArray
 
 from emodarts import files
@@ -15,14 +17,12 @@ from emodarts.corpora import Corpus, load_corpus
 from emodarts.errors import RunError
 from emodarts.experiments import run as run_module
 from emodarts.experiments import trial as trial_module
-from emodarts.experiments.dataset import Dataset, load_dataset
 from emodarts.experiments.run import Options, run
 from emodarts.experiments.trial import Trial, search_trial, train_trial
 from emodarts.progress import Silent
 from emodarts.recipe import Recipe
 from emodarts.searching.derivation import random_genotype
 from emodarts.splits import Parts, make_folds, make_parts
-from emodarts.systems.baselines import mean_features
 from emodarts.training.batches import Part, class_indices
 from emodarts.training.loop import Trained, epoch_file
 

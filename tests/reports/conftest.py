@@ -8,10 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from emodarts import files
-from emodarts.genotype import SKIP, Edge, Genotype
-from emodarts.recipe import Recipe
+from emodarts.space.genotype import SKIP, Edge, Genotype
 from emodarts.training.metrics import (
     UA_DEFINITION,
     WA_DEFINITION,
@@ -19,6 +16,12 @@ from emodarts.training.metrics import (
     aggregate,
     write_predictions,
 )
+
+from emodarts import files
+from emodarts.genotype import SKIP, Edge, Genotype
+from emodarts.recipe import Recipe
+from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION, aggregate
+from emodarts.scoring.predictions import Prediction, write_predictions
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 N_NODES = 2

@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 import pytest
+from emodarts.space.genotype import Edge, Genotype
+from emodarts.training.metrics import UA_DEFINITION, WA_DEFINITION
 
 from emodarts.genotype import Edge, Genotype
 from emodarts.reports.tables import (
@@ -17,7 +19,7 @@ from emodarts.reports.tables import (
     paired_table,
     result_table,
 )
-from emodarts.training.metrics import UA_DEFINITION, WA_DEFINITION
+from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION
 
 CONFUSION = [[8, 2, 0], [3, 1, 0], [0, 0, 0]]
 

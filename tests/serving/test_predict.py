@@ -16,7 +16,7 @@ from emodarts.errors import AudioError, EmodartsError
 from emodarts.recipe import CNNSpec, FeatureSpec, NetworkSpec, NoSeqNN
 from emodarts.searching.derivation import random_genotype
 from emodarts.serving.predict import Model, find_audio, windows
-from emodarts.systems.discrete import SearchedNetwork
+from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.training.batches import Normalisation
 
 FEATURES = FeatureSpec(sample_rate=8000, duration=1.0, n_fft=256, hop_length=128, n_mels=16)
@@ -29,7 +29,7 @@ def model() -> Model:
         cnn=CNNSpec(cells=3, nodes=1, channels=2),
         seqnn=NoSeqNN(mode="none"),
     )
-    network = SearchedNetwork(random_genotype(spec, torch.Generator().manual_seed(0)), spec, 16, 3)
+    network = DiscreteNetwork(random_genotype(spec, torch.Generator().manual_seed(0)), spec, 16, 3)
     network(torch.randn(8, 1, 16, 15))
     return Model(
         Bundle(

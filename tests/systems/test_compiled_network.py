@@ -22,7 +22,7 @@ from emodarts.space.cell import Cell
 from emodarts.space.compiled import CompiledCell
 from emodarts.space.normalise import plain_cells
 from emodarts.splits import Parts
-from emodarts.systems.discrete import SearchedNetwork
+from emodarts.systems.discrete import DiscreteNetwork
 
 TARGETS = torch.tensor([0, 1, 2, 0, 1])
 
@@ -61,14 +61,14 @@ GENOTYPES = {
 
 def pair(
     genotype: str = "outer", channels: int = 3, size: tuple[int, int] = (9, 13)
-) -> tuple[SearchedNetwork, SearchedNetwork, Tensor]:
+) -> tuple[DiscreteNetwork, DiscreteNetwork, Tensor]:
     """A compiled and a plain network of the same weights, and features."""
     spec = NetworkSpec(
         cnn=CNNSpec(cells=4, nodes=4, channels=channels), seqnn=NoSeqNN(mode="none"), dropout=0.2
     )
     torch.manual_seed(0)
     nets = [
-        SearchedNetwork(GENOTYPES[genotype], spec, size[0], 3, auxiliary=True, fast=fast)
+        DiscreteNetwork(GENOTYPES[genotype], spec, size[0], 3, auxiliary=True, fast=fast)
         for fast in ("compiled", False)
     ]
     with torch.no_grad():
@@ -81,7 +81,7 @@ def pair(
     return nets[0], nets[1], torch.randn(len(TARGETS), 1, *size, dtype=torch.float64)
 
 
-def answers(network: SearchedNetwork, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def answers(network: DiscreteNetwork, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, auxiliary logits and loss."""
     torch.manual_seed(1)  # of dropout and drop path
     logits, extra = network.forward_with_auxiliary(x)
@@ -90,7 +90,7 @@ def answers(network: SearchedNetwork, x: Tensor) -> tuple[Tensor, Tensor, Tensor
     return logits, extra, loss + 0.4 * functional.cross_entropy(extra, TARGETS)
 
 
-def assert_the_same(compiled: SearchedNetwork, plain: SearchedNetwork, x: Tensor) -> None:
+def assert_the_same(compiled: DiscreteNetwork, plain: DiscreteNetwork, x: Tensor) -> None:
     """Answers, the gradient of every parameter, and what is left in the buffers."""
     found, expected = answers(compiled, x), answers(plain, x)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
@@ -189,7 +189,7 @@ def test_only_cnn_cells_differ_and_only_where_asked() -> None:
     compiled, plain, _ = pair()
     assert {type(c) for c in compiled.cnn_cells} == {CompiledCell}
     assert {type(c) for c in plain.cnn_cells} == {Cell}
-    eager = SearchedNetwork(plain.genotype, plain.spec, plain.n_features, 3, fast="eager")
+    eager = DiscreteNetwork(plain.genotype, plain.spec, plain.n_features, 3, fast="eager")
     assert {type(c) for c in eager.cnn_cells} == {Cell}
     assert list(compiled.state_dict()) == list(plain.state_dict())
 
@@ -223,7 +223,7 @@ def test_a_trial_trains_what_compute_fast_says_and_tests_plain_cells(
     class Tested(Exception):
         pass
 
-    def trained(network: SearchedNetwork, *_: Any, **__: Any) -> None:
+    def trained(network: DiscreteNetwork, *_: Any, **__: Any) -> None:
         assert {type(c) for c in network.cnn_cells} == {cells}
         with torch.no_grad():
             network.stem[0].weight.fill_(0.25)

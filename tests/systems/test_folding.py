@@ -8,7 +8,7 @@ from torch import nn
 
 from emodarts.genotype import CNN_OPERATIONS, NONE, Edge, Genotype
 from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, SearchedSeqNN
-from emodarts.systems.discrete import DropPath, SearchedNetwork
+from emodarts.systems.discrete import DiscreteNetwork, DropPath
 from emodarts.systems.folding import fold
 
 OPERATIONS = [name for name in CNN_OPERATIONS if name != NONE]
@@ -17,13 +17,13 @@ CELL = tuple((Edge(OPERATIONS[k], 0), Edge(OPERATIONS[k - 1], 1)) for k in range
 SEQUENCE = ((Edge("lstm_att_2", 0), Edge("rnn_1", 1)),)
 
 
-def build(channels: int, *, searched: bool) -> SearchedNetwork:
+def build(channels: int, *, searched: bool) -> DiscreteNetwork:
     """A network whose batch norms are far from the identity, auxiliary head included."""
     torch.manual_seed(0)
     seqnn = SearchedSeqNN(cells=1, nodes=1, width=6) if searched else FixedSeqNN(mode="fixed")
     genotype = Genotype(CELL, CELL, SEQUENCE if searched else None)
     spec = NetworkSpec(cnn=CNNSpec(cells=4, nodes=len(CELL), channels=channels), seqnn=seqnn)
-    network = SearchedNetwork(genotype, spec, 11, 4, auxiliary=True)
+    network = DiscreteNetwork(genotype, spec, 11, 4, auxiliary=True)
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.normal_(norm.running_mean)

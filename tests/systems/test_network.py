@@ -18,7 +18,7 @@ from emodarts.systems.count import (
     count_parameters,
     recurrent_multiply_adds,
 )
-from emodarts.systems.discrete import DropPath, SearchedNetwork
+from emodarts.systems.discrete import DiscreteNetwork, DropPath
 
 SEQNNS = {
     "searched": SearchedSeqNN(space="all", cells=2, nodes=2, width=5),
@@ -41,10 +41,10 @@ SPECS = {
 
 def build(
     spec: NetworkSpec, n_features: int = 10, seed: int = 0, **kwargs: bool
-) -> SearchedNetwork:
+) -> DiscreteNetwork:
     genotype = random_genotype(spec, torch.Generator().manual_seed(seed))
     torch.manual_seed(seed)
-    return SearchedNetwork(genotype, spec, n_features, 4, **kwargs)
+    return DiscreteNetwork(genotype, spec, n_features, 4, **kwargs)
 
 
 def warm(network: nn.Module, features: Tensor) -> nn.Module:
@@ -168,9 +168,9 @@ def test_genotype_and_network_must_agree_on_the_seqnn() -> None:
     searched, none = SPECS["searched-join-mean"], SPECS["none-join-mean"]
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(GenotypeError, match="no sequence cell"):
-        SearchedNetwork(random_genotype(none, generator), searched, 10, 4)
+        DiscreteNetwork(random_genotype(none, generator), searched, 10, 4)
     with pytest.raises(GenotypeError, match="mode is 'none'"):
-        SearchedNetwork(random_genotype(searched, generator), none, 10, 4)
+        DiscreteNetwork(random_genotype(searched, generator), none, 10, 4)
 
 
 def test_the_auxiliary_head_is_no_part_of_the_model() -> None:
@@ -196,7 +196,7 @@ def test_drop_path_drops_whole_utterances_and_keeps_the_mean() -> None:
     network.set_drop_path(0.5)
     assert {m.probability for m in network.modules() if isinstance(m, DropPath)} == {0.5}
     skips = ((Edge(SKIP, 0), Edge(SKIP, 1)),)
-    network = SearchedNetwork(Genotype(skips, skips, skips), SPECS["searched-join-mean"], 10, 4)
+    network = DiscreteNetwork(Genotype(skips, skips, skips), SPECS["searched-join-mean"], 10, 4)
     dropped = {type(m.operation) for m in network.modules() if isinstance(m, DropPath)}
     assert dropped == {FactorisedReduce}  # every edge but the identity
 

@@ -23,6 +23,14 @@ def test_pieces_answer_with_the_mean_of_their_probabilities() -> None:
     assert loss == pytest.approx(float(-expected[range(3), targets].log().mean()))
 
 
+@pytest.mark.parametrize(("predicted", "expected"), [([0, 0, 2, 1], 0.75), ([1, 1, 1, 1], 0.0)])
+def test_ua_is_the_mean_recall_of_the_classes_that_occur(
+    predicted: list[int], expected: float
+) -> None:
+    logits = functional.one_hot(torch.tensor(predicted), 4).float()
+    assert loss_and_ua(logits, torch.tensor([0, 0, 2, 2]))[1] == expected
+
+
 def test_whole_utterances_answer_as_they_are() -> None:
     logits = torch.randn(5, 3)
     assert join_pieces(logits, None) is logits

@@ -12,7 +12,7 @@ from torch.nn import functional
 from emodarts.progress import Silent
 from emodarts.recipe import CNNSpec, MaskSpec, NetworkSpec, SearchedSeqNN, TrainingSpec
 from emodarts.searching.derivation import random_genotype
-from emodarts.systems.discrete import DropPath, SearchedNetwork
+from emodarts.systems.discrete import DiscreteNetwork, DropPath
 from emodarts.training import loop
 from emodarts.training.augment import Mixture, mask_features
 from emodarts.training.batches import (
@@ -58,10 +58,10 @@ def parts(n_variants: int = 0) -> tuple[Part, Part]:
 
 def train(
     folder: Path, spec: TrainingSpec = SPEC, seed: int = 0, n_variants: int = 0
-) -> tuple[SearchedNetwork, Trained]:
+) -> tuple[DiscreteNetwork, Trained]:
     torch.manual_seed(seed)
     genotype = random_genotype(NETWORK, torch.Generator().manual_seed(0))
-    network = SearchedNetwork(genotype, NETWORK, 8, 3, auxiliary=spec.auxiliary_weight > 0)
+    network = DiscreteNetwork(genotype, NETWORK, 8, 3, auxiliary=spec.auxiliary_weight > 0)
     trained = train_network(
         network, *parts(n_variants), spec, 3, seed=seed, folder=folder, progress=Silent()
     )
@@ -262,7 +262,7 @@ def test_mixup_mixes_what_is_heard_with_what_is_judged(
 @pytest.mark.parametrize("mixed", [False, True])
 def test_the_objective_weighs_classes_and_adds_the_auxiliary_head(mixed: bool) -> None:
     genotype = random_genotype(NETWORK, torch.Generator().manual_seed(0))
-    network = SearchedNetwork(genotype, NETWORK, 8, 3, auxiliary=True).eval()
+    network = DiscreteNetwork(genotype, NETWORK, 8, 3, auxiliary=True).eval()
     train, validation = parts()
     logits, extra = network.forward_with_auxiliary(train.features)
     assert extra is not None

@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-_SETTLED_NS = 2_000_000_000
+SETTLED_NS = 2_000_000_000
 _LINE = re.compile(rb"^([0-9a-f]{64}) ([0-9a-f]{64})$", re.MULTILINE)
 
 
@@ -84,7 +84,7 @@ def file_key(path: Path) -> str | None:
             status = os.fstat(file.fileno())
     except OSError:
         return None
-    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _SETTLED_NS:
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < SETTLED_NS:
         return None
     facts = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     return hashlib.sha256(os.fsencode(path.name) + repr(facts).encode()).hexdigest()

@@ -26,7 +26,7 @@ from emodarts.recipe.features import (
     WaveformSpec,
 )
 
-FEATURE_CODE_VERSION = 2
+FEATURE_CODE_VERSION = 3
 """Raise by one with every change of code that changes a feature; stored ones then expire."""
 
 _POWER_FLOOR = 1e-10

@@ -14,9 +14,6 @@ from numpy.typing import NDArray
 
 from emodarts.errors import AudioError
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
-"""Lower-case suffixes that are looked for in a folder; any other may be named one by one."""
-
 SLACK = 0.01
 """Seconds by which a header or a label file may be off without being called wrong."""
 

@@ -1,13 +1,13 @@
-"""Features on disk, keyed by what decides them: content, stretch, spec, code, device, variant.
+"""The feature store: features on disk, keyed by content, stretch, spec, code, device and variant.
 
 :func:`fill` computes what is missing and holds no more than a few batches in memory, however
-large the corpus; :func:`extract` does the same and gathers the features as it goes.
+large the corpus; :func:`extract` does the same and returns the features. :func:`read` returns
+stored features and needs no audio.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import threading
 from collections import deque
@@ -26,7 +26,8 @@ from torch import Tensor
 
 from emodarts import files
 from emodarts.audio.contents import Contents, file_key
-from emodarts.audio.features import FEATURE_CODE_VERSION, FeatureExtractor, fit_length
+from emodarts.audio.entries import Entries
+from emodarts.audio.features import FeatureExtractor, fit_length
 from emodarts.audio.io import decode_audio, read_audio_bytes
 from emodarts.audio.pieces import split
 from emodarts.corpora.utterance import Utterance
@@ -35,36 +36,42 @@ from emodarts.recipe.features import FeatureSpec
 from emodarts.runtime import derive_seed
 
 _NAMED = 100
-_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Altered copies of the sound, e.g. by noise, to train on beside the sound itself.
+    """An augmentation of the waveform, e.g. added noise, whose features are stored too.
 
     Attributes
     ----------
-    key : JSON values that say, but for the seed, all that decides what ``apply`` does.
+    key : JSON values; together with the seed they determine what ``apply`` does.
     apply : from a piece (n,) float32, its rate in Hz and a seed to the altered piece, of any
-        length. The seed depends on content, stretch, piece and ``key`` alone. Called by several
+        length. The seed depends on content, stretch, piece and ``key`` alone. Called from several
         threads at once.
     """
 
     key: Mapping[str, object]
     apply: Callable[[NDArray[np.float32], int, int], NDArray[np.float32]]
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of ``key``."""
+        return files.digest_of(dict(self.key))
+
 
 @dataclass(frozen=True)
 class Filled:
-    """What :func:`fill` found.
+    """Result of :func:`fill`.
 
     Attributes
     ----------
     contents : SHA-256 of each utterance's whole audio file, or None if it is unusable.
-    bad : the unusable ones: ``(utterance name, reason)``.
+    fingerprint : as in :class:`FeatureSet`.
+    bad : the unusable utterances: ``(name, reason)``.
     """
 
     contents: tuple[str | None, ...]
+    fingerprint: str
     bad: tuple[tuple[str, str], ...] = ()
 
 
@@ -75,12 +82,12 @@ class FeatureSet:
     Attributes
     ----------
     utterances : those whose audio is usable.
-    features : float32, of M pieces, those of an utterance in the order of time; one for each
-        utterance unless ``spec.length`` is segments [shape=(M, C, n_features, n_frames)]
-    owners : place in ``utterances`` of the one that a piece is of, never falling [shape=(M,)]
+    features : float32, one row per piece; each utterance has one piece unless ``spec.length`` is
+        segments, then its pieces are in order of time [shape=(M, C, n_features, n_frames)]
+    owners : index into ``utterances`` of each piece, ascending [shape=(M,)]
     contents : SHA-256 of each utterance's whole audio file.
-    fingerprint : what decided the features beside spec and code, e.g. a checkpoint.
-    bad : the others: ``(utterance name, reason)``.
+    fingerprint : identifies what the features depend on besides spec and code, e.g. a checkpoint.
+    bad : the unusable utterances: ``(name, reason)``.
     """
 
     utterances: tuple[Utterance, ...]
@@ -89,14 +96,6 @@ class FeatureSet:
     contents: tuple[str, ...]
     fingerprint: str
     bad: tuple[tuple[str, str], ...] = ()
-
-
-def default_cache_folder() -> Path:
-    """``$EMODARTS_CACHE``, else ``emodarts`` in the user's cache folder."""
-    if own := os.environ.get("EMODARTS_CACHE"):
-        return Path(own)
-    user = os.environ.get("XDG_CACHE_HOME")
-    return (Path(user) if user else Path.home() / ".cache") / "emodarts"
 
 
 def fill(
@@ -109,9 +108,9 @@ def fill(
     device: torch.device | str = "cpu",
     variant: Variant | None = None,
 ) -> Filled:
-    """Compute and store the features that the store lacks, or holds damaged.
+    """Compute and store the features that are missing from the store or damaged.
 
-    Memory is that of the batches being worked on. A fill that was killed goes on where it was,
+    Memory holds only the batches in progress. A fill that was killed continues where it stopped,
     and several processes may fill a store at once. Parameters and errors are those of
     :func:`extract`.
     """
@@ -120,6 +119,7 @@ def fill(
     _refuse(utterances, faults, skip_bad)
     return Filled(
         tuple(None if row in faults else content for row, content in enumerate(contents)),
+        store.extractor.fingerprint,
         _name(utterances, faults),
     )
 
@@ -134,20 +134,20 @@ def extract(
     device: torch.device | str = "cpu",
     variant: Variant | None = None,
 ) -> FeatureSet:
-    """Features of utterances, from the store where it has them, else computed and stored.
+    """Return features of utterances from the store; compute and store those that are missing.
 
-    An utterance's features are bitwise the same whatever is extracted with it, by however
-    many workers. On a processor each worker computes one piece after another on a single torch
+    An utterance's features are bitwise the same whatever is extracted with it and however
+    many workers there are. On a CPU each worker computes one piece at a time on a single torch
     thread; on another device all batches have the same size. As the last bits differ between
-    kinds of device, the store keeps them apart.
+    kinds of device, each kind has entries of its own.
 
     Parameters
     ----------
     folder : of the store; made if absent. Several processes may fill it at once.
     skip_bad : leave unusable audio out instead of raising.
     on_done : called once for each utterance, usable or not, in the calling thread.
-    device : that computes.
-    variant : alter the sound before its features are computed.
+    device : computes the features.
+    variant : alters the sound before its features are computed.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def extract(
         If the store cannot be written.
     """
     store = _Store(spec, folder, torch.device(device), variant)
-    gathered = _Gathered(len(utterances), store.shape)
+    gathered = _Gathered(len(utterances), store.entries.shape)
     contents, faults = _serve(store, utterances, on_done, gathered.add)
     _refuse(utterances, faults, skip_bad)
     good = [row for row in range(len(utterances)) if row not in faults]
@@ -172,8 +172,63 @@ def extract(
     )
 
 
+def read(
+    utterances: Sequence[Utterance],
+    contents: Sequence[str],
+    fingerprint: str,
+    spec: FeatureSpec,
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    variant: Variant | None = None,
+) -> FeatureSet:
+    """Return stored features, bitwise those of :func:`extract`; neither audio nor model is read.
+
+    Parameters
+    ----------
+    utterances : their paths are not used.
+    contents, fingerprint : from the :class:`FeatureSet` or :class:`Filled` of an earlier call.
+    spec, folder, device, variant : those of the earlier call.
+
+    Raises
+    ------
+    AudioError
+        Naming all utterances whose features are missing from the store or damaged.
+    """
+    entries = _entries(spec, fingerprint, folder, torch.device(device), variant)
+    gathered = _Gathered(len(utterances), entries.shape)
+    lost = []
+    for row, (utterance, content) in enumerate(zip(utterances, contents, strict=True)):
+        stored = entries.read(content, utterance)
+        if stored is None:
+            path = entries.path(content, utterance)
+            lost.append(f"{utterance.name}: {path} is {'damaged' if path.exists() else 'missing'}")
+        else:
+            gathered.add(row, stored)
+    if lost:
+        raise AudioError(
+            f"the feature store {folder} lacks {len(lost)} of {len(utterances)} utterances; run "
+            "the command that computed them again, with the same cache folder:"
+            + list_lines(lost, _NAMED)
+        )
+    features, rows = gathered.in_order()
+    return FeatureSet(
+        utterances=tuple(utterances),
+        features=torch.from_numpy(features),
+        owners=torch.from_numpy(rows),
+        contents=tuple(contents),
+        fingerprint=fingerprint,
+    )
+
+
+def _entries(
+    spec: FeatureSpec, fingerprint: str, folder: Path, device: torch.device, variant: Variant | None
+) -> Entries:
+    return Entries(folder, spec, fingerprint, device.type, variant.digest if variant else "")
+
+
 class _Sound:
-    """An audio file: read once, when first needed, for all stretches of it."""
+    """An audio file, which is read once for all its stretches, when first needed."""
 
     def __init__(self, path: Path, contents: Contents) -> None:
         self.path = path
@@ -227,40 +282,29 @@ class _Done(NamedTuple):
 
 
 class _Store:
-    """What is needed to look the features of any utterance up, or to compute and keep them."""
+    """Looks up the features of utterances, or computes and stores them."""
 
     def __init__(
         self, spec: FeatureSpec, folder: Path, device: torch.device, variant: Variant | None
     ) -> None:
         self.spec = spec
-        self.folder = folder
         self.device = device
         self.variant = variant
         self.contents = Contents(folder / "contents")
         self.extractor = FeatureExtractor(spec).eval().to(device)
-        self.shape = (spec.n_channels, spec.n_features, spec.n_frames)
-        self.batch = _batch_size(device)
+        self.entries = _entries(spec, self.extractor.fingerprint, folder, device, variant)
+        self.batch = batch_size(device)
         # One batch at a time bounds the memory that an accelerator needs.
         self._turn = nullcontext() if device.type == "cpu" else threading.Lock()
-        self._variant_key = "" if variant is None else files.digest_of(dict(variant.key))
-        self._key = files.digest_of(
-            {
-                "spec": spec.model_dump(mode="json"),
-                "version": FEATURE_CODE_VERSION,
-                "fingerprint": self.extractor.fingerprint,
-                "device": device.type,
-                "variant": self._variant_key,
-            }
-        )
 
     def serve(self, tasks: Sequence[_Task]) -> list[_Done]:
-        """Features of some utterances; what the store lacks is computed together."""
+        """Features of some utterances; missing ones are computed in common batches."""
         done: list[_Done] = []
         missing: list[_Missing] = []
         for task in tasks:
             try:
                 content = task.sound.content()
-                stored = _read_stored(self._place(content, task.utterance), self.shape)
+                stored = self.entries.read(content, task.utterance)
                 if stored is None:
                     missing.append(self._decode(task))
                 else:
@@ -269,17 +313,12 @@ class _Store:
                 done.append(_Done(task.row, "", None, str(error)))
         computed = self._compute(missing)
         for one, features in zip(missing, computed, strict=True):
-            _write_stored(self._place(one.content, one.task.utterance), features)
+            self.entries.write(one.content, one.task.utterance, features)
             done.append(_Done(one.task.row, one.content, features))
         return done
 
-    def _place(self, content: str, utterance: Utterance) -> Path:
-        stretch = {"start": utterance.start, "end": utterance.end}
-        key = files.digest_of({"key": self._key, "content": content, **stretch})
-        return self.folder / key[:2] / f"{key}.npy"
-
     def _decode(self, task: _Task) -> _Missing:
-        # The file may have changed since it was looked up: the key is of what is decoded.
+        # The file may have changed since the lookup; the key is that of the decoded bytes.
         content, data = task.sound.read()
         path, start, end = task.utterance.path, task.utterance.start, task.utterance.end
         waveform = decode_audio(data, path, self.spec.sample_rate, start, end)
@@ -298,19 +337,19 @@ class _Store:
         return (np.stack([next(place) for _ in one.pieces]) for one in missing)
 
     def _fitted(self, missing: _Missing, index: int) -> NDArray[np.float32]:
-        """A piece, altered if this is of a variant, at the length of the input (n_samples,)."""
+        """A piece, altered by the variant if there is one, of the input's length (n_samples,)."""
         piece = missing.pieces[index]
         if self.variant is not None:
             utterance = missing.task.utterance
             where = (missing.content, repr((utterance.start, utterance.end)), index)
-            seed = derive_seed(*where, self._variant_key)
+            seed = derive_seed(*where, self.variant.digest)
             piece = self.variant.apply(piece, self.spec.sample_rate, seed)
             wrong = np.count_nonzero(~np.isfinite(piece))
             if piece.dtype != np.float32 or piece.ndim != 1 or piece.size == 0 or wrong:
                 raise ShapeError(
-                    f"utterance {utterance.name!r}, variant {dict(self.variant.key)}: made samples "
-                    f"of shape {piece.shape} and type {piece.dtype}, {wrong} of them not finite; "
-                    "legal: finite float32 (n,), n at least 1"
+                    f"utterance {utterance.name!r}, variant {dict(self.variant.key)}: returned "
+                    f"samples of shape {piece.shape} and type {piece.dtype}, {wrong} of them not "
+                    "finite; allowed: finite float32 (n,), n at least 1"
                 )
         return fit_length(piece, self.spec.n_samples, self.spec.length)
 
@@ -323,25 +362,25 @@ class _Store:
         return result
 
 
-def _batch_size(device: torch.device) -> int:
+def batch_size(device: torch.device) -> int:
     """Pieces in every forward pass.
 
-    Always as many, because their number may choose the kernel and with it the last bits. On a
-    processor a piece alone stays in the caches, and is as fast as in company or faster.
+    The number is fixed because it may decide which kernel runs and with it the last bits. On a
+    CPU a single piece stays in the caches and is at least as fast as a batch.
     """
     return 1 if device.type == "cpu" else 32
 
 
 class _Gathered:
-    """Features of pieces in one array, in the order of arrival until asked for."""
+    """Features of pieces in one array, kept in order of arrival."""
 
     def __init__(self, expected: int, shape: tuple[int, ...]) -> None:
-        # Memory that is not written to is not taken: nothing is lost by too large an array.
+        # Memory that is never written is never allocated, so too large an array costs nothing.
         self._features = np.empty((expected, *shape), np.float32)
         self._rows: list[int] = []
 
     def add(self, row: int, features: NDArray[np.float32]) -> None:
-        """Take the pieces (k, C, F, T) of the utterance at ``row``."""
+        """Add the pieces (k, C, F, T) of the utterance at ``row``."""
         first, last = len(self._rows), len(self._rows) + len(features)
         if last > len(self._features):
             larger = np.empty((2 * last, *features.shape[1:]), np.float32)
@@ -351,10 +390,10 @@ class _Gathered:
         self._rows.extend([row] * len(features))
 
     def in_order(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Features by rising row (M, C, F, T), and the row of each (M,)."""
+        """Features sorted by row (M, C, F, T), and the row of each (M,)."""
         rows = np.array(self._rows, np.int64)
         features = self._features[: len(rows)]
-        if (np.diff(rows) >= 0).all():  # as in every corpus whose files are not interleaved
+        if (np.diff(rows) >= 0).all():  # the case unless stretches of files are interleaved
             return features, rows
         order = np.argsort(rows, kind="stable")
         return features[order], rows[order]
@@ -366,9 +405,9 @@ def _serve(
     on_done: Callable[[], None] | None,
     take: Callable[[int, NDArray[np.float32]], None] | None = None,
 ) -> tuple[list[str], dict[int, str]]:
-    """Have all utterances served, in parallel; return contents and faults by row.
+    """Serve all utterances in parallel; return contents, and faults by row.
 
-    Batches are worked on only a few ahead of the one that is taken, which bounds memory.
+    Workers run only a few batches ahead of the consumer, which bounds memory.
     """
     contents = [""] * len(utterances)
     faults: dict[int, str] = {}
@@ -394,7 +433,7 @@ def _serve(
 
 
 def _tasks(utterances: Sequence[Utterance], contents: Contents) -> Iterator[_Task]:
-    """All utterances, those of one file together, so that a long recording is read once."""
+    """All utterances, grouped by file so that a long recording is read once."""
     groups: dict[Path, list[int]] = {}
     for row, utterance in enumerate(utterances):
         groups.setdefault(utterance.path, []).append(row)
@@ -409,7 +448,7 @@ def _map_ahead(
     batches: Iterable[Sequence[_Task]],
     ahead: int,
 ) -> Iterator[list[_Done]]:
-    """Results in order, of which never more than ``ahead`` are waiting or being made."""
+    """Results in order; never more than ``ahead`` are pending."""
     waiting: deque[Future[list[_Done]]] = deque()
     try:
         for batch in batches:
@@ -423,32 +462,9 @@ def _map_ahead(
             future.cancel()
 
 
-def _write_stored(path: Path, array: NDArray[np.float32]) -> None:
-    """Write .npy with the SHA-256 of those bytes behind it, which numpy does not read."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    data = buffer.getvalue()
-    # To wait for the disk would take longer than to compute; damage shows, and is mended.
-    files.write_bytes(path, data + hashlib.sha256(data).digest(), durable=False)
-
-
-def _read_stored(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
-    """Stored features of some pieces ``(k, *shape)``; None if absent, damaged or of no use."""
-    try:
-        stored = path.read_bytes()
-        data, digest = stored[:-_DIGEST_BYTES], stored[-_DIGEST_BYTES:]
-        if hashlib.sha256(data).digest() != digest:
-            return None
-        array: NDArray[np.float32] = np.load(io.BytesIO(data), allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    usable = array.dtype == np.float32 and array.ndim == 1 + len(shape) and len(array) > 0
-    return array if usable and array.shape[1:] == shape else None
-
-
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Let each worker compute alone: how a product is split over threads changes its last bits."""
+    """Compute on one thread: how a product is split over threads changes its last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -462,12 +478,12 @@ def _name(utterances: Sequence[Utterance], faults: dict[int, str]) -> tuple[tupl
 
 
 def _refuse(utterances: Sequence[Utterance], faults: dict[int, str], skip_bad: bool) -> None:
-    """Raise :class:`AudioError` for unusable audio, if any is too much or all of it is."""
+    """Raise :class:`AudioError` if audio is unusable and may not be skipped, or none is usable."""
     good = len(utterances) - len(faults)
     if not faults or (skip_bad and good):
         return
     named = [f"{name}: {fault}" for name, fault in _name(utterances, faults)]
-    rest = "mend them, or go on without them by --skip-bad" if good else "none is usable"
+    rest = "fix the files or leave them out with --skip-bad" if good else "none is usable"
     raise AudioError(
         f"{len(faults)} of {len(utterances)} utterances have unusable audio; {rest}:"
         + list_lines(named, _NAMED)

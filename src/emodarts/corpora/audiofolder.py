@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 from emodarts.corpora.folder import (
+    AUDIO_SUFFIXES,
     DEBRIS,
     check_folder,
     is_debris,
@@ -41,8 +42,6 @@ def read_audiofolder(root: Path | None, *, speaker: str = "") -> Corpus:
         is no regular expression, has no group, or finds no speaker in a name; or if a name is not
         UTF-8.
     """
-    from emodarts.audio.io import AUDIO_SUFFIXES  # loads numerical libraries
-
     wanted = f"one folder for each emotion with files in {' '.join(AUDIO_SUFFIXES)}"
     root = check_folder(root, "audiofolder", wanted)
     pattern = _compile(speaker) if speaker else None

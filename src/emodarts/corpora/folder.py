@@ -11,6 +11,9 @@ from pathlib import Path
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import CorpusError, list_lines
 
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
+"""Lower-case suffixes of the audio files that a search of a folder finds."""
+
 DEBRIS = "resource fork of macOS, not sound"
 """Reason to leave out what :func:`is_debris` tells."""
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emodarts import files
+from emodarts.cache import default_cache_folder
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import CorpusError
 
@@ -139,8 +140,6 @@ def read_synthetic(root: Path | None) -> Corpus:
         If the files cannot be written.
     """
     if root is None:
-        from emodarts.audio.store import default_cache_folder  # loads torch
-
         root = default_cache_folder() / f"synthetic-v{GENERATOR_VERSION}"
     if not _is_complete(root):
         _generate(root)

@@ -31,10 +31,12 @@ from emodarts.genotype import Genotype
 from emodarts.progress import Progress, Silent
 from emodarts.recipe import Recipe
 from emodarts.runtime import configure, describe_environment, resolve_fast
+from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION, aggregate
+from emodarts.scoring.predictions import Prediction, write_predictions
 from emodarts.searching.loop import require_precise_enough
 from emodarts.splits import Fold, deployment_fold, make_folds, make_parts
 from emodarts.systems.baselines import logistic_regression, majority_answer, mean_features
-from emodarts.systems.discrete import SearchedNetwork
+from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.training.metrics import (
     UA_DEFINITION,
     WA_DEFINITION,
@@ -285,7 +287,7 @@ def _check_genotypes(
     if options.genotype is not None:
         n_classes = len(data.classes)
         n_features = recipe.features.n_features
-        SearchedNetwork(options.genotype, recipe.trained_network, n_features, n_classes)
+        DiscreteNetwork(options.genotype, recipe.trained_network, n_features, n_classes)
         for path in (trial.folder / GENOTYPE for trial in trials):
             if path.is_file() and Genotype.load(path) != options.genotype:
                 raise RunError(

@@ -19,13 +19,14 @@ from emodarts.genotype import Genotype
 from emodarts.progress import Progress
 from emodarts.recipe import Recipe
 from emodarts.runtime import Fast, derive_seed, resolve_fast
+from emodarts.scoring.metrics import score
+from emodarts.scoring.predictions import Prediction, read_predictions, write_predictions
 from emodarts.searching.loop import SearchData, search_genotype
 from emodarts.splits import Indices, Parts
 from emodarts.systems.count import count_multiply_adds, count_parameters
-from emodarts.systems.discrete import SearchedNetwork
+from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.training.batches import join_pieces, predict_logits
 from emodarts.training.loop import EPOCHS, Trained, epoch_file, train_network
-from emodarts.training.metrics import Prediction, read_predictions, score, write_predictions
 
 GENOTYPE = "genotype.json"
 RESULT = "result.json"
@@ -138,9 +139,9 @@ def train_trial(
     return result
 
 
-def _network(trial: Trial, data: Dataset, genotype: Genotype, fast: Fast) -> SearchedNetwork:
+def _network(trial: Trial, data: Dataset, genotype: Genotype, fast: Fast) -> DiscreteNetwork:
     recipe = trial.recipe
-    return SearchedNetwork(
+    return DiscreteNetwork(
         genotype,
         recipe.trained_network,
         recipe.features.n_features,

@@ -1,4 +1,4 @@
-"""Sections ``labels``, ``evaluation`` and ``compute``: classes, folds and seeds, and where it runs."""
+"""Sections ``labels``, ``evaluation`` and ``compute``: classes, folds, seeds, and where to run."""
 
 from __future__ import annotations
 

@@ -233,6 +233,33 @@ class OpensmileSpec(FeatureSpec):
             raise ValueError(f"duration {self.duration} s; allowed: at least a window of 0.06 s")
 
 
+class FunctionalsSpec(FeatureSpec):
+    """Functionals of a whole utterance by openSMILE, as a map of one frame: a vector for
+    classical systems. Padding is left out. Needs the extra ``opensmile``."""
+
+    kind: Literal["functionals"] = "functionals"
+    duration: Annotated[float, Field(gt=0.0, le=600.0)] = 30.0
+    feature_set: Literal["eGeMAPSv02", "ComParE_2016"] = "eGeMAPSv02"
+    """eGeMAPSv02 (doi 10.1109/TAFFC.2015.2457417) has 88 functionals, ComParE_2016 (doi
+    10.21437/Interspeech.2016-129) has 6373."""
+
+    @property
+    def n_features(self) -> int:
+        return {"eGeMAPSv02": 88, "ComParE_2016": 6373}[self.feature_set]
+
+    @property
+    def n_steps(self) -> int:
+        return 1
+
+    def check(self) -> None:
+        if self.length == "repeat":
+            raise ValueError("length repeat: copies are not speech; allowed: pad, segments")
+        if self.deltas:
+            raise ValueError(f"deltas {self.deltas}: one frame has no slope; allowed: 0")
+        if self.duration < 0.06:
+            raise ValueError(f"duration {self.duration} s; allowed: at least a window of 0.06 s")
+
+
 class _Checkpoint(BaseModel):
     """The part of a checkpoint's ``config.json`` that is needed."""
 
@@ -393,6 +420,7 @@ FEATURES: dict[str, FeatureKind] = {
     "stft": FeatureKind(StftSpec, "emodarts.audio.features:Spectrogram"),
     "waveform": FeatureKind(WaveformSpec, "emodarts.audio.features:Frames"),
     "opensmile": FeatureKind(OpensmileSpec, "emodarts.audio.egemaps:Egemaps"),
+    "functionals": FeatureKind(FunctionalsSpec, "emodarts.audio.egemaps:Functionals"),
     "embedding": FeatureKind(EmbeddingSpec, "emodarts.audio.embedding:Embedding"),
 }
 """Kinds of features by name."""

@@ -1,8 +1,8 @@
 """What every section of a recipe shares, and sections whose keys depend on a kind.
 
-Features, search strategies and systems are *kinds*: entries of a literal dictionary from a name to a
-class of keys and to what carries them out, which is named as text and loaded on first use, so that
-a recipe is checked without loading torch.
+Features, search strategies and systems are *kinds*: entries of a literal dictionary from a name to
+a class of keys and to what carries them out, which is named as text and loaded on first use, so
+that a recipe is checked without loading torch.
 """
 
 from __future__ import annotations

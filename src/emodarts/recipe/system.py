@@ -34,7 +34,7 @@ class SystemSpec(KindSection):
         return SYSTEMS
 
     def inputs(self, features: FeatureSpec) -> dict[str, FeatureSpec]:
-        """Feature maps that the system takes, by name: section ``features``, unless it says more."""
+        """Feature maps that the system takes, by name; by default that of section ``features``."""
         return {"features": features}
 
 
@@ -96,7 +96,7 @@ class MajoritySpec(SystemSpec):
 
 
 class ChanceSpec(SystemSpec):
-    """Every class with the same probability."""
+    """Classes drawn uniformly at random."""
 
     kind: Literal["chance"] = "chance"
 
@@ -114,5 +114,5 @@ SYSTEMS: dict[str, Kind[SystemSpec]] = {
 """Systems by kind. An implementation is made with its keys and is a
 :class:`emodarts.systems.system.System`."""
 
-BASELINES = ("chance", "majority", "logistic_regression")
-"""Kinds whose scores stand below every result."""
+BASELINES = ("majority", "logistic_regression")
+"""Systems whose scores stand below every result, fitted in every fold."""

@@ -21,9 +21,10 @@ from emodarts.experiments.trial import GENOTYPE, OPTIMISTIC, RESULT
 from emodarts.genotype import Genotype
 from emodarts.recipe import OneShotSpec, Recipe, load_recipe
 from emodarts.reports import cells, plots, tables
+from emodarts.scoring.comparison import paired_test
+from emodarts.scoring.predictions import read_predictions
 from emodarts.searching import loop as search_loop
 from emodarts.training import loop as training_loop
-from emodarts.training import metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -348,14 +349,14 @@ def compare(runs: Sequence[Path]) -> str:
     """
     results = _name_apart(runs, [load_result(run) for run in runs])
     names = [result["name"] for result in results]
-    predictions = [metrics.read_predictions(run / "predictions.csv") for run in runs]
+    predictions = [read_predictions(run / "predictions.csv") for run in runs]
     tests, untested = {}, []
     for i, j in combinations(range(len(runs)), 2):
         (a, classes), (b, other_classes) = predictions[i], predictions[j]
         try:
             if set(classes) != set(other_classes):
                 raise RunError("the systems have different classes")
-            tests[names[i], names[j]] = metrics.paired_test(a, b, classes)
+            tests[names[i], names[j]] = paired_test(a, b, classes)
         except RunError as error:
             untested.append(tables.escape(f"{names[i]} and {names[j]}: no paired test: {error}"))
     parts = [tables.result_table(results), *_differences(results)]

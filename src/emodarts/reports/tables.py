@@ -1,6 +1,6 @@
 """Results as Markdown tables, in percent with one decimal, each with its definitions.
 
-Tables only arrange what a ``result.json`` holds; see :func:`emodarts.training.metrics.aggregate`
+Tables only arrange what a ``result.json`` holds; see :func:`emodarts.scoring.metrics.aggregate`
 for the scores and what they mean.
 """
 
@@ -16,6 +16,8 @@ import numpy as np
 from emodarts.errors import list_some
 from emodarts.genotype import Genotype
 from emodarts.recipe import SPACES
+from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION
+from emodarts.space.genotype import Genotype
 from emodarts.training.metrics import UA_DEFINITION, WA_DEFINITION
 
 DEFINITIONS = (
@@ -206,7 +208,7 @@ def paired_table(tests: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
 
     Parameters
     ----------
-    tests : results of :func:`emodarts.training.metrics.paired_test` by the two names.
+    tests : results of :func:`emodarts.scoring.metrics.paired_test` by the two names.
     """
     rows = []
     for (a, b), test in tests.items():

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from emodarts.audio.features import FeatureExtractor, fit_length
-from emodarts.audio.io import AUDIO_SUFFIXES, load_audio
+from emodarts.audio.io import load_audio
 from emodarts.audio.pieces import piece_starts
 from emodarts.bundle import Bundle, load_bundle
+from emodarts.corpora.folder import AUDIO_SUFFIXES
 from emodarts.errors import AudioError, BundleError, EmodartsError
 
 _BATCH = 32

@@ -32,6 +32,13 @@ class Parts:
     validation: Indices
     test: Indices
 
+    @property
+    def development(self) -> Indices:
+        """All utterances that are not tested on."""
+        return as_indices(
+            {*self.search_weights, *self.search_alphas, *self.train, *self.validation}
+        )
+
     def names(self, utterances: Sequence[Utterance]) -> dict[str, list[str]]:
         """Utterance names by part, for ``folds.json``."""
         return {part: [utterances[i].name for i in getattr(self, part)] for part in PARTS}

@@ -13,16 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emodarts.systems.discrete import SearchedNetwork
+from emodarts.training.classifier import Classifier
 
 _GATES = {"LSTM": 4, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
-def count_parameters(network: SearchedNetwork) -> int:
-    """Trainable parameters of the model; the auxiliary head is not one of its parts."""
-    return sum(
-        p.numel() for name, p in network.named_parameters() if not name.startswith("auxiliary.")
-    )
+def count_parameters(network: Classifier) -> int:
+    """Trainable parameters of the model, without what only training uses."""
+    kept = network.model_state()
+    return sum(p.numel() for name, p in network.named_parameters() if name in kept)
 
 
 def recurrent_multiply_adds(layer: nn.RNNBase, n_steps: int) -> int:

@@ -11,36 +11,13 @@ from emodarts.recipe import NetworkSpec, SearchedSeqNN
 from emodarts.runtime import Fast, resolve_fast
 from emodarts.space.cell import Cell, Sources, genotype_sources
 from emodarts.space.compiled import CompiledCell
+from emodarts.space.dropout import DropPath
 from emodarts.space.network import CNNCellName, JointNetwork
 from emodarts.space.sequence_ops import SequenceSkip
+from emodarts.systems.folding import fold
+from emodarts.training.classifier import Classifier
 
 _AUXILIARY_CHANNELS = 128
-
-
-class DropPath(nn.Module):
-    """In training, zero the edge of an utterance with a probability and scale the others up.
-
-    Source: FractalNet (arXiv 1605.07648), as used by DARTS on every edge but the identity.
-    """
-
-    def __init__(self, operation: nn.Module) -> None:
-        super().__init__()
-        self.operation = operation
-        self.probability = 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, ...)`` -> the operation's output, some utterances of it zero."""
-        y: Tensor = self.operation(x)
-        factors = self.factors(y)
-        return y if factors is None else y * factors
-
-    def factors(self, x: Tensor) -> Tensor | None:
-        """Draw what an output is multiplied by, ``(B, 1, ...)`` for ``x`` ``(B, ...)``, if any."""
-        if not self.training or self.probability == 0.0:
-            return None
-        keep = 1.0 - self.probability
-        shape = (x.shape[0],) + (1,) * (x.dim() - 1)
-        return torch.empty(shape, device=x.device, dtype=x.dtype).bernoulli_(keep) / keep
 
 
 class AuxiliaryHead(nn.Sequential):
@@ -95,7 +72,7 @@ def _with_drop_path(modules: list[nn.Module]) -> list[nn.Module]:
     return [m if isinstance(m, identity) else DropPath(m) for m in modules]
 
 
-class SearchedNetwork(JointNetwork):
+class DiscreteNetwork(JointNetwork, Classifier):
     """Network of a genotype.
 
     Parameters
@@ -105,7 +82,10 @@ class SearchedNetwork(JointNetwork):
     n_features : F, size of the frequency axis of the input.
     n_classes : number of logits.
     n_channels : C of the input.
-    auxiliary : build the extra classifier that training uses; it is no part of the model.
+    drop_path : probability of dropping an edge for an utterance in training, which rises linearly
+        over the epochs.
+    auxiliary_weight : of the loss of an extra classifier that training uses; it is no part of the
+        model, and 0 builds none.
     fast : whether CNN cells are compiled, as in ``ComputeSpec``; weights are the same. Compiled
         ones stay on a CPU.
 
@@ -123,7 +103,8 @@ class SearchedNetwork(JointNetwork):
         n_classes: int,
         *,
         n_channels: int = 1,
-        auxiliary: bool = False,
+        drop_path: float = 0.0,
+        auxiliary_weight: float = 0.0,
         fast: Fast = False,
     ) -> None:
         if genotype.sequence is not None and not isinstance(spec.seqnn, SearchedSeqNN):
@@ -135,9 +116,11 @@ class SearchedNetwork(JointNetwork):
         edges = _GenotypeEdges(genotype, spec, fast)
         super().__init__(spec, n_features, n_classes, edges, n_channels)
         self.genotype = genotype
+        self.drop_path = drop_path
+        self.auxiliary_weight = auxiliary_weight
         self.auxiliary: AuxiliaryHead | None = None
         self._auxiliary_cell = 2 * spec.cnn.cells // 3
-        if auxiliary:
+        if auxiliary_weight > 0:
             position = sum(r <= self._auxiliary_cell for r in spec.cnn.reductions)
             channels = len(genotype.normal) * spec.cnn.channels * 2**position
             self.auxiliary = AuxiliaryHead(channels, n_classes)
@@ -150,12 +133,16 @@ class SearchedNetwork(JointNetwork):
             extra = self.auxiliary(maps[2 + self._auxiliary_cell])
         return self.classify(maps[-2:]), extra
 
-    def set_drop_path(self, probability: float) -> None:
-        """Set the probability of every :class:`DropPath`."""
+    def begin_epoch(self, share: float) -> None:
+        """Drop edges more often, the more of the epochs is done."""
         for module in self.modules():
             if isinstance(module, DropPath):
-                module.probability = probability
+                module.probability = self.drop_path * share
 
     def model_state(self) -> dict[str, Tensor]:
         """Parameters and buffers of the model, without the auxiliary head."""
         return {k: v for k, v in self.state_dict().items() if not k.startswith("auxiliary.")}
+
+    def for_inference(self) -> nn.Module:
+        """The network with its batch norms folded into its convolutions."""
+        return fold(self)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from emodarts.space.cnn_ops import FactorisedReduce
-from emodarts.systems.discrete import DropPath, SearchedNetwork
+from emodarts.space.dropout import DropPath
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 #: Below this many outputs, oneDNN's 1x1 convolution is faster on one thread than torch's own.
 _LANES = 16
 
 
-def fold(network: SearchedNetwork) -> SearchedNetwork:
+def fold(network: _Network) -> _Network:
     r"""Copy of a network that gives the logits of eval mode sooner, and cannot be trained.
 
     A batch norm after a convolution :math:`W x` with mean m, variance v, scale g and shift b is
@@ -24,7 +26,8 @@ def fold(network: SearchedNetwork) -> SearchedNetwork:
     training needs is left out.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
-    folded.auxiliary = None
+    if hasattr(folded, "auxiliary"):
+        folded.auxiliary = None
     for module in list(folded.modules()):
         for name, child in module.named_children():
             if isinstance(child, DropPath):

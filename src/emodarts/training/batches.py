@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emodarts.errors import TrainingError
+from emodarts.scoring.metrics import confusion_matrix, ua
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,10 @@ def predict_logits(network: nn.Module, features: Tensor, batch_size: int = 64) -
 
 
 def loss_and_ua(logits: Tensor, targets: Tensor) -> tuple[float, float]:
-    """Mean cross-entropy, and the mean recall of the classes that occur in ``targets``."""
+    """Mean cross-entropy and UA of logits ``(N, K)`` and class indices ``(N,)``."""
     loss = float(functional.cross_entropy(logits, targets))
-    truth = targets.cpu()
-    right = (logits.argmax(dim=1).cpu() == truth).double()
-    recalls = [float(right[truth == k].mean()) for k in torch.unique(truth)]
-    return loss, sum(recalls) / len(recalls)
+    truth, predicted = targets.cpu().numpy(), logits.argmax(dim=1).cpu().numpy()
+    return loss, float(ua(confusion_matrix(truth, predicted, logits.shape[1])))
 
 
 def require_finite(value: float, where: str) -> None:

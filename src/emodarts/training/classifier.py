@@ -24,3 +24,7 @@ class Classifier(nn.Module):
     def model_state(self) -> dict[str, Tensor]:
         """Parameters and buffers of the model, without what only training uses."""
         return self.state_dict()
+
+    def for_inference(self) -> nn.Module:
+        """A module that gives the logits of eval mode, perhaps sooner, and is not trained."""
+        return self.eval()

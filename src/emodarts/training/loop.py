@@ -27,7 +27,7 @@ from emodarts.events import EventWriter
 from emodarts.progress import Progress
 from emodarts.recipe import TrainingSpec
 from emodarts.runtime import Precision, at_least_single, autocast, derive_seed
-from emodarts.systems.discrete import SearchedNetwork
+from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.training.augment import Mixture, balanced_rows, mask_features
 from emodarts.training.batches import (
     Part,
@@ -85,7 +85,7 @@ class Trained:
 
 
 def train_network(
-    network: SearchedNetwork,
+    network: DiscreteNetwork,
     train: Part,
     validation: Part,
     spec: TrainingSpec,
@@ -142,7 +142,7 @@ class _Trainer:
 
     def __init__(
         self,
-        network: SearchedNetwork,
+        network: DiscreteNetwork,
         train: Part,
         validation: Part,
         spec: TrainingSpec,
@@ -292,7 +292,7 @@ class _Trainer:
             ) from error
 
 
-def _optimiser(network: SearchedNetwork, spec: TrainingSpec) -> torch.optim.Optimizer:
+def _optimiser(network: DiscreteNetwork, spec: TrainingSpec) -> torch.optim.Optimizer:
     parameters = network.parameters()
     if spec.optimiser == "sgd":
         return torch.optim.SGD(

@@ -1,0 +1,78 @@
+"""Entries of the feature store: one file on disk for the features of one utterance."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emodarts import files
+from emodarts.audio.features import FEATURE_CODE_VERSION
+from emodarts.corpora.utterance import Utterance
+from emodarts.recipe.features import FeatureSpec
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class Entries:
+    """Entries of one kind in a store, named after the digest of everything that decides them.
+
+    Parameters
+    ----------
+    folder : of the store; made if absent.
+    fingerprint : of the :class:`~emodarts.audio.features.FeatureExtractor`.
+    device_type : kind of device that computes, e.g. ``"cpu"``; the last bits depend on it.
+    variant : digest of the settings that alter the sound, or ``""``.
+
+    Attributes
+    ----------
+    shape : of one piece, (C, n_features, n_frames).
+    """
+
+    def __init__(
+        self, folder: Path, spec: FeatureSpec, fingerprint: str, device_type: str, variant: str
+    ) -> None:
+        self.folder = folder
+        self.shape = (spec.n_channels, spec.n_features, spec.n_frames)
+        self._key = files.digest_of(
+            {
+                "spec": spec.model_dump(mode="json"),
+                "version": FEATURE_CODE_VERSION,
+                "fingerprint": fingerprint,
+                "device": device_type,
+                "variant": variant,
+            }
+        )
+
+    def path(self, content: str, utterance: Utterance) -> Path:
+        """File of an utterance whose audio file has the SHA-256 ``content``."""
+        stretch = {"start": utterance.start, "end": utterance.end}
+        key = files.digest_of({"key": self._key, "content": content, **stretch})
+        return self.folder / key[:2] / f"{key}.npy"
+
+    def read(self, content: str, utterance: Utterance) -> NDArray[np.float32] | None:
+        """Features of an utterance's k pieces; None if absent, damaged or of another shape.
+
+        [shape=(k, C, n_features, n_frames)], k at least 1
+        """
+        try:
+            stored = self.path(content, utterance).read_bytes()
+            data, digest = stored[:-_DIGEST_BYTES], stored[-_DIGEST_BYTES:]
+            if hashlib.sha256(data).digest() != digest:
+                return None
+            array: NDArray[np.float32] = np.load(io.BytesIO(data), allow_pickle=False)
+        except (OSError, ValueError):
+            return None
+        usable = array.dtype == np.float32 and array.ndim == 1 + len(self.shape) and len(array) > 0
+        return array if usable and array.shape[1:] == self.shape else None
+
+    def write(self, content: str, utterance: Utterance, array: NDArray[np.float32]) -> None:
+        """Write .npy followed by its own SHA-256, which numpy ignores."""
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        data = buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest()
+        # Waiting for the disk takes longer than computing; damage is detected and recomputed.
+        files.write_bytes(self.path(content, utterance), data, durable=False)

@@ -1,0 +1,290 @@
+"""Utterances with their feature maps: from audio to the store, and from the store into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emodarts import files
+from emodarts.audio.augment import variants_of
+from emodarts.audio.store import fill, read
+from emodarts.corpora.utterance import Corpus, Utterance
+from emodarts.errors import AudioError, RunError, list_some
+from emodarts.progress import Progress
+from emodarts.recipe import Recipe
+from emodarts.splits import Indices
+from emodarts.training.batches import Normalisation, Part, class_indices
+
+#: Columns of the utterance table: all of an utterance but where its audio lies, which other
+#: machines do not share.
+_COLUMNS = tuple(f.name for f in fields(Utterance) if f.name not in ("path", "duration"))
+_NUMBERS = ("start", "end", "valence", "arousal", "dominance")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Usable utterances of a corpus, whose features the store holds.
+
+    Attributes
+    ----------
+    corpus : name of the reader.
+    notice : warning to show beside scores, or ``""``.
+    classes : in the order of the logits.
+    utterances : N of them.
+    contents : SHA-256 of the audio file of each.
+    fingerprints : of each input, what decides its features beside their spec, e.g. a checkpoint.
+    """
+
+    corpus: str
+    notice: str
+    classes: tuple[str, ...]
+    utterances: tuple[Utterance, ...]
+    contents: tuple[str, ...]
+    fingerprints: Mapping[str, str]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The utterance table, one dictionary an utterance."""
+        return [
+            {**{name: getattr(u, name) for name in _COLUMNS}, "sha256": content}
+            for u, content in zip(self.utterances, self.contents, strict=True)
+        ]
+
+    @classmethod
+    def from_rows(cls, header: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> Listing:
+        """The inverse of :meth:`rows`, from ``data.json`` and a CSV file; paths are left empty.
+
+        Raises
+        ------
+        RunError
+            If a column is missing, or a number is none.
+        """
+        utterances = []
+        for row in rows:
+            try:
+                values: dict[str, Any] = {name: row[name] or None for name in _COLUMNS}
+                for name in _NUMBERS:
+                    values[name] = None if values[name] is None else float(values[name])
+            except (KeyError, ValueError) as error:
+                raise RunError(f"the utterance table is broken: {error}") from error
+            values["start"] = values["start"] or 0.0
+            utterances.append(Utterance(path=Path(), **values))
+        return cls(
+            header["corpus"],
+            header["notice"],
+            tuple(header["classes"]),
+            tuple(utterances),
+            tuple(row["sha256"] for row in rows),
+            header["fingerprints"],
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over classes, fingerprints, and names, contents, labels and all else."""
+        return files.digest_of(
+            {
+                "classes": self.classes,
+                "utterances": self.rows(),
+                "fingerprints": dict(self.fingerprints),
+            }
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """One of the feature maps that a system takes, of M pieces of utterances.
+
+    Attributes
+    ----------
+    features : float32 (M, C, F, T), not normalised.
+    variants : (V, M, C, F, T) augmented versions of every row, or None.
+    """
+
+    features: Tensor
+    variants: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Utterances of a corpus with their feature maps.
+
+    Attributes
+    ----------
+    listing : N utterances and the classes.
+    maps : by the name of the input, with equal numbers of rows.
+    owners : (M,) utterance of each row, ascending; None where each utterance is one piece.
+    """
+
+    listing: Listing
+    maps: Mapping[str, Maps]
+    owners: Tensor | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels in the order of the logits."""
+        return self.listing.classes
+
+    @property
+    def utterances(self) -> tuple[Utterance, ...]:
+        """All of them, those of the test fold included."""
+        return self.listing.utterances
+
+    def labels(self, indices: Indices) -> list[str]:
+        """Labels of some utterances."""
+        return [self.utterances[i].known_label() for i in indices]
+
+    def targets(self, indices: Indices) -> Tensor:
+        """Class indices ``(N,)`` of some utterances."""
+        return class_indices(self.labels(indices), self.classes)
+
+    def rows(self, indices: Indices) -> tuple[Tensor, Tensor | None]:
+        """Rows of some utterances, and the position in ``indices`` that each belongs to."""
+        chosen = torch.tensor(indices, dtype=torch.long)
+        if self.owners is None:
+            return chosen, None
+        edges = torch.searchsorted(self.owners, torch.arange(len(self.utterances) + 1))
+        lengths = edges.diff()[chosen]
+        position = torch.repeat_interleave(torch.arange(len(chosen)), lengths)
+        before = lengths.cumsum(0) - lengths
+        return edges[chosen][position] + torch.arange(len(position)) - before[position], position
+
+    def inputs(self, indices: Indices) -> dict[str, Tensor]:
+        """Maps ``(M, C, F, T)`` of the pieces of some utterances, by the name of the input."""
+        rows, _ = self.rows(indices)
+        return {name: maps.features[rows] for name, maps in self.maps.items()}
+
+    def normalisation(self, indices: Indices, name: str = "features") -> Normalisation:
+        """Statistics of one input over the pieces of some utterances."""
+        return Normalisation.fit(self.maps[name].features[self.rows(indices)[0]])
+
+    def part(
+        self,
+        indices: Indices,
+        normalisation: Normalisation,
+        device: torch.device,
+        *,
+        varied: bool = False,
+        name: str = "features",
+    ) -> Part:
+        """One input, normalised, and targets of some utterances, on the device.
+
+        ``varied`` includes augmented versions, for data that trains the discrete network.
+        """
+        maps = self.maps[name]
+        rows, position = self.rows(indices)
+        targets = self.targets(indices)
+        variants = None
+        if varied and maps.variants is not None:
+            variants = normalisation.apply(maps.variants[:, rows]).to(device)
+        return Part(
+            normalisation.apply(maps.features[rows]).to(device),
+            (targets if position is None else targets[position]).to(device),
+            None if position is None else position.to(device),
+            variants,
+        )
+
+
+def fill_store(
+    recipe: Recipe,
+    corpus: Corpus,
+    store: Path,
+    device: torch.device,
+    progress: Progress,
+    *,
+    skip_bad: bool = False,
+) -> tuple[Listing, tuple[tuple[str, str], ...]]:
+    """Compute and store what a recipe needs of a corpus; memory does not grow with the corpus.
+
+    Parameters
+    ----------
+    corpus : with the classes and styles of the recipe.
+    store : folder of the feature store.
+    skip_bad : leave unusable audio out instead of raising.
+
+    Returns
+    -------
+    The usable utterances, and the others as ``(name, reason)``.
+
+    Raises
+    ------
+    AudioError
+        Naming all unusable audio together, or a class that has none left.
+    """
+    variants = variants_of(recipe.training.augmentation)
+    progress.start("features", len(corpus) * len(recipe.inputs) * (1 + len(variants)))
+    utterances: tuple[Utterance, ...] = corpus.utterances
+    contents: tuple[str, ...] = ()
+    bad: tuple[tuple[str, str], ...] = ()
+    fingerprints: dict[str, str] = {}
+    for name, spec in recipe.inputs.items():
+        for variant in (None, *variants):
+            filled = fill(
+                utterances,
+                spec,
+                store,
+                skip_bad=skip_bad,
+                on_done=progress.advance,
+                device=device,
+                variant=variant,
+            )
+            bad += filled.bad
+            fingerprints[name] = filled.fingerprint
+            usable = [
+                (u, content)
+                for u, content in zip(utterances, filled.contents, strict=True)
+                if content is not None
+            ]
+            utterances = tuple(u for u, _ in usable)
+            contents = tuple(content for _, content in usable)
+    lost = sorted(set(corpus.classes) - {u.known_label() for u in utterances})
+    if lost:
+        raise AudioError(
+            f"no utterance of class {list_some(lost)} has usable audio; repair some of its files, "
+            "or keep the other classes only (recipe key labels)"
+        )
+    listing = Listing(
+        corpus.name, corpus.notice, corpus.classes, utterances, contents, fingerprints
+    )
+    return listing, bad
+
+
+def load_dataset(recipe: Recipe, listing: Listing, store: Path, device: torch.device) -> Dataset:
+    """Read the feature maps of a recipe from a store that :func:`fill_store` filled.
+
+    Raises
+    ------
+    AudioError
+        If the store lacks features, or if the pieces of two inputs do not correspond.
+    """
+    variants = variants_of(recipe.training.augmentation)
+    maps: dict[str, Maps] = {}
+    owners: Tensor | None = None
+    for name, spec in recipe.inputs.items():
+        found = [
+            read(
+                listing.utterances,
+                listing.contents,
+                listing.fingerprints[name],
+                spec,
+                store,
+                device=device,
+                variant=variant,
+            )
+            for variant in (None, *variants)
+        ]
+        original, *versions = found
+        if owners is not None and not torch.equal(owners, original.owners):
+            raise AudioError(
+                f"input {name!r} divides utterances into other pieces than the input before it; "
+                "give all inputs the same duration and length"
+            )
+        owners = original.owners
+        stacked = torch.stack([v.features for v in versions]) if versions else None
+        maps[name] = Maps(original.features, stacked)
+    in_pieces = any(spec.length == "segments" for spec in recipe.inputs.values())
+    return Dataset(listing, maps, owners if in_pieces else None)

@@ -1,0 +1,1 @@
+"""Predictions of test utterances, their scores, and comparisons of systems; no torch."""

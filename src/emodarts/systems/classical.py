@@ -1,0 +1,157 @@
+"""Linear models on features that are averaged over time: the systems that a network must beat."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.fft
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from emodarts.recipe import FeatureSpec
+from emodarts.recipe.system import LogisticRegressionSpec, SVMSpec
+from emodarts.systems.system import Cost, FitTask, Outcome
+
+Pool = Callable[[Tensor, FeatureSpec], NDArray[np.float64]]
+"""Maps ``(M, C, F, T)`` to one row of numbers for each ``(M, D)``."""
+
+_MEAN_COEFFICIENTS = 40
+
+
+def mean_cepstrum(features: Tensor, spec: FeatureSpec) -> NDArray[np.float64]:
+    """Means over frames of the first channel: ``(M, C, F, T)`` -> ``(M, D)``.
+
+    Of MFCCs the first 40 are taken. Log-mel maps go through the DCT that MFCCs have behind them
+    already, and give as many. Of all other kinds every feature is taken.
+    """
+    mean: NDArray[np.float64] = features[:, 0].double().mean(dim=2).cpu().numpy()
+    if spec.kind == "log_mel":
+        mean = scipy.fft.dct(mean, norm="ortho", axis=1)
+    return mean[:, :_MEAN_COEFFICIENTS] if spec.kind in ("mfcc", "log_mel") else mean
+
+
+def mean_of_all(features: Tensor, spec: FeatureSpec) -> NDArray[np.float64]:
+    """Means over frames of every channel and feature: ``(M, C, F, T)`` -> ``(M, C * F)``."""
+    mean: NDArray[np.float64] = features.double().mean(dim=3).flatten(1).cpu().numpy()
+    return mean
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """Softmax of ``((x - mean) / sd) W^T + b`` for pooled features x.
+
+    Attributes
+    ----------
+    pool : from maps to x.
+    spec : of the maps.
+    mean, sd : (D,) float64.
+    weight, bias : (K, D) and (K,) float64.
+    """
+
+    pool: Pool
+    spec: FeatureSpec
+    mean: Tensor
+    sd: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    genotype = None
+
+    def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Class probabilities ``(B, K)``; they are not calibrated."""
+        (features,) = inputs.values()
+        x = torch.from_numpy(self.pool(features, self.spec))
+        scores = (x - self.mean) / self.sd @ self.weight.t() + self.bias
+        return torch.softmax(scores, dim=1)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Statistics and weights."""
+        tensors = {"mean": self.mean, "sd": self.sd, "weight": self.weight, "bias": self.bias}
+        return tensors, {}
+
+
+class _Linear:
+    """Fits a linear classifier of scikit-learn to all development utterances, standardised."""
+
+    pool: Pool
+
+    @abstractmethod
+    def estimator(self, seed: int) -> Any:
+        """A classifier with ``coef_`` and ``intercept_``."""
+
+    def fit(self, task: FitTask) -> Outcome:
+        """Fit to all utterances that are not tested, since nothing has to be chosen on some."""
+        begun = time.monotonic()
+        (name,) = task.recipe.inputs
+        indices = task.parts.development
+        spec = task.recipe.inputs[name]
+        rows, position = task.data.rows(indices)
+        x = type(self).pool(task.data.maps[name].features[rows], spec)
+        targets = task.data.targets(indices)
+        y = (targets if position is None else targets[position]).numpy()
+        mean, sd = x.mean(axis=0), x.std(axis=0)
+        sd[sd == 0.0] = 1.0
+        estimator = self.estimator(task.seed)
+        estimator.fit((x - mean) / sd, y)
+        weight, bias = estimator.coef_, estimator.intercept_
+        if len(weight) == 1:  # two classes have one score, whose sign decides
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        values = (torch.from_numpy(np.ascontiguousarray(v)) for v in (mean, sd, weight, bias))
+        fitted = LinearModel(type(self).pool, spec, *values)
+        seconds = time.monotonic() - begun
+        return Outcome(fitted, Cost(weight.size + bias.size, weight.size, seconds))
+
+    def restore(
+        self,
+        tensors: Mapping[str, Tensor],
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, FeatureSpec],
+        classes: Sequence[str],
+    ) -> LinearModel:
+        """The model of some tensors. Raises ``ValueError`` if their shapes do not fit."""
+        (spec,) = inputs.values()
+        mean, sd, weight, bias = (tensors[k] for k in ("mean", "sd", "weight", "bias"))
+        if weight.shape != (len(classes), len(mean)) or bias.shape != (len(classes),):
+            raise ValueError(
+                f"weights of shape {tuple(weight.shape)} for {len(classes)} classes and "
+                f"{len(mean)} features"
+            )
+        return LinearModel(type(self).pool, spec, mean, sd, weight, bias)
+
+
+class LinearSVM(_Linear):
+    """Linear SVM, one class against the rest, with balanced classes."""
+
+    pool = staticmethod(mean_of_all)
+
+    def __init__(self, spec: SVMSpec) -> None:
+        self.spec = spec
+
+    def estimator(self, seed: int) -> Any:
+        """``sklearn.svm.LinearSVC``."""
+        from sklearn.svm import LinearSVC
+
+        return LinearSVC(
+            C=self.spec.cost, class_weight="balanced", random_state=seed % 2**32, max_iter=20000
+        )
+
+
+class LogisticRegression(_Linear):
+    """Logistic regression with balanced classes."""
+
+    pool = staticmethod(mean_cepstrum)
+
+    def __init__(self, spec: LogisticRegressionSpec) -> None:
+        self.spec = spec
+
+    def estimator(self, seed: int) -> Any:
+        """``sklearn.linear_model.LogisticRegression``."""
+        from sklearn.linear_model import LogisticRegression as Estimator
+
+        return Estimator(max_iter=5000, class_weight="balanced")

@@ -1,0 +1,121 @@
+"""A network whose cells are found by a search: emoDARTS, CNN-DARTS and their like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from emodarts import files
+from emodarts.errors import RunError
+from emodarts.genotype import Genotype
+from emodarts.layout import TrialFolder
+from emodarts.recipe import STRATEGIES, FeatureSpec, NetworkSpec
+from emodarts.recipe.system import SearchedSpec
+from emodarts.runtime import resolve_fast
+from emodarts.searching.strategy import SearchTask
+from emodarts.systems.discrete import DiscreteNetwork
+from emodarts.systems.neural import Build, FittedNetwork, fit_network, restore_network, train
+from emodarts.systems.system import FitTask, Outcome
+
+
+class Searched:
+    """Searches cells, then trains the network that they make."""
+
+    def __init__(self, spec: SearchedSpec) -> None:
+        self.spec = spec
+
+    def search(self, task: FitTask) -> Genotype:
+        """The genotype in the trial's folder, or one that is searched and kept there."""
+        path = task.folder.genotype
+        if path.is_file():
+            return Genotype.load(path)
+        parts, data, recipe = task.parts, task.data, task.recipe
+        # Only utterances that train weights give statistics, in the search as in the training.
+        normalisation = data.normalisation(parts.search_weights)
+        strategy = STRATEGIES[recipe.search.strategy].build(recipe.search)
+        genotype: Genotype = strategy.search(
+            SearchTask(
+                network=recipe.network,
+                weights=data.part(parts.search_weights, normalisation, task.device),
+                alphas=data.part(parts.search_alphas, normalisation, task.device),
+                n_classes=task.n_classes,
+                seed=task.seed,
+                folder=task.folder,
+                device=task.device,
+                compute=recipe.compute,
+                progress=task.progress,
+                title=f"search {task.title}",
+                evaluate=lambda candidate: self._evaluate(task, candidate),
+            )
+        )
+        genotype.save(path)
+        return genotype
+
+    def fit(self, task: FitTask) -> Outcome:
+        """Search, then train on the parts for it."""
+        genotype = self.search(task)
+        network = task.recipe.trained_network
+        settings = {
+            "genotype": genotype.to_dict(),
+            "network": network.model_dump(mode="json"),
+        }
+        return fit_network(task, self._build(task, genotype), settings, genotype)
+
+    def restore(
+        self,
+        tensors: Mapping[str, Tensor],
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, FeatureSpec],
+        classes: Sequence[str],
+    ) -> FittedNetwork:
+        """The network of a bundle; see :meth:`emodarts.systems.system.System.restore`."""
+        genotype = Genotype.from_dict(settings["genotype"])
+        spec = NetworkSpec.model_validate(settings["network"], strict=False)
+        ((_, features),) = inputs.items()
+        network = DiscreteNetwork(
+            genotype, spec, features.n_features, len(classes), n_channels=features.n_channels
+        )
+        return restore_network(network, tensors, settings, genotype)
+
+    def _build(self, task: FitTask, genotype: Genotype) -> Build:
+        recipe = task.recipe
+        (maps,) = task.data.maps.values()
+        n_channels, n_features = maps.features.shape[1:3]
+
+        def build(fast: bool) -> DiscreteNetwork:
+            return DiscreteNetwork(
+                genotype,
+                recipe.trained_network,
+                n_features,
+                task.n_classes,
+                n_channels=n_channels,
+                drop_path=self.spec.drop_path,
+                auxiliary_weight=self.spec.auxiliary_weight,
+                fast=resolve_fast(
+                    fast and recipe.compute.fast, task.device, recipe.compute.precision
+                ),
+            )
+
+        return build
+
+    def _evaluate(self, task: FitTask, genotype: Genotype) -> float:
+        """UA on the data for alphas of a network that the data for weights trained."""
+        digest = files.digest_of(genotype.to_dict())[:16]
+        folder = TrialFolder(task.folder.candidates / digest)
+        if folder.result.is_file():
+            found = files.read_object(folder.result, RunError, "ua")
+            return float(found["ua"])
+        _, _, trained = train(
+            task,
+            self._build(task, genotype),
+            task.parts.search_weights,
+            task.parts.search_alphas,
+            folder,
+            f"candidate {digest} of {task.title}",
+        )
+        ua = float(trained.history[trained.epoch - 1]["validation_ua"])
+        genotype.save(folder.genotype)
+        files.write_json(folder.result, {"ua": ua, "epoch": trained.epoch})
+        return ua

@@ -1,0 +1,135 @@
+"""What a system is to everything outside ``systems``: it is fitted, and then gives probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from emodarts.dataset import Dataset
+from emodarts.genotype import Genotype
+from emodarts.layout import TrialFolder
+from emodarts.progress import Progress
+from emodarts.recipe import FeatureSpec, Recipe
+from emodarts.splits import Parts
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """What a system is fitted to, and where.
+
+    Attributes
+    ----------
+    recipe : of the run.
+    data : utterances and their feature maps.
+    parts : which utterances may be used for what; there are none to test on.
+    seed : of everything that is drawn; see :func:`emodarts.runtime.derive_seed`.
+    folder : where the system keeps histories and checkpoints, and resumes from them.
+    device : that computes.
+    progress : where steps are reported to.
+    title : of the trial, e.g. ``fold 0 seed 0``.
+    """
+
+    recipe: Recipe
+    data: Dataset
+    parts: Parts
+    seed: int
+    folder: TrialFolder
+    device: torch.device
+    progress: Progress
+    title: str
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.data.classes)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a fitted system costs.
+
+    Attributes
+    ----------
+    parameters : trained numbers that the model keeps.
+    multiply_adds : of one piece of an utterance, its features given.
+    seconds : wall-clock time of the fit, search included.
+    """
+
+    parameters: int
+    multiply_adds: int
+    seconds: float
+
+
+class Fitted(Protocol):
+    """A system that was fitted, or read from a bundle."""
+
+    @property
+    def genotype(self) -> Genotype | None:
+        """Its cells, where it has some."""
+        ...
+
+    def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Class probabilities ``(B, K)`` of named feature maps ``(B, C, F, T)``, as extracted.
+
+        A row depends on that row alone. Maps are on the CPU; so is the result.
+        """
+        ...
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON values from which :meth:`System.restore` makes the same system."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What :meth:`System.fit` gives.
+
+    Attributes
+    ----------
+    fitted : the system.
+    cost : what it costs.
+    details : JSON values for ``result.json``, e.g. the epoch that was chosen.
+    epochs : the system as it was after each epoch, in order, if the recipe asks for the optimistic
+        score.
+    """
+
+    fitted: Fitted
+    cost: Cost
+    details: Mapping[str, Any] = field(default_factory=dict)
+    epochs: Iterator[Fitted] | None = None
+
+
+class System(Protocol):
+    """Something that a recipe trains and tests. Its class is made with its keys of the recipe."""
+
+    def fit(self, task: FitTask) -> Outcome:
+        """Fit to the development utterances, or go on from what ``task.folder`` holds.
+
+        Raises
+        ------
+        CheckpointError
+            If a checkpoint in the folder is broken.
+        TrainingError
+            If the training diverges.
+        """
+        ...
+
+    def restore(
+        self,
+        tensors: Mapping[str, Tensor],
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, FeatureSpec],
+        classes: Sequence[str],
+    ) -> Fitted:
+        """Make what :meth:`Fitted.state` described, on the CPU.
+
+        Raises
+        ------
+        GenotypeError, KeyError, RuntimeError, ValueError
+            If tensors and settings do not fit.
+        """
+        ...
