@@ -89,7 +89,7 @@ def test_start_and_end_cut_at_the_sample(tmp_path: Path) -> None:
 )
 def test_stretch_outside_the_file(tmp_path: Path, start: float, end: float | None) -> None:
     message = refused(saved(tmp_path, encoded(tone())), start=start, end=end)
-    assert "legal: 0 <= start < end <= 1.000" in message
+    assert "allowed: 0 <= start < end <= 1.000" in message
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from emodarts.progress import Silent
 from emodarts.recipe import Recipe, load_recipe
 from emodarts.runtime import Fast
 from emodarts.searching.loop import SearchData, search_genotype
-from emodarts.serving.predict import Model
+from emodarts.serving.model import Model
 from emodarts.splits import make_folds, make_parts
 from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.training.batches import Part, class_indices

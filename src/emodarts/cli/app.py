@@ -30,8 +30,8 @@ from emodarts.errors import AudioError, CorpusError, EmodartsError, list_lines
 
 if TYPE_CHECKING:
     from emodarts.corpora import Corpus
-    from emodarts.experiments.run import Options
-    from emodarts.serving.predict import Answer
+    from emodarts.experiments.plan import Options
+    from emodarts.serving.model import Answer
 
 app = typer.Typer(
     name="emodarts",
@@ -85,13 +85,14 @@ def demo(
     The corpus is a toy: its scores show that everything works and mean nothing for real speech.
     """
     from emodarts.corpora import load_corpus
-    from emodarts.experiments.run import Options, run
+    from emodarts.experiments.plan import Options
+    from emodarts.experiments.run import run
     from emodarts.layout import RunFolder
     from emodarts.progress import for_terminal
     from emodarts.recipe import load_recipe
     from emodarts.reports.report import write_report
     from emodarts.reports.tables import result_table
-    from emodarts.serving.predict import Model
+    from emodarts.serving.model import Model
 
     corpus = load_corpus("synthetic", None if cache is None else cache / "synthetic")
     result = run(
@@ -268,7 +269,8 @@ def predict(
     Files that cannot be used are named on standard error and the others are classified; the exit
     code is then 2.
     """
-    from emodarts.serving.predict import Model, check_windows, find_audio
+    from emodarts.serving.model import Model, find_audio
+    from emodarts.serving.windows import check_windows
 
     check_windows(window, hop)
     stretches: list[tuple[Path, float, float | None]] = []
@@ -328,7 +330,7 @@ def prepare(request: PrepareRequest) -> None:
 
     Memory does not grow with the corpus. After an interruption, the same command continues.
     """
-    from emodarts.experiments.dataset import prepare
+    from emodarts.experiments.prepare import prepare
     from emodarts.progress import for_terminal
     from emodarts.runtime import configure
 
@@ -382,7 +384,8 @@ def _load_corpus(name: str, root: Path | None, given: Sequence[str] | None) -> C
 
 def _carry_out(request: RunRequest, **halves: Any) -> None:
     """Do a run or a half of it, and print what it has made; ``halves`` are of :class:`Options`."""
-    from emodarts.experiments.run import Options, run
+    from emodarts.experiments.plan import Options
+    from emodarts.experiments.run import run
     from emodarts.progress import for_terminal
 
     recipe = load_requested_recipe(request)
@@ -407,12 +410,13 @@ def _carry_out(request: RunRequest, **halves: Any) -> None:
 
 
 def _draw_trial(out: Path, trial: dict[str, Any], options: Options) -> str:
-    """Draw the cells of a trial; return the path of what it has made."""
+    """Draw the cells of a trial where it has some; return the path of what it has made."""
     from emodarts.layout import RunFolder
     from emodarts.reports.report import draw_cells
 
     folder = RunFolder(out).trial(None if options.all_data else trial["fold"], trial["seed"])
-    draw_cells(folder.path)
+    if folder.genotype.is_file():
+        draw_cells(folder.path)
     return str(folder.model if options.train else folder.genotype)
 
 

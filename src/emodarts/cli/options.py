@@ -41,13 +41,14 @@ def numbers(text: str) -> list[int | str]:
     return [int(part) if part.strip().isdecimal() else part for part in text.split(",")]
 
 
-def jobs(value: int | str) -> int | Literal["auto"]:
-    """Number of trials side by side. Raises typer's error for a wrong value."""
+def number_or_auto(value: int | str) -> int | Literal["auto"]:
+    """``"2"`` -> 2. Raises typer's error for text that is neither."""
     if value == "auto":
         return "auto"
-    if str(value).isdecimal() and int(value) > 0:
+    try:
         return int(value)
-    raise typer.BadParameter(f"{value!r}; allowed: a number of at least 1, or auto")
+    except ValueError:
+        raise typer.BadParameter(f"{value!r}; allowed: a number, or auto") from None
 
 
 RecipeArgument = Annotated[
@@ -164,7 +165,7 @@ JobsOption = Annotated[
     typer.Option(
         "--jobs",
         metavar="N|auto",
-        parser=jobs,
+        parser=number_or_auto,
         help="Trials that run side by side, or auto: one for each core.",
     ),
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 if TYPE_CHECKING:
-    from emodarts.serving.predict import Answer
+    from emodarts.serving.model import Answer
 
 Style = Literal["table", "json", "csv"]
 """How answers are printed."""
