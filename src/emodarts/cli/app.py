@@ -136,13 +136,13 @@ def corpora(
             raise EmodartsError("every option but --json needs --corpus")
         _list_readers(as_json)
         return
+    listed = _load_corpus(corpus, root, reader)
     from emodarts.audio.survey import find_bad_audio, read_headers
     from emodarts.progress import for_terminal
     from emodarts.recipe import Recipe
     from emodarts.reports.corpus import corpus_page, describe_corpus
 
     progress = for_terminal()
-    listed = _load_corpus(corpus, root, reader)
     if labels or styles:
         chosen = Recipe.from_dict({"labels": labels}, "--labels").labels if labels else None
         listed = listed.select(chosen, None if styles is None else names(styles))
@@ -330,12 +330,12 @@ def prepare(request: PrepareRequest) -> None:
 
     Memory does not grow with the corpus. After an interruption, the same command continues.
     """
+    recipe = load_requested_recipe(request)
+    corpus = _load_corpus(request.corpus, request.root, request.reader)
     from emodarts.experiments.prepare import prepare
     from emodarts.progress import for_terminal
     from emodarts.runtime import configure
 
-    recipe = load_requested_recipe(request)
-    corpus = _load_corpus(request.corpus, request.root, request.reader)
     facts = prepare(
         recipe,
         corpus,
@@ -384,12 +384,13 @@ def _load_corpus(name: str, root: Path | None, given: Sequence[str] | None) -> C
 
 def _carry_out(request: RunRequest, **halves: Any) -> None:
     """Do a run or a half of it, and print what it has made; ``halves`` are of :class:`Options`."""
+    recipe = load_requested_recipe(request)
+    corpus = _load_corpus(request.corpus, request.root, request.reader)
+    # Later than what may be wrong, since they load torch.
     from emodarts.experiments.plan import Options
     from emodarts.experiments.run import run
     from emodarts.progress import for_terminal
 
-    recipe = load_requested_recipe(request)
-    corpus = _load_corpus(request.corpus, request.root, request.reader)
     out = request.out or Path("runs") / f"{recipe.name}-{request.corpus}"
     options = Options(
         resume=request.resume,
