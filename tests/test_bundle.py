@@ -123,7 +123,7 @@ def test_numbers_that_json_has_not_are_refused(bundle: Bundle, tmp_path: Path) -
     save_bundle(tmp_path, bundle)
     path = tmp_path / "model.json"
     path.write_text(path.read_text().replace('"corpus": "toy"', '"corpus": NaN'))
-    with pytest.raises(BundleError, match="NaN is not a number that JSON has"):
+    with pytest.raises(BundleError, match="NaN is not allowed in JSON"):
         load_bundle(tmp_path)
 
 

@@ -12,17 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emodarts.errors import GenotypeError
-from emodarts.genotype import (
-    CNN_OPERATIONS,
-    FORMAT,
-    NONE,
-    SEQUENCE_OPERATIONS,
-    SEQUENCE_SPACES,
-    SKIP,
-    CellGenotype,
-    Edge,
-    Genotype,
-)
+from emodarts.genotype import FORMAT, NONE, SKIP, CellGenotype, Edge, Genotype
+from emodarts.recipe import SPACES, NetworkSpec, Space
+
+CNN_OPERATIONS = tuple(SPACES["all"].cnn)
+SEQUENCE_OPERATIONS = tuple(SPACES["all"].sequence)
 
 PAIR = [["skip_connect", 0], ["sep_conv_3x3", 1]]
 SEQUENCE_PAIR = [["lstm_1", 0], ["skip_connect", 1]]
@@ -90,19 +84,12 @@ def test_cells_and_skip_counts() -> None:
         (plain(normal=[]), "cell 'normal' has no nodes; at least 1"),
         (plain(sequence=[]), "cell 'sequence' has no nodes"),
         (
-            plain(normal=[[["sep_conv_3x4", 0], ["skip_connect", 1]], PAIR]),
-            r"cell 'normal', node 0: unknown operation 'sep_conv_3x4' \(did you mean "
-            r"'sep_conv_3x3'\?\); legal: max_pool_3x3, .*dil_conv_5x5$",
-        ),
-        (
             plain(reduction=[PAIR, [["none", 0], ["skip_connect", 1]]]),
             "'reduction', node 1.*'none'",
         ),
-        (plain(normal=[SEQUENCE_PAIR, PAIR]), "'normal', node 0: unknown operation 'lstm_1'"),
-        (plain(sequence=[PAIR]), "'sequence', node 0: unknown operation 'sep_conv_3x3'"),
         (
             plain(normal=[[["skip_connect", 0], ["skip_connect", 2]], PAIR]),
-            "'normal', node 0: an edge from state 2, which is not earlier; legal: 0 to 1",
+            "'normal', node 0: an edge from state 2, which is not earlier; allowed: 0 to 1",
         ),
         (plain(normal=[PAIR, [["skip_connect", 0], ["skip_connect", 3]]]), "node 1: .*state 3"),
         (plain(normal=[[["skip_connect", -1], ["skip_connect", 0]], PAIR]), "state -1"),
@@ -110,16 +97,16 @@ def test_cells_and_skip_counts() -> None:
             plain(normal=[[["skip_connect", 1], ["sep_conv_3x3", 1]], PAIR]),
             "node 0: both edges read state 1; they must read different states",
         ),
-        (plain(normal=[PAIR[:1], PAIR]), "node 0: 1 edges; legal: exactly 2"),
-        (plain(normal=[PAIR, [*PAIR, ["skip_connect", 2]]]), "node 1: 3 edges; legal: exactly 2"),
+        (plain(normal=[PAIR[:1], PAIR]), "node 0: 1 edges; allowed: exactly 2"),
+        (plain(normal=[PAIR, [*PAIR, ["skip_connect", 2]]]), "node 1: 3 edges; allowed: exactly 2"),
         (plain(normal=[[], PAIR]), "node 0: 0 edges"),
         (plain(normal=[PAIR]), "normal cell has 1 nodes and the reduction cell 2"),
-        (plain(format="emodarts.genotype/2"), "format is 'emodarts.genotype/2'; legal: .*/1'"),
+        (plain(format="emodarts.genotype/2"), "format is 'emodarts.genotype/2'; allowed: .*/1'"),
         (plain(format=None), "format is None"),
         ({"normal": [PAIR]}, "format is None"),
         (
             plain(sequnce=None),
-            r"unknown field 'sequnce' \(did you mean 'sequence'\?\); legal: format",
+            r"unknown field 'sequnce' \(did you mean 'sequence'\?\); allowed: format",
         ),
         (plain(normal=None), "has no 'normal' cell"),
         ({"format": FORMAT, "normal": [PAIR]}, "has no 'reduction' cell"),
@@ -141,6 +128,23 @@ def test_cells_and_skip_counts() -> None:
 def test_mistake_is_explained(value: Any, message: str) -> None:
     with pytest.raises(GenotypeError, match=message):
         Genotype.from_json(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (plain(normal=[SEQUENCE_PAIR, PAIR]), "'normal', node 0: unknown operation 'lstm_1'"),
+        (plain(sequence=[PAIR]), "'sequence', node 0: unknown operation 'sep_conv_3x3'"),
+        (
+            plain(normal=[[["sep_cnv_3x3", 0], PAIR[1]], PAIR]),
+            r"'sep_cnv_3x3' \(did you mean 'sep_conv_3x3'\?\); allowed .* max_pool_3x3, avg",
+        ),
+    ],
+)
+def test_an_operation_of_another_space_is_explained(value: Any, message: str) -> None:
+    genotype = Genotype.from_dict(value)
+    with pytest.raises(GenotypeError, match=message):
+        genotype.require(NetworkSpec().operations)
 
 
 @pytest.mark.parametrize(
@@ -214,9 +218,11 @@ def test_constructor_checks_too() -> None:
         Genotype(normal=((Edge(SKIP, 0),),), reduction=((Edge(SKIP, 0), Edge(SKIP, 1)),))
 
 
-def test_spaces_hold_known_operations() -> None:
-    for operations in SEQUENCE_SPACES.values():
-        assert set(operations) <= set(SEQUENCE_OPERATIONS)
-        assert len(set(operations)) == len(operations)
-    assert len(CNN_OPERATIONS) == 8
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_the_papers_spaces(space: Space) -> None:
+    """Eight CNN candidates (DARTS); one family of sequence candidates, or all (emoDARTS)."""
+    assert tuple(space.cnn) == CNN_OPERATIONS
+    assert len(space.cnn) == 8
+    assert set(space.sequence) <= set(SEQUENCE_OPERATIONS)
+    assert {SKIP, NONE} < set(space.sequence)
     assert len(SEQUENCE_OPERATIONS) == 14

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from emodarts.errors import RecipeError
-from emodarts.genotype import CNN_OPERATIONS
 from emodarts.recipe import (
+    SPACES,
     CNNSpec,
     FixedSeqNN,
     NoSeqNN,
@@ -24,6 +24,8 @@ from emodarts.recipe import (
     builtin_recipes,
     load_recipe,
 )
+
+CNN_OPERATIONS = tuple(SPACES["all"].cnn)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -75,8 +77,8 @@ def load(folder: Path, text: str, *overrides: str) -> Recipe:
         ("search.alphas.initial_sd", 1e-3, "code"),
         ("training.epochs", 600, "code"),
         ("training.batch_size", 96, "code"),
-        ("training.auxiliary_weight", 0.4, "code"),
-        ("training.drop_path", 0.2, "code"),
+        ("system.auxiliary_weight", 0.4, "code"),
+        ("system.drop_path", 0.2, "code"),
         ("training.class_weights", True, "code"),
         ("evaluation.split", "groups:5", "P1, P2: five folds"),
     ],
@@ -135,9 +137,12 @@ def test_empty_file_is_the_default_with_its_name(tmp_path: Path) -> None:
 RECIPES = [
     {},
     {"labels": ["anger", "no", "1"], "evaluation": {"folds": [2, 0], "seeds": [3, 1]}},
-    {"network": {"seqnn": {"mode": "none"}}, "training": {"cells": 8, "channels": 16}},
+    {"network": {"seqnn": {"mode": "none"}}, "system": {"cells": 8, "channels": 16}},
     {"network": {"seqnn": {"mode": "fixed", "attention": True}}, "search": {"order": 1}},
-    {"network": {"seqnn": {"space": "rnn"}}, "training": {"seqnn_cells": 2}},
+    {"network": {"seqnn": {"space": "rnn"}}, "system": {"seqnn_cells": 2}},
+    {"search": {"strategy": "random", "candidates": 3}},
+    {"system": {"kind": "cnn", "dropout": 0.1}, "training": {"epochs": 3}},
+    {"system": {"kind": "svm"}, "features": {"kind": "functionals"}},
     {"features": {"kind": "log_mel", "sample_rate": 16000, "duration": 2.5}},
 ]
 
@@ -176,7 +181,7 @@ def test_plain_yaml_is_left_alone(tmp_path: Path) -> None:
 def test_anchors_and_merge_keys(tmp_path: Path) -> None:
     recipe = load(
         tmp_path,
-        "search: &s {epochs: 7}\ntraining: {<<: *s, drop_path: 0.1}\n",
+        "search: &s {epochs: 7}\ntraining: {<<: *s, mixup: 0.1}\n",
         "search.epochs=8",
     )
     assert (recipe.search.epochs, recipe.training.epochs) == (8, 7)
@@ -231,17 +236,17 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         # unknown keys
         (
             {"serach": {}},
-            ["'serach'", "did you mean 'search'?", "legal: name, labels, styles, features"],
+            ["'serach'", "did you mean 'search'?", "allowed: name, labels, styles, features"],
         ),
         ({"search": {"epoch": 3}}, ["'search.epoch'", "did you mean 'epochs'?", "batch_size"]),
         ({"search": {"weights": {"momentun": 0.9}}}, ["'search.weights.momentun'", "'momentum'"]),
-        ({"network": {"seqnn": {"layer": 3}}}, ["'network.seqnn.layer'", "legal: mode, space"]),
+        ({"network": {"seqnn": {"layer": 3}}}, ["'network.seqnn.layer'", "allowed: mode, space"]),
         (
             {"network": {"seqnn": {"mode": "fixed", "cells": 3}}},
-            ["'network.seqnn.cells'", "legal: mode, recurrent"],
+            ["'network.seqnn.cells'", "allowed: mode, recurrent"],
         ),
         ({"network": {"seqnn": {"mode": "none", "width": 3}}}, ["'network.seqnn.width'"]),
-        ({"network": {"seqnn": {"fixed": 3}}}, ["'network.seqnn.fixed'", "legal: mode, space"]),
+        ({"network": {"seqnn": {"fixed": 3}}}, ["'network.seqnn.fixed'", "allowed: mode, space"]),
         ({"searched": 1}, ["'searched'"]),
         # wrong types
         ({"search": {"epochs": "20"}}, ["search.epochs: '20'", "integer"]),
@@ -251,10 +256,10 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         ({"search": 3}, ["search: 3", "object"]),
         ({"search": None}, ["search: None", "object"]),
         ({"name": 3}, ["name: 3", "string"]),
-        ({"labels": "anger"}, ["labels ['anger']; legal: at least 2 classes", "four-merged"]),
-        ({"labels": []}, ["labels []; legal: at least 2 classes"]),
+        ({"labels": "anger"}, ["labels ['anger']; allowed: at least 2 classes", "four-merged"]),
+        ({"labels": []}, ["labels []; allowed: at least 2 classes"]),
         ({"labels": "four-mergd"}, ["did you mean 'four-merged'?"]),
-        ({"compute": {"fast": "quick"}}, ["compute.fast", "True, False, 'eager' or 'compiled'"]),
+        ({"compute": {"fast": "eager"}}, ["compute.fast", "boolean"]),
         ({"labels": ["anger", False]}, ["labels.1: False", "string"]),
         ({"training": {"class_weights": 1}}, ["training.class_weights: 1", "boolean"]),
         ({"network": {"seqnn": {"width": 3.5}}}, ["network.seqnn.width: 3.5"]),
@@ -274,15 +279,18 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         ({"features": 3}, ["features: 3", "object"]),
         (
             {"features": {"kind": "mfc"}},
-            ["features.kind: 'mfc'", "did you mean 'mfcc'?", "legal: mfcc, log_mel, stft"],
+            ["features.kind: 'mfc'", "did you mean 'mfcc'?", "allowed: mfcc, log_mel, stft"],
         ),
-        ({"features": {"kind": ["mfcc"]}}, ["features.kind: ['mfcc']", "legal: mfcc, log_mel"]),
+        ({"features": {"kind": ["mfcc"]}}, ["features.kind: ['mfcc']", "allowed: mfcc, log_mel"]),
         ({"features": {"deltas": 3}}, ["features.deltas: 3", "0, 1 or 2"]),
-        ({"features": {"n_mfc": 3}}, ["'features.n_mfc'", "did you mean 'n_mfcc'?", "legal: kind"]),
-        ({"features": {"kind": "stft", "n_mels": 3}}, ["'features.n_mels'", "legal: kind"]),
+        (
+            {"features": {"n_mfc": 3}},
+            ["'features.n_mfc'", "'n_mfcc'?", "allowed: kind"],
+        ),
+        ({"features": {"kind": "stft", "n_mels": 3}}, ["'features.n_mels'", "allowed: kind"]),
         ({"features": {"kind": "embedding"}}, ["features.checkpoint", "required"]),
         ({"features": {"duration": 0.0}}, ["features.duration: 0.0"]),
-        ({"labels": ["anger"]}, ["labels", "legal: at least 2 classes"]),
+        ({"labels": ["anger"]}, ["labels", "allowed: at least 2 classes"]),
         ({"evaluation": {"seeds": []}}, ["evaluation.seeds", "at least 1"]),
         ({"evaluation": {"seeds": [-1]}}, ["evaluation.seeds.0: -1"]),
         ({"evaluation": {"folds": [-1]}}, ["evaluation.folds.0: -1"]),
@@ -318,13 +326,39 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
             {"search": {"weights": {"learning_rate": 1e-4}}},
             ["search.weights: learning_rate_min 0.001 exceeds learning_rate 0.0001"],
         ),
-        ({"evaluation": {"seeds": [1, 2, 1]}}, ["evaluation: seeds [1, 2, 1] names one twice"]),
-        ({"evaluation": {"folds": [0, 0]}}, ["folds [0, 0] names one twice"]),
-        ({"evaluation": {"folds": []}}, ["folds is empty"]),
-        ({"labels": ["anger", "anger"]}, ["labels ['anger', 'anger'] names one twice"]),
         (
-            {"network": {"seqnn": {"mode": "none"}}, "training": {"seqnn_cells": 2}},
-            ["training.seqnn_cells", "'none'"],
+            {"evaluation": {"seeds": [1, 2, 1]}},
+            ["evaluation: seeds [1, 2, 1] lists a number"],
+        ),
+        ({"evaluation": {"folds": [0, 0]}}, ["folds [0, 0] lists a number twice"]),
+        ({"evaluation": {"folds": []}}, ["folds is empty"]),
+        ({"labels": ["anger", "anger"]}, ["labels ['anger', 'anger'] lists a class twice"]),
+        (
+            {"network": {"seqnn": {"mode": "none"}}, "system": {"seqnn_cells": 2}},
+            ["system.seqnn_cells", "'none'"],
+        ),
+        # keys and sections of another kind
+        (
+            {"search": {"strategy": "random", "epochs": 3}},
+            [
+                "unknown key 'search.epochs'; allowed: strategy, candidates",
+                "each strategy has keys",
+            ],
+        ),
+        ({"search": {"strategy": "rndom"}}, ["search.strategy: 'rndom'", "did you mean 'random'?"]),
+        ({"system": {"kind": "svm", "cells": 3}}, ["'system.cells'", "allowed: kind, cost"]),
+        (
+            {"system": {"kind": "svm"}, "search": {"epochs": 3}},
+            ["section 'search' does nothing with system 'svm'"],
+        ),
+        (
+            {"system": {"kind": "cnn"}, "network": {}},
+            ["section 'network' does nothing with system 'cnn'; sections of that system: training"],
+        ),
+        ({"network": {"cnn": {"space": "lsmt"}}}, ["network.cnn.space: 'lsmt'", "'lstm'"]),
+        (
+            {"network": {"seqnn": {"space": "every"}}},
+            ["network.seqnn.space: 'every'", "allowed: all, lstm, rnn, lstm_att, rnn_att"],
         ),
         *(
             ({"evaluation": {"split": split}}, [f"split {split!r}", "speaker, session, groups:K"])
@@ -344,7 +378,7 @@ def test_reduction_fits_a_smaller_map_with_fewer_cells() -> None:
     value = {"features": {"n_mfcc": 3}, "network": {"cnn": {"cells": 1}}}
     assert Recipe.from_dict(value).features.n_features == 3
     with pytest.raises(RecipeError, match="too small: 2 reduction cells"):
-        Recipe.from_dict({**value, "training": {"cells": 4}})
+        Recipe.from_dict({**value, "system": {"cells": 4}})
 
 
 def test_all_mistakes_are_told_at_once() -> None:
@@ -436,8 +470,8 @@ def test_overrides(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("search.epochs", "--set 'search.epochs'; legal: KEY=VALUE"),
-        ("=3", "--set '=3'; legal: KEY=VALUE"),
+        ("search.epochs", "--set 'search.epochs'; allowed: KEY=VALUE"),
+        ("=3", "--set '=3'; allowed: KEY=VALUE"),
         ("name.first=3", "'name' has no keys below it"),
         ("search.epochs=[", "--set search.epochs, line 1: not valid YAML"),
         ("search.epoch=3", "'search.epoch' (did you mean 'epochs'?)"),
@@ -480,7 +514,7 @@ def changed(value: dict[str, Any], leaf: tuple[str, ...]) -> list[dict[str, Any]
         case _:
             candidates = ["other", "log_mel", "fixed", "lstm", "mean", "random", "exact", "best"]
             candidates += ["finite_difference", "adamw", "constant", "last", "speaker", "paper"]
-            candidates += ["cpu", "repeat", "bf16"]
+            candidates += ["cpu", "repeat", "bf16", "svm"]
     found = []
     for candidate in candidates:
         new = copy.deepcopy(value)
@@ -489,8 +523,10 @@ def changed(value: dict[str, Any], leaf: tuple[str, ...]) -> list[dict[str, Any]
             place = place[key]
         if leaf == ("network", "seqnn", "mode"):
             new["network"]["seqnn"] = {"mode": candidate}
-        elif leaf == ("features", "kind"):
-            new["features"] = {"kind": candidate}
+        elif leaf in (("features", "kind"), ("search", "strategy")):
+            new[leaf[0]] = {leaf[1]: candidate}
+        elif leaf == ("system", "kind"):
+            new = {"system": {"kind": candidate}}
         else:
             place[leaf[-1]] = candidate
         try:
@@ -549,7 +585,7 @@ def test_recipe_and_sections_are_frozen() -> None:
 
 
 def test_trained_network_may_be_deeper_and_wider() -> None:
-    recipe = Recipe.from_dict({"training": {"cells": 8, "channels": 16, "seqnn_cells": 2}})
+    recipe = Recipe.from_dict({"system": {"cells": 8, "channels": 16, "seqnn_cells": 2}})
     assert recipe.trained_network.cnn == CNNSpec(cells=8, channels=16)
     assert recipe.trained_network.seqnn == SearchedSeqNN(cells=2)
     assert recipe.network == Recipe().network

@@ -1,8 +1,8 @@
 """A model as a folder of two files that needs neither recipe nor corpus, whatever the system is.
 
-``model.safetensors`` holds what was learned; ``model.json`` holds the system and its keys, how audio
-becomes its inputs, the classes, a calibration temperature, where the model comes from, and the
-digests by which an altered file is found.
+``model.safetensors`` holds what was learned; ``model.json`` holds the system and its keys, how
+audio becomes its inputs, the classes, a calibration temperature, where the model comes from, and
+the digests by which an altered file is found.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Errors of the project: one root, one subclass for each part of the house.
+"""Errors: a common base class, and one subclass for each part of the package.
 
-The command line prints the message of any :class:`EmodartsError` as one clear
-text and exits with code 2. A message names what was wrong, where, and what is legal.
+The command line prints the message of any :class:`EmodartsError` and exits with code 2. A message
+says what is wrong, where, and what is allowed or what to do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 
 class EmodartsError(Exception):
-    """Root of every error that a user can cause and mend."""
+    """Base class of all errors that a user can cause and fix."""
 
 
 class RecipeError(EmodartsError):
@@ -19,15 +19,15 @@ class RecipeError(EmodartsError):
 
 
 class CorpusError(EmodartsError):
-    """A corpus cannot be read: folder, file names or labels."""
+    """A corpus cannot be read: its folder, file names or labels are wrong."""
 
 
 class AudioError(EmodartsError):
-    """An audio file cannot be decoded or holds no usable sound."""
+    """An audio file is missing, cannot be decoded or has no usable sound."""
 
 
 class SplitError(EmodartsError):
-    """Folds cannot be made as asked, or two parts share what they must not share."""
+    """The requested folds are impossible, or two parts share what they must not."""
 
 
 class GenotypeError(EmodartsError):
@@ -51,27 +51,27 @@ class BundleError(EmodartsError):
 
 
 class RunError(EmodartsError):
-    """A run directory cannot be used as asked."""
+    """A run folder cannot be used in the requested way."""
 
 
 class WriteError(EmodartsError):
-    """A file cannot be written: disk full, no permission, no such folder."""
+    """A file cannot be written, e.g. because the disk is full."""
 
 
 def list_some(items: Iterable[object], most: int = 5) -> str:
-    """Join items for a message: the first ``most``, then how many more there are."""
+    """Join items for a message: the first ``most`` and the number of the rest."""
     listed = [str(item) for item in items]
     text = ", ".join(listed[:most])
     return text if len(listed) <= most else f"{text} and {len(listed) - most} more"
 
 
 def list_lines(items: Sequence[str], most: int) -> str:
-    """List items below a message, one an indented line: the first ``most``, then how many more."""
+    """Indented lines to append to a message: the first ``most`` and the number of the rest."""
     more = [f"and {len(items) - most} more"] if len(items) > most else []
     return "".join(f"\n  {line}" for line in [*items[:most], *more])
 
 
-def did_you_mean(word: str, legal: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the nearest legal word, else ``""``."""
-    near = difflib.get_close_matches(word, list(legal), n=1, cutoff=0.6)
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the most similar allowed word, else ``""``."""
+    near = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""

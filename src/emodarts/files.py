@@ -1,8 +1,8 @@
-"""Atomic writing and plain reading of the project's files.
+"""Atomic writing and safe reading of files.
 
-A reader of any file written here sees the old content or the new content, never a
-part of either: data goes to a temporary file in the same folder, which then replaces
-the target. Nothing is pickled and nothing is evaluated.
+A reader sees either the old or the new content of a file, never a part: data is written to a
+temporary file in the same folder, which then replaces the target. Nothing is pickled or
+evaluated.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from emodarts.errors import EmodartsError, WriteError, list_some
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write ``data`` to ``path`` atomically; folders are made.
+    """Write ``data`` to ``path`` atomically; missing folders are created.
 
-    ``durable`` waits until the disk has the data. Without, a crash of the whole machine may leave
-    a damaged file, which serves where damage is detected and the file can be made again.
+    ``durable`` waits until the data is on the disk. Otherwise a crash of the machine may leave a
+    damaged file, which is acceptable if damage is detected and the file can be made again.
 
     Raises
     ------
     WriteError
-        If the folder or the file cannot be written; the old file, if any, stays.
+        If the folder or the file cannot be written; an old file is kept.
     """
-    # Opened here and not by tempfile, which ignores the user's umask.
+    # Not by tempfile, which ignores the user's umask.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,12 +48,12 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
             raise
     except OSError as error:
         raise WriteError(
-            f"cannot write {path}: {error.strerror or error}; the previous content, if any, is kept"
+            f"cannot write {path}: {error.strerror or error}; an existing file is unchanged"
         ) from error
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a process left that was killed while it wrote, in and below ``folder``."""
+    """Remove temporary files of killed processes in and below ``folder``."""
     for path in folder.rglob(".*"):
         if re.fullmatch(r"\..+\.[0-9a-f]{32}", path.name) and path.is_file():
             path.unlink(missing_ok=True)
@@ -64,17 +64,17 @@ def write_text(path: Path, text: str) -> None:
     try:
         data = text.encode("utf-8")
     except UnicodeEncodeError as error:
-        # Python reads a file name that is not UTF-8 as text that UTF-8 cannot hold.
+        # Python decodes file names that are not UTF-8 to text that UTF-8 cannot encode.
         near = ascii(text[max(error.start - 20, 0) : error.end + 20])
         raise WriteError(
-            f"cannot write {path}: {near} is not Unicode text; is it a file name in another "
-            "encoding? Rename that file"
+            f"cannot write {path}: {near} is not valid Unicode; if it is a file name in another "
+            "encoding, rename that file"
         ) from error
     write_bytes(path, data)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write indented JSON atomically; NaN and infinity are refused, as JSON has neither."""
+    """Write indented JSON atomically; NaN and infinity are refused, as JSON has no such numbers."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
@@ -102,7 +102,7 @@ def parse_json(text: str, where: str, error: type[EmodartsError]) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number that JSON has")
+    raise ValueError(f"{name} is not allowed in JSON")
 
 
 def read_object(path: Path, error: type[EmodartsError], *keys: str) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def read_object(path: Path, error: type[EmodartsError], *keys: str) -> dict[str,
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write rows as CSV with a header, atomically; floats keep every digit."""
+    """Write rows as CSV with a header, atomically; floats keep all digits."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
@@ -126,7 +126,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, ob
 
 
 def read_csv(path: Path, error: type[EmodartsError]) -> list[dict[str, str]]:
-    """Read a CSV file with a header into one dictionary a row; a byte-order mark is skipped.
+    """Read a CSV file with a header into one dictionary per row; a byte-order mark is skipped.
 
     ``error`` is raised for an unreadable file and for a row that is longer or shorter than
     the header.
@@ -136,11 +136,11 @@ def read_csv(path: Path, error: type[EmodartsError]) -> list[dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             for row in reader:
-                # DictReader files surplus cells under None and fills missing ones with None.
+                # DictReader stores surplus cells under None and fills missing ones with None.
                 if None in row or None in row.values():
                     raise error(
-                        f"{path}, line {reader.line_num}: not the {len(reader.fieldnames or ())} "
-                        f"cells of the header ({', '.join(reader.fieldnames or ())})"
+                        f"{path}, line {reader.line_num}: expected {len(reader.fieldnames or ())} "
+                        f"cells as in the header ({', '.join(reader.fieldnames or ())})"
                     )
                 rows.append(row)
     except FileNotFoundError:
@@ -151,6 +151,6 @@ def read_csv(path: Path, error: type[EmodartsError]) -> list[dict[str, str]]:
 
 
 def digest_of(value: object) -> str:
-    """SHA-256 (hexadecimal) of a JSON-able value, independent of key order."""
+    """SHA-256 (hexadecimal) of a value as JSON, independent of key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,6 +1,6 @@
-"""Telling a person how long work goes on: a bar on a terminal, plain lines elsewhere.
+"""Progress of long work: a bar on a terminal, plain lines elsewhere.
 
-Everything goes to standard error, so that standard output holds results alone.
+Everything goes to standard error, so that standard output holds only results.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress(Protocol):
-    """Where long work reports to."""
+    """Receives the progress of long work."""
 
     def start(self, task: str, total: int, done: int = 0) -> None:
-        """Begin a task of ``total`` steps, ``done`` of them already."""
+        """Begin a task of ``total`` steps, of which ``done`` are already complete."""
         ...
 
     def advance(self, **values: float) -> None:
-        """One step is done; ``values`` such as ``loss`` and ``ua`` are shown."""
+        """Complete a step; ``values`` such as ``loss`` and ``ua`` are shown."""
         ...
 
 
 class Silent:
-    """Says nothing."""
+    """Shows nothing."""
 
     def start(self, task: str, total: int, done: int = 0) -> None:
-        """Ignore."""
+        """Do nothing."""
 
     def advance(self, **values: float) -> None:
-        """Ignore."""
+        """Do nothing."""
 
 
 class Lines:
-    """Plain lines: each task's first step and last, and one every ten seconds between."""
+    """Prints a line for the first and last step of a task, and every ten seconds in between."""
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         """Begin a task."""
@@ -48,7 +48,7 @@ class Lines:
         self._printed = float("-inf")
 
     def advance(self, **values: float) -> None:
-        """Count a step and print a line if it is time."""
+        """Complete a step and print a line if one is due."""
         self._done += 1
         now = time.monotonic()
         if self._done < self._total and now - self._printed < _SECONDS_BETWEEN_LINES:
@@ -62,7 +62,7 @@ class Lines:
 
 
 class Bar:
-    """A progress bar with the values and the time left."""
+    """A progress bar with values and remaining time."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -86,10 +86,10 @@ class Bar:
             console=Console(stderr=True),
         )
         self._running = False
-        atexit.register(self.stop)  # whatever ends the process, the cursor comes back
+        atexit.register(self.stop)  # restores the cursor however the process ends
 
     def start(self, task: str, total: int, done: int = 0) -> None:
-        """Begin a task; the bar of the one before stays above."""
+        """Begin a task; the bar of the previous one stays above."""
         self.stop()
         self._bar.disable = False
         for old in list(self._bar.task_ids):
@@ -100,21 +100,21 @@ class Bar:
         self._left = total - done
 
     def advance(self, **values: float) -> None:
-        """Count a step."""
+        """Complete a step."""
         self._bar.update(self._task, advance=1, values=format_values(values))
         self._left -= 1
         if self._left <= 0:
             self.stop()
 
     def stop(self) -> None:
-        """Leave the bar as it is and give the cursor back."""
+        """Leave the bar as it is and restore the cursor."""
         if self._running:
             self._bar.stop()
             self._running = False
 
 
 def for_terminal() -> Progress:
-    """A bar if standard error is a terminal, else lines."""
+    """A bar if standard error is a terminal, otherwise lines."""
     return Bar() if sys.stderr.isatty() else Lines()
 
 

@@ -191,7 +191,7 @@ def test_gradient_reaches_the_waveform() -> None:
 
 @pytest.mark.parametrize("shape", [(1000,), (2, 1000), (1, 1, 32000), (2, 32001)])
 def test_wrong_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ShapeError, match=r"legal: \(B, 32000\)"):
+    with pytest.raises(ShapeError, match=r"allowed: \(B, 32000\)"):
         FeatureExtractor(SMALL_MFCC)(torch.zeros(shape))
 
 

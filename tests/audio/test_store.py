@@ -399,7 +399,7 @@ def test_stretch_outside_a_file_is_bad_though_the_file_is_known(
     utterances: list[Utterance], folder: Path
 ) -> None:
     extract(utterances, SPEC, folder)
-    with pytest.raises(AudioError, match="legal: 0 <= start < end"):
+    with pytest.raises(AudioError, match="allowed: 0 <= start < end"):
         extract([replace(utterances[0], start=100.0)], SPEC, folder)
 
 

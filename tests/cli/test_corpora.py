@@ -63,7 +63,7 @@ def test_a_corpus_at_a_glance(tiny_emodb: Path) -> None:
     assert facts["duration_s"] == 72.0
     assert facts["skipped"] == []
     page = emodarts("corpora", "--corpus", "emodb", "--root", tiny_emodb).stdout
-    for part in ("anger", "female", "8,000 Hz (72)", "0:01:12 of sound", "█"):
+    for part in ("anger", "female", "8,000 Hz (72)", "0:01:12 of audio", "█"):
         assert part in page
 
 

@@ -67,7 +67,7 @@ def database(root: Path, header: str = HEADER, **changed: str) -> Path:
     for name, text in {**TABLES, **{k.replace("_", "."): v for k, v in changed.items()}}.items():
         (root / f"db.{name}.csv").write_text(text, encoding="utf-8")
     for name in ("a.wav", "b.wav"):
-        (root / name).write_bytes(b"not sound")
+        (root / name).write_bytes(b"not audio")
     return root
 
 
@@ -110,9 +110,9 @@ def test_a_gender_of_the_table_comes_first(tmp_path: Path) -> None:
 
 def test_which_table(tmp_path: Path) -> None:
     root = database(tmp_path)
-    assert "2 tables to choose from" in fault(root)
+    assert "2 tables with emotions" in fault(root)
     assert "emotion.test, emotion.train" in fault(root)
-    assert "'emotion.tst' is not there (did you mean 'emotion.test'?)" in fault(
+    assert "'emotion.tst' does not exist (did you mean 'emotion.test'?)" in fault(
         root, table="emotion.tst"
     )
     assert "'people' lists no files" in fault(root, table="people")
@@ -145,7 +145,7 @@ def test_which_table(tmp_path: Path) -> None:
     ("changed", "wanted"),
     [
         ({"emotion_test": "file,emotion,speaker\nb.wav,Joy,08\n"},
-         "db.emotion.test.csv, line 2: emotion 'Joy' is outside its scheme; legal: anger, joy"),
+         "db.emotion.test.csv, line 2: emotion 'Joy' is not in its scheme; allowed: anger, joy"),
         ({"emotion_test": "file,emotion\nb.wav,joy\n"}, "no column 'speaker'; db.yaml declares it"),
         ({"emotion_test": "file,emotion,speaker\nb.wav,joy\n"},
          "db.emotion.test.csv, line 2: 2 cells; the header has 3"),
@@ -154,7 +154,7 @@ def test_which_table(tmp_path: Path) -> None:
         ({"emotion_test": "file,emotion,speaker\na.wav,joy,03\nb.wav,joy,08\n../a.wav,joy,08\n"},
          "db.emotion.test.csv, line 4: file '../a.wav' leaves"),
         ({"emotion_train": "file,start,end,emotion,arousal\na.wav,soon,,anger,\n"},
-         "db.emotion.train.csv, line 2: 'soon' is no time"),
+         "db.emotion.train.csv, line 2: 'soon' is not a time"),
         ({"emotion_train": "file,start,end,emotion,arousal\nb.wav,0,,joy,\n"},
          "b.wav has split 'test' here and 'train' in db.emotion.train.csv, line 2"),
     ],
@@ -172,7 +172,7 @@ def test_a_table_that_tells_nothing(tmp_path: Path) -> None:
 def test_ten_thousand_wrong_rows_make_a_summary(tmp_path: Path) -> None:
     rows = TABLES["emotion.test"] + "b.wav,rage,08\n" * 10_000
     message = fault(database(tmp_path, emotion_test=rows), table=BOTH)
-    assert "10000 fault(s)" in message
+    assert "10000 error(s)" in message
     assert len(message) < 2000
 
 
@@ -182,22 +182,22 @@ def test_missing_sound(tmp_path: Path) -> None:
     corpus = read_audformat(root, table=BOTH)
     assert corpus.skipped == (("b.wav", "no such file"),)
     (root / "a.wav").unlink()
-    assert "none of the 3 files" in fault(root, table=BOTH)
+    assert "none of its 3 files exists" in fault(root, table=BOTH)
 
 
 @pytest.mark.parametrize(
     ("header", "wanted"),
     [
         ("", "no table has the column 'emotion'"),
-        ("[]", "the header is '[]'; legal: a mapping"),
+        ("[]", "the header is '[]'; it must be a mapping"),
         ("a: [", "is not YAML"),
         ("[" * 100_000, "is not YAML"),
         ("&a [*a]", "is not YAML"),
         ("tables: 3", "tables is '3'"),
         ("tables: {emotion: [x]}", "tables: emotion is \"['x']\""),
         ("tables: {emotion: {columns: {emotion: x}}}", "column emotion of table emotion is 'x'"),
-        ("tables: {../x: {columns: {emotion: }}}", "table '../x'; legal: a name without /"),
-        ("tables: {" + "x" * 300 + ": {columns: {emotion: }}}", "legal: a name without /"),
+        ("tables: {../x: {columns: {emotion: }}}", "table '../x'; allowed: a name without /"),
+        ("tables: {" + "x" * 300 + ": {columns: {emotion: }}}", "allowed: a name without /"),
     ],
 )
 def test_wrong_headers(tmp_path: Path, header: str, wanted: str) -> None:
@@ -212,9 +212,9 @@ def test_no_database(tmp_path: Path) -> None:
     root = database(tmp_path / "db")
     assert "is a file" in fault(root / "db.yaml")
     (root / "db.files.csv").unlink()
-    assert "db.files.csv is not either" in fault(root, table=BOTH)
+    assert "db.files.csv exists" in fault(root, table=BOTH)
     (root / "db.yaml").unlink()
-    assert f"{root} holds no db.yaml" in fault(root)
+    assert f"{root} has no db.yaml" in fault(root)
 
 
 class Bomb:
@@ -237,7 +237,7 @@ def test_nothing_that_runs_code_is_opened(tmp_path: Path) -> None:
     assert len(read_audformat(root, table=BOTH)) == 3
     for path in root.glob("*.csv"):
         path.unlink()
-    assert "db.emotion.test.pkl is not opened, as a pickle can run code" in fault(root, table=BOTH)
+    assert "db.emotion.test.pkl is not read, as a pickle can run code" in fault(root, table=BOTH)
     assert not mark.exists()
     # The traps are real ones.
     pickle.loads(bomb)

@@ -50,8 +50,8 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     corpus = read_audiofolder(tmp_path, speaker="/(.)")
     assert [u.name for u in corpus] == ["sad/a.wav"]
     assert dict(corpus.skipped) == {
-        "b.wav": "in no folder, which would be its emotion",
-        "sad/._a.wav": "resource fork of macOS, not sound",
+        "b.wav": "not in a folder named after an emotion",
+        "sad/._a.wav": "resource fork of macOS, not audio",
         ".cache/c.wav": "in a hidden folder",
     }
 
@@ -79,14 +79,14 @@ def test_a_word_for_many_people_is_nobody(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "fault"),
     [
-        ("(", "is no regular expression: missing"),
-        ("[[a](b)", "is no regular expression: Possible nested set"),
-        ("(a{99999999999999999999})", "is no regular expression"),
+        ("(", "is not a regular expression: missing"),
+        ("[[a](b)", "is not a regular expression: Possible nested set"),
+        ("(a{99999999999999999999})", "is not a regular expression"),
         ("anna", "has no group"),
-        (r"/(\w+)-\d", r"has 1 fault\(s\).*\n  sad/x/bo\.wav$"),
+        (r"/(\w+)-\d", r"has 1 error\(s\).*\n  sad/x/bo\.wav$"),
         (r"/(\w*)", None),
-        (r"anna()", r"has 2 fault"),
-        (r"sad/(anna)?", r"has 1 fault.*\n  sad/x/bo"),
+        (r"anna()", r"has 2 error"),
+        (r"sad/(anna)?", r"has 1 error.*\n  sad/x/bo"),
     ],
 )
 def test_a_speaker_that_cannot_be_found(tmp_path: Path, pattern: str, fault: str | None) -> None:
@@ -101,7 +101,7 @@ def test_a_speaker_that_cannot_be_found(tmp_path: Path, pattern: str, fault: str
 
 def test_many_names_without_a_speaker(tmp_path: Path) -> None:
     put(tmp_path, *(f"sad/{n}.wav" for n in range(1000)))
-    with pytest.raises(CorpusError, match="has 1000 fault") as caught:
+    with pytest.raises(CorpusError, match="has 1000 error") as caught:
         read_audiofolder(tmp_path, speaker="(anna)")
     assert len(str(caught.value).splitlines()) < 10
 
@@ -116,7 +116,7 @@ def test_a_name_that_is_not_text(tmp_path: Path) -> None:
 
 def test_no_folders_of_sound(tmp_path: Path) -> None:
     put(tmp_path, "a.wav", "sad/notes.txt")
-    with pytest.raises(CorpusError, match="holds no sound in folders; looked for one folder"):
+    with pytest.raises(CorpusError, match="has no folders with audio files; expected one folder"):
         read_audiofolder(tmp_path)
     with pytest.raises(CorpusError, match=r"needs its folder \(--root\)"):
         read_audiofolder(None)

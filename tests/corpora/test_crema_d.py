@@ -109,11 +109,11 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     reasons = dict(corpus.skipped)
     assert len(reasons) == 6
     assert "macOS" in reasons["._1001_IEO_NEU_XX.wav"]
-    assert reasons["1000_IEO_NEU_XX.wav"] == "no such actor: 1000; legal: 1001 to 1091"
+    assert reasons["1000_IEO_NEU_XX.wav"] == "no such actor: 1000; allowed: 1001 to 1091"
     assert "no such actor" in reasons["1092_IEO_NEU_XX.wav"]
     assert "not named like" in reasons["1001_IEO_SUR_XX.wav"]
     assert "not named like" in reasons["1001_IEO_NEU_XXX.wav"]
-    assert reasons["a/1001_IEO_NEU_XX.wav"] == "copy of a file found before"
+    assert reasons["a/1001_IEO_NEU_XX.wav"] == "copy of another file"
 
 
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
@@ -148,10 +148,10 @@ def test_two_votes_for_one_file_name_both_places(tmp_path: Path) -> None:
         (table("=A"), "line 2: FileName '', VoiceVote 'A'"),
         (table("1001_IEO_ANG_LO=A:X"), "VoiceVote 'A:X'"),
         (table("1001_IEO_ANG_LO="), "VoiceVote ''"),
-        (table(*(f"{n}=X" for n in range(10_000))), "has 10000 fault"),
+        (table(*(f"{n}=X" for n in range(10_000))), "has 10000 error"),
         (table("1001_IEO_ANG_LO=A", header='"","File","VoiceVote"'), "no column FileName"),
         ("", "no column FileName and no column VoiceVote"),
-        (HEADER + '\n"1","a"b","A"\n', "line 2: no CSV"),
+        (HEADER + '\n"1","a"b","A"\n', "line 2: not CSV"),
         ("\udcff", "not UTF-8"),
     ],
 )
@@ -167,7 +167,9 @@ def test_a_malformed_table(tmp_path: Path, content: str, fault: str) -> None:
 
 def test_options(tmp_path: Path) -> None:
     put(tmp_path, "1001_IEO_ANG_LO.wav")
-    with pytest.raises(CorpusError, match=r"'voices' \(did you mean 'voice'\?\); legal: intended"):
+    with pytest.raises(
+        CorpusError, match=r"'voices' \(did you mean 'voice'\?\); allowed: intended"
+    ):
         read_crema_d(tmp_path, labels="voices")
     with pytest.raises(CorpusError, match=r"has no summaryTable\.csv in it or below it"):
         read_crema_d(tmp_path, labels="voice")

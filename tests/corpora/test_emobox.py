@@ -212,8 +212,8 @@ def test_marks_line_ends_and_debris(toy: Path) -> None:
     corpus = read_emobox(toy)
     assert (corpus.utterances, corpus.folds) == (whole.utterances, whole.folds)
     assert dict(corpus.skipped) == {
-        "fold_1/toy_test1_fold_1.jsonl": "no part of a fold",
-        "._a.wav": "resource fork of macOS, not sound",
+        "fold_1/toy_test1_fold_1.jsonl": "not part of a fold",
+        "._a.wav": "resource fork of macOS, not audio",
     }
 
 
@@ -313,17 +313,17 @@ def test_two_files_for_a_row_and_two_rows_for_a_file(toy: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("{", "line 2: no JSON: '{'"),
-        ("[" * 5000, "line 2: no JSON|line 2: no object"),
-        ("[1]", r"line 2: no object: '\[1\]'"),
+        ("{", "line 2: not JSON: '{'"),
+        ("[" * 5000, "line 2: not JSON|line 2: not an object"),
+        ("[1]", r"line 2: not an object: '\[1\]'"),
         ({"key": "x", "wav": "x.wav", "emo": "sad"}, "line 2: no dataset"),
         (row("x", emo=3), "line 2: emo is 3"),
         (row("x", emo=None), "line 2: emo is None"),
         (row("x", emo=" "), "line 2: emo is ' '"),
         (row("x", key="\ud800"), "line 2: key is"),
-        (row("x", wav="/"), "line 2: wav is '/', no path"),
-        (row("x", wav="a/../../x.wav"), "line 2: wav is .*, no path"),
-        (row("a"), "line 2: toy-a is in toy/toy.jsonl, line 1, too"),
+        (row("x", wav="/"), "line 2: wav is '/', not the path"),
+        (row("x", wav="a/../../x.wav"), "line 2: wav is .*, not the path"),
+        (row("a"), "line 2: toy-a is also in toy/toy.jsonl, line 1"),
         ("\udcff", "is not UTF-8"),
     ],
 )
@@ -346,10 +346,10 @@ def test_a_malformed_list(toy: Path, line: Any, fault: str) -> None:
          "fold_1/toy_test_fold_1.jsonl, line 1: toy-b is anger, .*, but sad, .* in toy/toy.jsonl,"),
         ({"train": [row("a")], "test": [row("c", wav="downloads/toy/wav/a.wav")]},
          "toy-c is anger, downloads/toy/wav/a.wav, but anger, downloads/toy/wav/c.wav in"),
-        ({"train": [row("a"), row("c")], "test": [row("c")]}, "toy-c is in test, too"),
-        ({"train": [row("a")], "valid": [row("c")], "test": [row("c")]}, "toy-c is in test, too"),
-        ({"train": [row("a"), row("a")], "test": [row("c")]}, "toy-a is in .*line 1, too"),
-        ({"train": [row("a")], "test": []}, "toy_test_fold_1.jsonl has no line"),
+        ({"train": [row("a"), row("c")], "test": [row("c")]}, "toy-c is also in test"),
+        ({"train": [row("a")], "valid": [row("c")], "test": [row("c")]}, "toy-c is also in test"),
+        ({"train": [row("a"), row("a")], "test": [row("c")]}, "toy-a is also in .*line 1"),
+        ({"train": [row("a")], "test": []}, "toy_test_fold_1.jsonl is empty"),
     ],
 )  # fmt: skip
 def test_a_fold_that_contradicts(toy: Path, fold: dict[str, list[Any]], fault: str) -> None:
@@ -369,7 +369,7 @@ def test_missing_parts_and_folds(toy: Path, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="fold_1 has no train list"):
         read_emobox(toy)
     (toy / "fold_1").rename(toy / "old")
-    with pytest.raises(CorpusError, match="has only fold_2; legal: fold_1 and on"):
+    with pytest.raises(CorpusError, match="has only fold_2; folds must be numbered from 1"):
         read_emobox(toy)
     write(toy / "fold_2" / "other_test_fold_2.jsonl", [row("a")])
     with pytest.raises(CorpusError, match="a fold has one test list"):
@@ -377,7 +377,7 @@ def test_missing_parts_and_folds(toy: Path, tmp_path: Path) -> None:
 
 
 def test_no_corpus_or_several(toy: Path) -> None:
-    with pytest.raises(CorpusError, match="is no EmoBox corpus; looked for"):
+    with pytest.raises(CorpusError, match="is not an EmoBox corpus; expected"):
         read_emobox(toy.parent)
     with pytest.raises(CorpusError, match=r"needs its folder \(--root\)"):
         read_emobox(None)

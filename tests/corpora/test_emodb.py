@@ -20,7 +20,7 @@ def put(root: Path, *names: str) -> Path:
     """Make files that are no sound: listing must not open them."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"not sound")
+        (root / name).write_bytes(b"not audio")
     return root
 
 
@@ -96,9 +96,9 @@ def test_same_file_twice(tmp_path: Path) -> None:
     put(tmp_path, "wav/03a01Wa.wav", "copy/wav/03a01Wa.wav")
     corpus = load_corpus("emodb", tmp_path)
     assert len(corpus) == 1
-    assert corpus.skipped[0][1] == "copy of a file found before"
+    assert corpus.skipped[0][1] == "copy of another file"
     (tmp_path / "wav" / "03a01Wa.wav").write_bytes(b"other")
-    with pytest.raises(CorpusError, match="have one name and different sizes"):
+    with pytest.raises(CorpusError, match="have the same name but different sizes"):
         load_corpus("emodb", tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_wrong_folders(tmp_path: Path) -> None:
         (tmp_path / "none", "no such folder"),
         (tmp_path / "text" / "readme.txt", "is a file"),
         (tmp_path / "empty", "is empty"),
-        (tmp_path / "text", "holds no EmoDB file"),
+        (tmp_path / "text", "has no EmoDB file"),
     ):
         with pytest.raises(CorpusError, match=fault) as caught:
             load_corpus("emodb", root)
@@ -119,7 +119,7 @@ def test_wrong_folders(tmp_path: Path) -> None:
 
 
 def test_unknown_corpus() -> None:
-    with pytest.raises(CorpusError, match=r"'emdb' \(did you mean 'emodb'\?\); legal: .*emodb"):
+    with pytest.raises(CorpusError, match=r"'emdb' \(did you mean 'emodb'\?\); allowed: .*emodb"):
         load_corpus("emdb", None)
 
 

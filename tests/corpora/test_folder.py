@@ -65,8 +65,8 @@ def test_files_by_the_utterances_that_their_names_tell(tmp_path: Path) -> None:
         "a": tmp_path / "a.wav", "b": tmp_path / "b.wav",
     }  # fmt: skip
     assert skipped == [
-        ("._a.wav", "resource fork of macOS, not sound"),
-        ("a-wav/A.WAV", "copy of a file found before"),
+        ("._a.wav", "resource fork of macOS, not audio"),
+        ("a-wav/A.WAV", "copy of another file"),
         ("x/y.wav", "not a or b"),
     ]
     (tmp_path / "a-wav" / "A.WAV").write_bytes(b"123")
@@ -100,10 +100,10 @@ def test_what_is_no_rating(text: str) -> None:
 
 
 def test_many_faults_are_a_summary(tmp_path: Path) -> None:
-    refuse_faults(tmp_path, [], "legal: anything")
+    refuse_faults(tmp_path, [], "allowed: anything")
     with pytest.raises(CorpusError) as caught:
-        refuse_faults(tmp_path, [f"line {k}: bad" for k in range(10_000)], "legal: good")
+        refuse_faults(tmp_path, [f"line {k}: bad" for k in range(10_000)], "allowed: good")
     told = str(caught.value).splitlines()
-    assert told[0] == f"{tmp_path} has 10000 fault(s); legal: good:"
+    assert told[0] == f"{tmp_path} has 10000 error(s); allowed: good:"
     assert told[-1] == "  and 9995 more"
     assert len(told) == 7

@@ -43,9 +43,9 @@ def test_the_second_file_of_a_turn(tmp_path: Path, name: str) -> None:
     shutil.copy(tmp_path / file, tmp_path / copy)
     corpus = READERS[name](tmp_path)
     assert [u.path for u in corpus] == [tmp_path / file]
-    assert corpus.skipped == ((copy.as_posix(), "copy of a file found before"),)
+    assert corpus.skipped == ((copy.as_posix(), "copy of another file"),)
     (tmp_path / copy).write_text("another sound")
-    with pytest.raises(CorpusError, match="one name and different sizes") as caught:
+    with pytest.raises(CorpusError, match="the same name but different sizes") as caught:
         READERS[name](tmp_path)
     assert f"{tmp_path / file} and {tmp_path / copy}" in str(caught.value)
 
@@ -56,12 +56,12 @@ def said(name: str, label: str | None = "sad", gender: str | None = None) -> Utt
 
 def test_rows_repeat_or_contradict(tmp_path: Path) -> None:
     rows: list[tuple[str, Utterance | str]] = [("1", said("a")), ("2", said("b")), ("3", said("a"))]
-    assert collect_turns(tmp_path, rows, "legal: x") == {"a": said("a"), "b": said("b")}
+    assert collect_turns(tmp_path, rows, "allowed: x") == {"a": said("a"), "b": said("b")}
     rows += [("4", said("b", "glad")), ("5", "no row"), ("6", said("c", "sad", "male"))]
     rows += [("7", said("d", "sad", "female"))]
-    with pytest.raises(CorpusError, match=r"has 3 fault\(s\); legal: x") as caught:
-        collect_turns(tmp_path, rows, "legal: x")
-    for told in ("4: b is told otherwise in 2", "5: no row", "7: speaker 's1' is female here and "
+    with pytest.raises(CorpusError, match=r"has 3 error\(s\); allowed: x") as caught:
+        collect_turns(tmp_path, rows, "allowed: x")
+    for told in ("4: b differs from 2", "5: no row", "7: speaker 's1' is female here and "
                  "male in 6"):  # fmt: skip
         assert told in str(caught.value)
 
@@ -75,6 +75,8 @@ def test_labels_and_sound_meet_by_name(tmp_path: Path) -> None:
         ("b", tmp_path / "b", "sad", "s1"), ("c", tmp_path / "c", None, "s1"),
     ]  # fmt: skip
     assert corpus.classes == ("sad",)
-    assert corpus.skipped == (("a", "no sound"), ("x", "not in the label files"), ("y", "why"))
-    with pytest.raises(CorpusError, match="none of the 3 labelled turns has sound; looked for it"):
+    assert corpus.skipped == (("a", "no audio file"), ("x", "not in the label files"), ("y", "why"))
+    with pytest.raises(
+        CorpusError, match="none of the 3 labelled turns has an audio file; expected it"
+    ):
         join_sound("toy", tmp_path, turns, {}, [], common, "it")

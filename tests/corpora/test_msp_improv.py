@@ -23,7 +23,7 @@ def block(clip: str, letter: str = "N", ratings: str = "A:3.000000; V:3.500000; 
     return f"UTD-IMPROV-{clip}.avi; {letter}; {ratings} ; N:4.000000;\n{RATERS}"
 
 
-def put(path: Path, text: str = "not sound") -> Path:
+def put(path: Path, text: str = "not audio") -> Path:
     """Make a file that is no sound: listing must not open it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="")
@@ -132,8 +132,8 @@ def test_debris_between_the_files(tmp_path: Path, below: str) -> None:
     (turn,) = corpus
     assert turn.path == folder / f"MSP-IMPROV-{CLIP}.WAV"
     reasons = {Path(name).name: reason for name, reason in corpus.skipped}
-    assert reasons.pop(f"MSP-IMPROV-{CLIP}.wav") == "copy of a file found before"
-    assert reasons.pop("MSP-IMPROV-S02H-M03-R-MM01") == "no sound"
+    assert reasons.pop(f"MSP-IMPROV-{CLIP}.wav") == "copy of another file"
+    assert reasons.pop("MSP-IMPROV-S02H-M03-R-MM01") == "no audio file"
     assert reasons.pop("MSP-IMPROV-S02H-M03-T-MM01.wav") == "not in the label files"
     assert "macOS" in reasons.pop(f"._MSP-IMPROV-{CLIP}.wav")
     assert "not named like" in reasons.pop("slate.WAV")
@@ -156,7 +156,7 @@ def test_wrong_folders(tmp_path: Path) -> None:
     for root, fault in (
         (None, "--root"),
         (tmp_path / "none", "no such folder"),
-        (tmp_path / "other", "holds no MSP-IMPROV"),
+        (tmp_path / "other", "does not hold MSP-IMPROV"),
         (tmp_path / "silent", "none of the 1 labelled turns"),
     ):
         with pytest.raises(CorpusError, match=fault) as caught:
@@ -182,10 +182,10 @@ def test_two_label_files_may_agree_but_not_contradict(tmp_path: Path) -> None:
     [
         (f"UTD-IMPROV-{CLIP}.avi; Neutral; A:3; V:3; D:3;", "emotion 'Neutral'"),
         (f"UTD-IMPROV-{CLIP}.avi", "emotion ''"),
-        (f"UTD-IMPROV-{CLIP}.avi; N; A:3; D:3;", "no numbers"),
-        (f"UTD-IMPROV-{CLIP}.avi; N; A:3; V:inf; D:3;", "no numbers"),
-        ("UTD-IMPROV-S01A-F07-S-FM01.avi; N; A:3; V:3; D:3;", "no name of a clip"),
-        ("UTD-IMPROV-S01A-F01-Q-FM01.avi; N; A:3; V:3; D:3;", "no name of a clip"),
+        (f"UTD-IMPROV-{CLIP}.avi; N; A:3; D:3;", "A, V and D of .* are not numbers"),
+        (f"UTD-IMPROV-{CLIP}.avi; N; A:3; V:inf; D:3;", "A, V and D of .* are not numbers"),
+        ("UTD-IMPROV-S01A-F07-S-FM01.avi; N; A:3; V:3; D:3;", "not the name of a clip"),
+        ("UTD-IMPROV-S01A-F01-Q-FM01.avi; N; A:3; V:3; D:3;", "not the name of a clip"),
     ],
 )
 def test_malformed_line(tmp_path: Path, head: str, fault: str) -> None:
@@ -198,7 +198,7 @@ def test_malformed_line(tmp_path: Path, head: str, fault: str) -> None:
 
 def test_many_faults_are_summed_up(tmp_path: Path) -> None:
     put(tmp_path / "Evaluation.txt", block(CLIP, "?") * 10_000)
-    with pytest.raises(CorpusError, match=r"10000 fault\(s\)") as caught:
+    with pytest.raises(CorpusError, match=r"10000 error\(s\)") as caught:
         read_msp_improv(tmp_path)
     assert len(str(caught.value).splitlines()) < 10
 

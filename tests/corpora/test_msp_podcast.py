@@ -18,7 +18,7 @@ TURN = "MSP-PODCAST_0001_0008"
 ROW = f"{TURN}.wav,N,2.200000,4.000000,2.600000,30,Male,Test1\n"
 
 
-def put(path: Path, text: str = "not sound") -> Path:
+def put(path: Path, text: str = "not audio") -> Path:
     """Make a file that is no sound: listing must not open it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="")
@@ -149,9 +149,9 @@ def test_debris_between_the_files(tmp_path: Path) -> None:
     corpus = read_msp_podcast(tmp_path)
     assert [u.path for u in corpus] == [tmp_path / "Audios" / f"{TURN}.wav"]
     assert dict(corpus.skipped) == {
-        "MSP-PODCAST_0001_0009": "no sound",
-        f"Audios/._{TURN}.wav": "resource fork of macOS, not sound",
-        f"Audios/Audios/{TURN}.wav": "copy of a file found before",
+        "MSP-PODCAST_0001_0009": "no audio file",
+        f"Audios/._{TURN}.wav": "resource fork of macOS, not audio",
+        f"Audios/Audios/{TURN}.wav": "copy of another file",
         "Audios/MSP-PODCAST_0001_0010.wav": "not in the label files",
     }
 
@@ -162,7 +162,7 @@ def test_wrong_folders(tmp_path: Path) -> None:
     for root, fault in (
         (None, "--root"),
         (tmp_path / "none", "no such folder"),
-        (tmp_path / "other", "holds no MSP-Podcast"),
+        (tmp_path / "other", "does not hold MSP-Podcast"),
         (tmp_path / "silent", "none of the 1 labelled turns"),
     ):
         with pytest.raises(CorpusError, match=fault) as caught:
@@ -201,8 +201,8 @@ def test_rows_may_agree_but_not_contradict(tmp_path: Path) -> None:
         (ROW.replace(",N,", ",Calm,"), "EmoClass 'Calm'"),
         (ROW.replace("Male", "robot"), "Gender 'robot'"),
         (ROW.replace("Test1", "Test9"), "Split_Set 'Test9'"),
-        (ROW.replace("4.000000", "high"), "no numbers .*'high'"),
-        (ROW.replace("4.000000", "inf"), "no numbers .*'inf'"),
+        (ROW.replace("4.000000", "high"), "EmoDom of .* are not numbers.*'high'"),
+        (ROW.replace("4.000000", "inf"), "EmoDom of .* are not numbers.*'inf'"),
         (ROW.replace(f"{TURN}.wav", ".wav"), "no FileName"),
         (ROW.replace(",30", ""), "cells than the header"),
         (ROW.replace("\n", ",\n"), "cells than the header"),
@@ -218,7 +218,7 @@ def test_malformed_row(tmp_path: Path, row: str, fault: str) -> None:
 
 def test_many_faults_are_summed_up(tmp_path: Path) -> None:
     table(tmp_path, HEADER + "wrong\n" * 10_000)
-    with pytest.raises(CorpusError, match=r"10000 fault\(s\)") as caught:
+    with pytest.raises(CorpusError, match=r"10000 error\(s\)") as caught:
         read_msp_podcast(tmp_path)
     assert len(str(caught.value).splitlines()) < 10
 

@@ -84,16 +84,16 @@ def test_common_names(tmp_path: Path) -> None:
         ("02-01-05-01-02-01-18.mp4", "modality 02"),
         ("01-01-05-01-02-01-18.wav", "modality 01"),
         ("03-01-05-01-02-01-18.mp4", r"not a \.wav file"),
-        ("03-03-05-01-02-01-18.wav", "no such vocal channel: 03; legal: 01 to 02"),
-        ("03-01-09-01-02-01-18.wav", "no such emotion: 09; legal: 01 to 08"),
+        ("03-03-05-01-02-01-18.wav", "no such vocal channel: 03; allowed: 01 to 02"),
+        ("03-01-09-01-02-01-18.wav", "no such emotion: 09; allowed: 01 to 08"),
         ("03-01-05-03-02-01-18.wav", "no such intensity: 03"),
         ("03-01-05-01-00-01-18.wav", "no such statement: 00"),
         ("03-01-05-01-02-03-18.wav", "no such repetition: 03"),
-        ("03-01-05-01-02-01-25.wav", "no such actor: 25; legal: 01 to 24"),
+        ("03-01-05-01-02-01-25.wav", "no such actor: 25; allowed: 01 to 24"),
         ("03-01-05-01-02-01-00.wav", "no such actor: 00"),
         ("03-02-07-01-02-01-17.wav", "disgust was not sung"),
         ("03-02-08-01-02-01-17.wav", "surprised was not sung"),
-        ("03-01-01-02-02-01-17.wav", "neutral has one intensity"),
+        ("03-01-01-02-02-01-17.wav", "neutral has intensity 01 only"),
         ("03-01-05-01-02-01-18-1.wav", "not named like"),
         ("03-01-05-01-02-01-1\u0668.wav", "not named like"),
         ("._03-01-05-01-02-01-18.wav", "macOS"),
@@ -114,7 +114,7 @@ def test_a_nested_copy_is_read_once(tmp_path: Path) -> None:
     put(tmp_path, name, f"audio_speech_actors_01-24/{name}", content=b"sound")
     corpus = read_ravdess(tmp_path)
     assert [u.path for u in corpus] == [tmp_path / name]
-    assert corpus.skipped == ((f"audio_speech_actors_01-24/{name}", "copy of a file found before"),)
+    assert corpus.skipped == ((f"audio_speech_actors_01-24/{name}", "copy of another file"),)
 
 
 def test_a_copy_that_differs_is_refused(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_copy_that_differs_is_refused(tmp_path: Path) -> None:
 
 def test_no_ravdess(tmp_path: Path) -> None:
     put(tmp_path, "Actor_01/hello.wav", "01-01-05-01-02-01-18.mp4")
-    with pytest.raises(CorpusError, match=r"holds no RAVDESS files like 03-01-05") as caught:
+    with pytest.raises(CorpusError, match=r"has no RAVDESS files like 03-01-05") as caught:
         read_ravdess(tmp_path)
     assert str(tmp_path) in str(caught.value)
 

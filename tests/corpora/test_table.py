@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emodarts.corpora.emodb import read_emodb
-from emodarts.corpora.folder import NOBODY
+from emodarts.corpora.folder import UNKNOWN_SPEAKERS
 from emodarts.corpora.table import parse_seconds, read_table
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import CorpusError
@@ -29,7 +29,7 @@ def table(
     """Write a table, and files that are no sound: listing must not open them."""
     for file in sound.split():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_bytes(b"not sound")
+        (folder / file).write_bytes(b"not audio")
     path = folder / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return path
@@ -175,7 +175,7 @@ def test_folder_of_the_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     corpus = read_table(table(tmp_path, text), audio="sound")
     assert told(corpus) == [("wav/a.wav", "x", "s")]
     assert corpus.skipped == (
-        ("wav/a.wav", "repeats a row before"), ("wav/a.wav", "repeats a row before"),
+        ("wav/a.wav", "repeats an earlier row"), ("wav/a.wav", "repeats an earlier row"),
     )  # fmt: skip
     assert "no such folder" in fault(path, audio="nowhere")
     assert "no such folder" in fault(path, audio="x" * 5000)
@@ -207,11 +207,11 @@ def test_missing_sound(tmp_path: Path) -> None:
         ("gone.wav", "no such file"),
         ("no/such.wav", "no such file"),
         ("folder", "no such file"),
-        ("._a.wav", "resource fork of macOS, not sound"),
+        ("._a.wav", "resource fork of macOS, not audio"),
         ("z" * 300, "no such file"),
     ]
     message = fault(path, audio=str(tmp_path / "folder"))
-    assert "none of the 6 files" in message
+    assert "none of its 6 files" in message
     assert str(tmp_path / "folder" / "a.wav") in message
 
 
@@ -245,17 +245,17 @@ def test_names_do_not_depend_on_other_rows(tmp_path: Path) -> None:
         ("a.wav,s,x,,,f\nb.wav,s,x,,,male", "line 3: speaker 's' is male here and female in"),
         ("a.wav,s,x,2,1,", "end 1 s is not after start 2 s"),
         ("a.wav,s,x,1,1,", "end 1 s is not after start 1 s"),
-        ("a.wav,s,x,-1,,", "start '-1' is no time; legal: seconds from 0 up"),
-        ('a.wav,s,x,,"1,5",', "end '1,5' is no time"),
-        ("a.wav,s,x,1e999,,", "start '1e999' is no time"),
-        ("a.wav,s,x,,,q", "gender 'q' is unknown; legal, in any case: female, f, "),
+        ("a.wav,s,x,-1,,", "start '-1' is not a time; allowed: seconds such as 1.5"),
+        ('a.wav,s,x,,"1,5",', "end '1,5' is not a time"),
+        ("a.wav,s,x,1e999,,", "start '1e999' is not a time"),
+        ("a.wav,s,x,,,q", "gender 'q' is unknown; allowed: female, f, "),
         ("a.wav,s,nan,,,", "emotion is 'nan'; leave it blank"),
         (",s,x,,,", "file is blank"),
         ("../a.wav,s,x,,,", r"file '../a.wav' leaves "),
         ("wav\\..\\..\\a.wav,s,x,,,", "leaves "),
         ("a.wav,s,x,,", "line 2: 5 cells; the header has 6"),
         ("a.wav,s,x,,,,", "line 2: 7 cells; the header has 6"),
-        ("a.wav,s,a\x07b,,,", "emotion 'a\\x07b' has a character that is no text"),
+        ("a.wav,s,a\x07b,,,", "emotion 'a\\x07b' has a control character"),
         ("a.wav,s,x\x00,,,", "line 2: a NUL byte"),
         ('a.wav,s,"x,,,', "line 2: unexpected end of data"),
         (f"a.wav,s,{'x' * 200_000},,,", "line 2: field larger than field limit"),
@@ -271,7 +271,7 @@ def test_wrong_rows(tmp_path: Path, rows: str, wanted: str) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="these are paths of Windows")
 @pytest.mark.parametrize("file", ["C:\\wav\\a.wav", "c:/wav/a.wav", "\\\\server\\share\\a.wav"])
 def test_paths_of_another_system(tmp_path: Path, file: str) -> None:
-    assert "is a path of Windows" in fault(table(tmp_path, f"{HEADER}\n{file},s,x\n"))
+    assert "is a Windows path" in fault(table(tmp_path, f"{HEADER}\n{file},s,x\n"))
 
 
 def test_names_of_the_user_are_unique(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_names_of_the_user_are_unique(tmp_path: Path) -> None:
         ('{"file": "a.wav", "emotion": "x"}', "line 2: no 'speaker'; write null"),
         ('{"file": "a.wav", "speaker": [1], "emotion": "x"}', "speaker [1] is neither text"),
         ('{"file": "a.wav", "speaker": true, "emotion": "x"}', "speaker True is neither"),
-        ('{"file": "a.wav", "speaker": NaN, "emotion": "x"}', "NaN is not a number that JSON has"),
+        ('{"file": "a.wav", "speaker": NaN, "emotion": "x"}', "NaN is not allowed in JSON"),
         ('{"file": "a.wav", "speaker": "s", "emotion": "\\ud800"}', "emotion '\\ud800' has a"),
     ],
 )  # fmt: skip
@@ -297,7 +297,7 @@ def test_wrong_json(tmp_path: Path, row: str, wanted: str) -> None:
     right = '{"file": "b.wav", "speaker": "s", "emotion": "x", "more": {}}'
     message = fault(table(tmp_path, f"{right}\n{row}\n", "my.jsonl"))
     assert wanted in message
-    assert "1 fault(s)" in message
+    assert "1 error(s)" in message
 
 
 def test_files_that_are_no_table(tmp_path: Path) -> None:
@@ -313,21 +313,21 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
         ("a.csv", f"{HEADER}\na.wav,s,x\n".encode("utf-16"), "is not UTF-8"),
         ("a.csv", f"{HEADER}\na.wav,s,x\n".encode("utf-16-le"), "line 1: a NUL byte"),
         ("a.parquet", b"PAR1 not really", "cannot read"),
-        ("a.xlsx", b"PK", "legal: .csv, .tsv, .jsonl"),
+        ("a.xlsx", b"PK", "allowed: .csv, .tsv, .jsonl"),
     ):
         path = table(tmp_path, text, name)
         assert wanted in (message := fault(path)), message
         assert str(path) in message
     assert "--root" in fault(None)
     assert "is a folder" in fault(tmp_path)
-    assert "is no file" in fault(tmp_path / "none.csv")
-    assert "is no file" in fault(tmp_path / ("x" * 5000))
+    assert "does not exist" in fault(tmp_path / "none.csv")
+    assert "does not exist" in fault(tmp_path / ("x" * 5000))
 
 
 def test_ten_thousand_wrong_rows_make_a_summary(tmp_path: Path) -> None:
     text = f"{HEADER},start\na.wav,s,x,\n" + "b.wav,s,x,soon\n" * 10_000
     message = fault(table(tmp_path, text))
-    assert "10000 fault(s)" in message
+    assert "10000 error(s)" in message
     assert "line 3: start 'soon'" in message
     assert "and 9995 more" in message
     assert len(message) < 2000
@@ -365,7 +365,7 @@ def test_times() -> None:
         "1s",
         "NaT",
     ):
-        with pytest.raises(CorpusError, match="is no time"):
+        with pytest.raises(CorpusError, match="is not a time"):
             parse_seconds(text)
 
 
@@ -434,7 +434,7 @@ def test_what_is_written_is_read(
     tmp_path: Path, speakers: list[str], emotions: list[str], delimiter: str
 ) -> None:
     wanted = {
-        f"a.wav:{k}-{k + 1}": (emotion, None if speaker.casefold() in NOBODY else speaker)
+        f"a.wav:{k}-{k + 1}": (emotion, None if speaker.casefold() in UNKNOWN_SPEAKERS else speaker)
         for k, (speaker, emotion) in enumerate(zip(speakers, emotions, strict=False))
         if emotion not in ("nan", "NaN")
     }

@@ -47,7 +47,7 @@ def test_select_fixes_the_order_and_tells_what_it_left() -> None:
     assert chosen.classes == ("sad", "calm")
     assert [u.name for u in chosen] == ["a", "b", "c"]
     assert chosen.notice == "a toy"
-    assert chosen.skipped == (("d", "label glad not asked for"),)
+    assert chosen.skipped == (("d", "label glad is not selected"),)
 
 
 def emotional() -> Corpus:
@@ -73,7 +73,7 @@ def test_select_knows_own_and_common_names_and_merges() -> None:
     merged = corpus.select(("happy=hap, exc", "calm=neutral"))
     assert merged.classes == ("happy", "calm")
     assert labels_of(merged) == {"a": "happy", "b": "happy", "c": "calm"}
-    assert dict(merged.skipped) == {"d": "label ang not asked for", "e": "no label"}
+    assert dict(merged.skipped) == {"d": "label ang is not selected", "e": "no label"}
     assert merged.folds == (PublishedFold(("a", "b"), (), ("c",)),)
 
 
@@ -92,7 +92,7 @@ def test_a_merged_class_has_the_common_name_that_all_its_labels_share() -> None:
 def test_select_keeps_styles() -> None:
     said_only = emotional().select(("hap", "neu"), ("said",))
     assert labels_of(said_only) == {"a": "hap", "c": "neu"}
-    assert dict(said_only.skipped)["b"] == "style sung not asked for"
+    assert dict(said_only.skipped)["b"] == "style sung is not selected"
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_select_keeps_styles() -> None:
     [
         (("glad", "neu"), None, "no utterance labelled 'glad'; its labels are ang, exc, hap"),
         (("happines", "neu"), None, r"did you mean 'happiness'\?"),
-        (("x=hap,exc", "y=happiness"), None, "hap of corpus 'toy' is asked for twice"),
-        (("ang", "neu"), ("said",), "no utterance labelled ang; what was asked for has neu"),
-        (("ang", "neu"), ("shouted",), "no utterance of style shouted; its styles: said, sung"),
+        (("x=hap,exc", "y=happiness"), None, "hap of corpus 'toy' is given twice"),
+        (("ang", "neu"), ("said",), "no utterance labelled ang; the selected utterances have neu"),
+        (("ang", "neu"), ("shouted",), "no utterance of style shouted; allowed: said, sung"),
     ],
 )
 def test_select_what_is_not_there(

@@ -8,14 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emodarts.space.genotype import SKIP, Edge, Genotype
-from emodarts.training.metrics import (
-    UA_DEFINITION,
-    WA_DEFINITION,
-    Prediction,
-    aggregate,
-    write_predictions,
-)
 
 from emodarts import files
 from emodarts.genotype import SKIP, Edge, Genotype

@@ -1,4 +1,4 @@
-"""A drawing says what the genotype says, and nothing in it lies on anything else."""
+"""A drawing shows all of its genotype, and nothing in it covers anything else."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.transforms import Bbox
 
-from emodarts.genotype import (
-    CNN_OPERATIONS,
-    NONE,
-    SEQUENCE_OPERATIONS,
-    CellGenotype,
-    Edge,
-    Genotype,
-)
-from emodarts.reports.cells import draw_genotype, operation_family
+from emodarts.genotype import NONE, CellGenotype, Edge, Genotype
+from emodarts.recipe import SPACES
+from emodarts.reports.cells import describe_genotype, draw_genotype, operation_family
+
+CNN_OPERATIONS = tuple(SPACES["all"].cnn)
+SEQUENCE_OPERATIONS = tuple(SPACES["all"].sequence)
 
 
 def cells(nodes: int, operations: tuple[str, ...]) -> st.SearchStrategy[CellGenotype]:
@@ -197,3 +195,35 @@ def test_the_same_genotype_is_drawn_the_same() -> None:
         np.asarray(first.canvas.buffer_rgba()),  # type: ignore[attr-defined]
         np.asarray(second.canvas.buffer_rgba()),  # type: ignore[attr-defined]
     )
+
+
+def test_a_genotype_in_words() -> None:
+    cell = (
+        (Edge("max_pool_3x3", 0), Edge("skip_connect", 1)),
+        (Edge("sep_conv_3x3", 2), Edge("skip_connect", 1)),
+    )
+    words = describe_genotype(Genotype(cell, crowded("dil_conv_3x3", 2), crowded("lstm_1", 1)))
+    assert words == (
+        "Normal cell: node 0 is max_pool_3x3 of c_{k-2} plus skip_connect of c_{k-1}; "
+        "node 1 is sep_conv_3x3 of node 0 plus skip_connect of c_{k-1}. "
+        "Reduction cell: node 0 is dil_conv_3x3 of c_{k-2} plus dil_conv_3x3 of c_{k-1}; "
+        "node 1 is dil_conv_3x3 of c_{k-2} plus dil_conv_3x3 of c_{k-1}. "
+        "Sequence cell: node 0 is lstm_1 of c_{k-2} plus lstm_1 of c_{k-1}. "
+        "The output c_k of a cell concatenates its nodes."
+    )
+
+
+@pytest.mark.parametrize("operation", [o for o in CNN_OPERATIONS if o != NONE])
+def test_labels_stand_out_from_their_boxes(operation: str) -> None:
+    """A contrast of at least 4.5 to 1, as WCAG asks of text."""
+    figure = draw_genotype(Genotype(crowded(operation, 1), crowded(operation, 1)))
+    box = next(b for b in parts(figure, FancyBboxPatch) if b.get_facecolor()[:3] != (1, 1, 1))
+    text = next(t for t in figure.axes[0].texts if t.get_text() == operation)
+    bright, dark = sorted(map(luminance, (box.get_facecolor(), text.get_color())), reverse=True)
+    assert (bright + 0.05) / (dark + 0.05) >= 4.5
+
+
+def luminance(colour: Any) -> float:
+    channels = np.array(to_rgb(colour))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])

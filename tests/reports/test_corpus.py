@@ -1,4 +1,4 @@
-"""A corpus at a glance: counts, sums and bars are those of its utterances."""
+"""A corpus summarised: counts, sums and bars are those of its utterances."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 from emodarts.audio.survey import Header
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.reports.corpus import corpus_page, describe_corpus
+from emodarts.reports.markdown import to_markdown
 
 A = Path("a.wav")
 UTTERANCES = (
@@ -44,15 +45,17 @@ def test_facts() -> None:
     assert facts["skipped"][-1] == {"name": "y", "reason": "no label file"}
 
 
-def test_page_shows_what_a_person_looks_for() -> None:
-    page = corpus_page(CORPUS, HEADERS)
-    assert page.startswith("toy: 4 utterances, 0:00:10 of sound, 1 without a label, 1 of no known")
+def test_page_shows_counts_durations_and_what_was_skipped() -> None:
+    page = to_markdown(corpus_page(CORPUS, HEADERS))
+    assert page.startswith(
+        "toy: 4 utterances, 0:00:10 of audio, 1 without a label, 1 without a speaker"
+    )
     lines = [" ".join(line.split()) for line in page.splitlines()]
     assert "| hap (happiness) | 2 | 50.0% | 0:00:06 | 3.25 |" in lines
     assert "| ann | 2 | 50.0% | 0:00:04 | 4.00 |" in lines
     assert "sample rates: 8,000 Hz (2), 16,000 Hz (1)" in lines
     assert "| debris | 7 | x0 |" in lines
-    assert "files without a header that can be read: 1;" in page
+    assert "files with an unreadable header: 1;" in page
     bars = [line for line in page.splitlines() if "█" in line]
     assert len(bars) == 2
     assert bars[1].count("█") == 2 * bars[0].count("█")
@@ -61,7 +64,7 @@ def test_page_shows_what_a_person_looks_for() -> None:
 
 @pytest.mark.parametrize("headers", [[None] * 4, [Header(2.0, 8000)] * 4])
 def test_a_corpus_without_headers_or_with_equal_durations(headers: list[Header | None]) -> None:
-    page = corpus_page(CORPUS, headers)
+    page = to_markdown(corpus_page(CORPUS, headers))
     assert ("durations" in page) == (headers[0] is not None)
 
 
@@ -69,7 +72,7 @@ def test_many_speakers_and_reasons_stay_readable() -> None:
     many = tuple(Utterance(f"{k:03}", A, "hap", f"s{k:03}") for k in range(500))
     skipped = tuple((f"n{k}", f"reason {k}") for k in range(100))
     corpus = Corpus("toy", many, ("hap",), "", skipped)
-    page = corpus_page(corpus, [None] * 500)
+    page = to_markdown(corpus_page(corpus, [None] * 500))
     assert len(page.splitlines()) < 100
     assert "and 470 more speakers" in page
     assert "and 70 more reasons" in page

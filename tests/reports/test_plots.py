@@ -12,14 +12,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from emodarts.errors import RunError
-from emodarts.genotype import CNN_OPERATIONS, SEQUENCE_OPERATIONS
+from emodarts.recipe import SPACES
 from emodarts.reports.plots import (
     Curve,
     alpha_figure,
     confusion_figure,
+    describe_alphas,
+    describe_confusion,
+    describe_search,
+    describe_training,
+    mean_weights,
     search_figure,
     training_figure,
 )
+
+CNN_OPERATIONS = tuple(SPACES["all"].cnn)
+SEQUENCE_OPERATIONS = tuple(SPACES["all"].sequence)
 
 
 def named_lines(axes: Axes) -> dict[str, Any]:
@@ -127,7 +135,7 @@ OPERATIONS = {
 
 def test_alphas_show_every_operation_as_a_softmax_weight() -> None:
     records = alpha_records({"normal": 8, "reduction": 8, "sequence": 14})
-    figure = alpha_figure([records], OPERATIONS)
+    figure = alpha_figure(mean_weights([records], OPERATIONS))
     assert [axes.get_title() for axes in figure.axes] == [f"{c} cell" for c in OPERATIONS]
     for axes, (cell, names) in zip(figure.axes, OPERATIONS.items(), strict=True):
         assert legend(axes) == list(names)
@@ -146,15 +154,17 @@ def test_alphas_are_averaged_over_searches_that_reached_the_epoch() -> None:
         {"epoch": 1, "alphas": {"normal": [[np.log(3), 0.0]]}},
         {"epoch": 2, "alphas": {"normal": [[9.0, 0.0]]}},
     ]
-    axes = alpha_figure([zeros, other], {"normal": ("skip_connect", "none")}).axes[0]
+    weights = mean_weights([zeros, other], {"normal": ("skip_connect", "none")})
+    axes = alpha_figure(weights).axes[0]
     line = named_lines(axes)["skip_connect"]
     assert line.get_xdata() == pytest.approx([1])
     assert line.get_ydata() == pytest.approx([(0.5 + 0.75) / 2])
+    assert "epoch 1. normal cell: skip_connect 0.625, none 0.375." in describe_alphas(weights)
 
 
 def test_alphas_of_another_space_are_refused() -> None:
     with pytest.raises(RunError, match=r"normal cell have shape \(5, 7\).*8 operations"):
-        alpha_figure([alpha_records({"normal": 7})], OPERATIONS)
+        mean_weights([alpha_records({"normal": 7})], OPERATIONS)
 
 
 def test_figures_leave_no_pyplot_state() -> None:
@@ -165,6 +175,32 @@ def test_figures_leave_no_pyplot_state() -> None:
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Words in place of figures
+
+
+def test_a_confusion_matrix_in_words() -> None:
+    assert describe_confusion([[3, 1, 0], [0, 0, 0], [2, 0, 2]], ["a", "b", "c"]) == (
+        "Confusion matrix: predicted classes for each true class. a: 75.0 % a, 25.0 % b; "
+        "b: no utterances; c: 50.0 % a, 50.0 % c."
+    )
+
+
+def test_curves_in_words_are_the_ends_of_the_drawn_means() -> None:
+    curves = [curve({"train_loss": [4, 3, 2.0]}), curve({"train_loss": [2, 1.0]})]
+    assert describe_training(curves) == (
+        "Loss and UA in training at the first and the last epoch, means over 2 folds and seeds: "
+        "training loss 3.00, then 2.00."
+    )
+
+
+def test_what_was_not_measured_is_left_out_of_the_words() -> None:
+    values = {"alpha_loss": [np.nan, 1.5, 1.25], "alpha_ua": [0.25, 0.5, 0.625]}
+    assert describe_search([curve(values)]) == (
+        "Losses, UA, skips and entropies in the search at the first and the last epoch: loss of "
+        "the alphas 1.50, then 1.25; UA on the data of the alphas 25.0 %, then 62.5 %."
+    )
 
 
 def test_all_are_figures() -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from emodarts.space.genotype import Edge, Genotype
-from emodarts.training.metrics import UA_DEFINITION, WA_DEFINITION
 
 from emodarts.genotype import Edge, Genotype
+from emodarts.reports.document import Remark, Table
 from emodarts.reports.tables import (
     class_table,
-    escape,
     fold_table,
-    markdown_table,
     operation_table,
     paired_table,
-    result_table,
+    result_blocks,
 )
 from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION
 
@@ -73,13 +70,24 @@ def result(**changes: Any) -> dict[str, Any]:
     return {**values, **changes}
 
 
-def cells(table: str) -> dict[str, dict[str, str]]:
-    """Rows of the first Markdown table by first cell and column."""
-    lines = [line for line in table.splitlines() if line.startswith("|")]
-    header, _, *rows = [
-        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines
-    ]
-    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+TEST = {
+    "n_speakers": 9,
+    "n_utterances": 1200,
+    "ua": {"difference": 0.0123, "p": 0.25},
+    "wa": {"difference": -0.02, "p": 0.0039},
+}
+
+
+def result_table(results: list[dict[str, Any]]) -> Table:
+    table = result_blocks(results)[0]
+    assert isinstance(table, Table)
+    return table
+
+
+def cells(table: Table) -> dict[str, dict[str, str]]:
+    """Rows of a table by first cell and column."""
+    titles = [column.title for column in table.columns]
+    return {row[0]: dict(zip(titles, row, strict=True)) for row in table.rows}
 
 
 def test_result_table_is_in_percent_with_spread_and_interval() -> None:
@@ -109,9 +117,9 @@ def test_one_fold_and_one_seed_show_no_spread() -> None:
 
 def test_baselines_follow_the_systems_once_in_a_fixed_order() -> None:
     table = cells(result_table([result(), result(name="other")]))
-    assert list(table) == ["toy", "other", "baseline: chance", "baseline: majority answer"]
-    assert table["baseline: majority answer"]["UA %"] == "33.3"
-    assert table["baseline: majority answer"]["WA %"] == "50.0"
+    assert list(table) == ["toy", "other", "baseline: chance", "baseline: majority class"]
+    assert table["baseline: majority class"]["UA %"] == "33.3"
+    assert table["baseline: majority class"]["WA %"] == "50.0"
 
 
 def test_differing_baselines_name_their_run() -> None:
@@ -120,33 +128,58 @@ def test_differing_baselines_name_their_run() -> None:
     table = cells(result_table([result(), other]))
     assert table["baseline: chance (toy)"]["UA %"] == "33.3"
     assert table["baseline: chance (other)"]["UA %"] == "25.0"
-    assert "baseline: majority answer" in table
+    assert "baseline: majority class" in table
 
 
-def test_notices_and_warnings_stand_beside_the_scores() -> None:
-    text = result_table([result(notice="made-up speech", warnings=["few speakers"])])
-    assert "**Notice:** made-up speech" in text
-    assert "**Warning:** few speakers" in text
-    both = [result(notice="made-up speech"), result(name="b", notice="made-up speech")]
-    assert "**Notice:** made-up speech (toy, b)" in result_table(both)
+@pytest.mark.parametrize(
+    ("results", "remarks"),
+    [
+        ([result()], []),
+        (
+            [result(notice="made-up speech", warnings=["few speakers"])],
+            [Remark("Notice", "made-up speech"), Remark("Warning", "few speakers")],
+        ),
+        (
+            [result(notice="toy"), result(name="b", notice="toy", warnings=["few"])],
+            [Remark("Notice", "toy (toy, b)"), Remark("Warning", "few (b)")],
+        ),
+    ],
+)
+def test_notices_and_warnings_follow_the_scores(
+    results: list[dict[str, Any]], remarks: list[Remark]
+) -> None:
+    assert list(result_blocks(results)[1:]) == remarks
 
 
-def test_definitions_stand_under_every_table() -> None:
-    test = {
-        "n_speakers": 9,
-        "n_utterances": 1200,
-        "ua": {"difference": 0.0123, "p": 0.25},
-        "wa": {"difference": -0.02, "p": 0.0039},
-    }
-    tables = [
-        result_table([result()]),
-        fold_table(result()),
-        class_table(result()),
-        paired_table({("a", "b"): test}),
-    ]
-    for table in tables:
-        assert UA_DEFINITION in table
-        assert WA_DEFINITION in table
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: result_table([result()]),
+        lambda: fold_table(result()),
+        lambda: class_table(result()),
+        lambda: paired_table({("a", "b"): TEST}),
+    ],
+)
+def test_every_table_of_scores_defines_them(make: Callable[[], Table]) -> None:
+    caption = " ".join(make().caption)
+    assert UA_DEFINITION in caption
+    assert WA_DEFINITION in caption
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: result_table([result()]),
+        lambda: fold_table(result()),
+        lambda: class_table(result()),
+        lambda: paired_table({("a", "b"): TEST}),
+    ],
+)
+def test_only_numbers_are_aligned_to_the_right(make: Callable[[], Table]) -> None:
+    table = make()
+    for k, column in enumerate(table.columns):
+        if column.numeric:
+            assert all(row[k].strip("+-–")[:1] in ("", *"0123456789") for row in table.rows)
 
 
 def test_fold_table() -> None:
@@ -164,12 +197,11 @@ def test_fold_table() -> None:
         "absent classes": "fear, anger",
     }
     assert table["0"]["absent classes"] == "none"
-    assert "Seeds, in order: 0, 4" in fold_table(result())
+    assert "order of the seeds: 0, 4." in fold_table(result()).caption[0]
 
 
 def test_class_table() -> None:
-    text = class_table(result())
-    table = cells(text)
+    table = cells(class_table(result()))
     assert table["anger"] == {
         "class": "anger",
         "recall %": "80.0",
@@ -177,22 +209,16 @@ def test_class_table() -> None:
         "F1 %": "76.2",  # 16 / 21
         "true": "10",
         "predicted": "11",
-        "right": "8",
+        "correct": "8",
     }
     assert table["sadness"]["recall %"] == "25.0"
     assert [table["fear"][k] for k in ("recall %", "precision %", "F1 %")] == ["–"] * 3
-    assert "each utterance counts 2 times" in text
+    assert "each utterance counts 2 times" in class_table(result()).caption[0]
 
 
 def test_paired_table() -> None:
-    test = {
-        "n_speakers": 9,
-        "n_utterances": 1200,
-        "ua": {"difference": 0.0123, "p": 0.25},
-        "wa": {"difference": -0.02, "p": 0.0039},
-    }
-    text = paired_table({("a", "b"): test})
-    assert cells(text)["a − b"] == {
+    table = paired_table({("a", "b"): TEST})
+    assert cells(table)["a − b"] == {
         "difference": "a − b",
         "speakers": "9",
         "utterances": "1,200",
@@ -201,8 +227,8 @@ def test_paired_table() -> None:
         "WA, points": "-2.0",
         "p (WA)": "0.0039",
     }
-    assert "not corrected" not in text
-    assert "not corrected" in paired_table({("a", "b"): test, ("a", "c"): test})
+    assert "not corrected" not in table.caption[0]
+    assert "not corrected" in paired_table({("a", "b"): TEST, ("a", "c"): TEST}).caption[0]
 
 
 def test_operation_table_counts_edges() -> None:
@@ -222,20 +248,4 @@ def test_operation_table_counts_edges() -> None:
         "reduction": "1",
         "sequence": "1",
     }
-    assert "sequence" not in operation_table(genotypes[:1])
-
-
-@pytest.mark.parametrize(
-    ("text", "escaped"),
-    [("a|b", "a\\|b"), ("<b>\n x", "\\<b> x"), ("[a]*`\\", "\\[a\\]\\*\\`\\\\")],
-)
-def test_text_cannot_break_a_table(text: str, escaped: str) -> None:
-    assert escape(text) == escaped
-
-
-def test_markdown_tables_are_aligned() -> None:
-    assert markdown_table(["a", "n"], [["x|y", "1"]]).splitlines() == [
-        "| a    |   n |",
-        "| ---- | --: |",
-        "| x\\|y |   1 |",
-    ]
+    assert "sequence" not in [c.title for c in operation_table(genotypes[:1]).columns]

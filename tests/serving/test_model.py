@@ -67,7 +67,7 @@ def two_streams() -> Model:
 
 
 def noise(seconds: float, rate: int = RATE) -> NDArray[np.float32]:
-    """Noise that grows louder and duller, so that no two stretches are alike."""
+    """Noise that grows louder and duller, so that no two segments are alike."""
     samples = np.random.default_rng(0).standard_normal(round(rate * seconds))
     dull = np.convolve(samples, np.full(20, 0.2), "same")
     share = np.linspace(0, 1, len(samples))
@@ -86,7 +86,7 @@ def one(model: Model, samples: NDArray[Any]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("seconds", [2.2, 20.0])  # 20 s: more pieces than a batch holds
-def test_a_long_stretch_is_the_mean_of_its_pieces(model: Model, seconds: float) -> None:
+def test_a_long_segment_is_the_mean_of_its_pieces(model: Model, seconds: float) -> None:
     sound = noise(seconds)
     parts = [sound[start : start + RATE] for start in piece_starts(len(sound), RATE)]
     alone = np.array([one(model, part) for part in parts])
@@ -95,7 +95,7 @@ def test_a_long_stretch_is_the_mean_of_its_pieces(model: Model, seconds: float) 
     assert one(model, sound).sum() == pytest.approx(1)
 
 
-def test_a_short_stretch_is_padded_with_silence_at_its_end(model: Model) -> None:
+def test_a_short_segment_is_padded_with_silence_at_its_end(model: Model) -> None:
     sound = noise(0.4)
     padded = np.concatenate([sound, np.zeros(RATE - len(sound), np.float32)])
     assert np.array_equal(one(model, sound), one(model, padded))
@@ -125,9 +125,9 @@ def test_a_file_is_the_array_of_its_samples(
     model: Model = request.getfixturevalue(name)
     stereo = np.column_stack([noise(2.5, rate), 0.5 * noise(2.5, rate)[::-1]])
     soundfile.write(tmp_path / "a.wav", stereo, rate, subtype="FLOAT")
-    stretch = {"start": 0.25, "end": 2.4}
-    of_file = model.predict(tmp_path / "a.wav", window, hop, **stretch)
-    of_array = model.predict(stereo, window, hop, sample_rate=rate, **stretch)
+    segment = {"start": 0.25, "end": 2.4}
+    of_file = model.predict(tmp_path / "a.wav", window, hop, **segment)
+    of_array = model.predict(stereo, window, hop, sample_rate=rate, **segment)
     assert {a.file for a in of_file} == {str(tmp_path / "a.wav")}
     assert of_array == [replace(answer, file="") for answer in of_file]
 
@@ -227,7 +227,7 @@ def test_folders_are_searched_and_files_taken_as_they_are(tmp_path: Path) -> Non
         (np.array([0.1, np.nan], np.float32), "1 sample.s. are NaN"),
         (np.arange(8000, dtype=np.int16), "int16 samples of shape .8000,.; allowed: floats"),
         (np.zeros((1, 8000, 2)), "allowed: floats of shape"),
-        (np.zeros(0), "not a stretch of its 0.000 s"),
+        (np.zeros(0), "not a segment of its 0.000 s"),
     ],
 )
 def test_arrays_that_cannot_be_used_are_refused(

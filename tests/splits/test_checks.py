@@ -26,7 +26,7 @@ def test_an_overlap_raises_and_is_named(attribute: str) -> None:
         )
         for k in range(2)
     )
-    with pytest.raises(SplitError, match=rf"{attribute} same on both sides"):
+    with pytest.raises(SplitError, match=rf"{attribute} same is on both sides"):
         check_disjoint([first, second], (0,), (1,), "fold 0")
     # Whatever made the fold, its parts are looked at again.
     if attribute == "name":

@@ -46,7 +46,7 @@ def test_the_fold_file_of_a_run_repeats_its_parts(
     seeds = (3, 7)
     file = write(tmp_path / "folds.json", as_recorded(source, split, protocol, seeds))
     if split == "speaker-dependent":
-        with pytest.raises(SplitError, match=r"on both sides.*--allow-speaker-overlap"):
+        with pytest.raises(SplitError, match=r"in test and training.*--allow-speaker-overlap"):
             make_folds(source, file)
     made = make_folds(source, file, split == "speaker-dependent")
     assert (split == "speaker-dependent") == bool(made.warnings)
@@ -97,7 +97,7 @@ def test_a_fold_file_can_be_made_by_hand(tmp_path: Path) -> None:
     first, second = made.folds
     assert values(source, first.validation, "speaker") == {"04"}
     assert values(source, second.test, "speaker") == {"00", "07"}
-    assert made.warnings[0].startswith("48 utterances are left out of folds of split '")
+    assert made.warnings[0].startswith(f"split '{file}' leaves 48 utterances out")
     for seed in (0, 9):
         assert make_parts(source.utterances, first, "full", seed).validation == first.validation
         assert len(make_parts(source.utterances, second, "paper", seed).train) == 36
@@ -118,34 +118,38 @@ def test_a_fold_file_can_be_made_by_hand(tmp_path: Path) -> None:
 FAULTS: list[tuple[bool, Callable[[Any], Any], str]] = [
     (False, lambda v: v | {"fold": []}, "unknown key 'fold' .did you mean 'folds'"),
     (False, lambda v: v | {"protocol": "full"}, "protocol 'full', but folds without seeds"),
-    (False, lambda v: v | {"split": 3}, "split 3 is not text"),
+    (False, lambda v: v | {"split": 3}, "split 3 must be a string"),
     (False, lambda v: v | {"folds": []}, "at least one fold"),
     (False, lambda v: v | {"folds": v}, "at least one fold"),
     (False, lambda v: v | {"folds": [[]]}, "objects with names by part"),
     (False, lambda v: v["folds"], "not a JSON object"),
     (False, lambda v: {}, "has no folds"),
-    (False, lambda v: v["folds"][0].pop("test") and v, "fold 0: no test"),
+    (False, lambda v: v["folds"][0].pop("test") and v, "fold 0: missing test"),
     (False, lambda v: v["folds"][0].update(valid=[]) or v, "fold 0: unknown key 'valid'"),
-    (False, lambda v: v["folds"][0].update(test="x") or v, "fold 0: test is not a list of"),
-    (False, lambda v: v["folds"][0].update(test=[1]) or v, "fold 0: test is not a list of"),
+    (False, lambda v: v["folds"][0].update(test="x") or v, "fold 0: test must be a list of"),
+    (False, lambda v: v["folds"][0].update(test=[1]) or v, "fold 0: test must be a list of"),
     (False, lambda v: v["folds"][0]["train"].append("00-anger-0") or v, "train names '00-anger-0'"),
-    (False, lambda v: v["folds"][0]["train"].append("05-anger-0") or v, "test and the rest both"),
+    (False, lambda v: v["folds"][0]["train"].append("05-anger-0") or v, "test and the rest share"),
     (False, lambda v: v["folds"][0]["train"].append("04-anger-0") or v, "train and validation"),
     (False, lambda v: v["folds"][0].update(train=[]) or v, "mine.json, fold 0 .*class anger"),
-    (False, lambda v: v["folds"][0].update(test=[]) or v, "mine.json, fold 0 tests on nobody"),
+    (
+        False,
+        lambda v: v["folds"][0].update(test=[]) or v,
+        "mine.json, fold 0 has no test utterances",
+    ),
     (False, lambda v: v | {"folds": v["folds"] * 2}, "tested in .*fold 0 and in .*fold 1"),
     (False, lambda v: v["folds"][0]["test"].append("who") or v, "names 1 .*not have: 'who'"),
-    (True, lambda v: v | {"protocol": "best"}, "protocol 'best'.*legal: paper, full"),
+    (True, lambda v: v | {"protocol": "best"}, "protocol 'best'.*allowed: paper, full"),
     (True, lambda v: v | {"folds": v["folds"] * 2}, "fold 1, seed 0 is given twice"),
-    (True, lambda v: v["folds"][0].update(seed=True) or v, "entry 0: seed True is not a number"),
-    (True, lambda v: v["folds"][0].update(fold=-1) or v, "entry 0: fold -1 is not a number"),
-    (True, lambda v: v["folds"][0].pop("seed") is None or v, "entry 0: no seed"),
+    (True, lambda v: v["folds"][0].update(seed=True) or v, "entry 0: seed True must be an integer"),
+    (True, lambda v: v["folds"][0].update(fold=-1) or v, "entry 0: fold -1 must be an integer"),
+    (True, lambda v: v["folds"][0].pop("seed") is None or v, "entry 0: missing seed"),
     (True, lambda v: v["folds"][0]["test"].pop() and v, "fold 1: test differs between seeds"),
     (True, lambda v: v["folds"][0].update(validation=[]) or v, "seed 0: validation is empty"),
     (
         True,
         lambda v: v["folds"][0].update(search_alphas=v["folds"][0]["search_weights"]) or v,
-        "search_weights and search_alphas both have",
+        "search_weights and search_alphas share",
     ),
     (
         True,
@@ -155,12 +159,12 @@ FAULTS: list[tuple[bool, Callable[[Any], Any], str]] = [
     (
         True,
         lambda v: v["folds"][0]["validation"].append(v["folds"][0]["train"][0]) or v,
-        "seed 0: train and validation both have",
+        "seed 0: train and validation share",
     ),
     (
         True,
         lambda v: v["folds"][0]["train"].append(v["folds"][0]["test"][0]) or v,
-        "fold 1: test and the rest both have utterance",
+        "fold 1: test and the rest share utterance",
     ),
 ]
 

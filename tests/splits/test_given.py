@@ -53,7 +53,7 @@ def test_a_column_of_folds_is_tested_value_by_value() -> None:
     tested = [values(source, fold.test, "speaker") for fold in made.folds]
     assert tested == [{"00", "01"}, {"02"}, {"03", "04"}, {"05"}, {"06"}]
     assert all("07" not in values(source, fold.development, "speaker") for fold in made.folds)
-    assert made.warnings[0].startswith("24 utterances are left out of folds of split 'column'")
+    assert made.warnings[0].startswith("split 'column' leaves 24 utterances out of some folds")
     ten = changed(corpus(11), lambda u: {"split": f"fold {int(u.speaker or 0)}"})
     assert values(ten, make_folds(ten, "column").folds[2].test, "speaker") == {"02"}  # not 10
     alike = changed(
@@ -87,17 +87,17 @@ def test_published_folds_keep_their_parts() -> None:
     assert values(source, first.test, "speaker") == {"06", "07"}
     assert values(source, second.development, "speaker") == {"04", "05", "06", "07"}
     assert made.warnings == (
-        "48 utterances are left out of folds of split 'emobox', which gives them no part, "
+        "split 'emobox' leaves 48 utterances out of some folds, as it assigns them no part, "
         "e.g. 02-anger-0",
     )
     # Names whose utterances were left out for their label or their audio are no fault.
     fewer = replace(source, utterances=source.utterances[1:])
     assert len(make_folds(fewer, "emobox").folds[0].train) == 95
     for folds, message in (
-        ([("0123", "4", "46")], "test and the rest both have utterance '04-anger-0'"),
-        ([("01234", "4", "6")], "train and validation both have utterance '04-anger-0'"),
+        ([("0123", "4", "46")], "test and the rest share utterance '04-anger-0'"),
+        ([("01234", "4", "6")], "train and validation share utterance '04-anger-0'"),
         ([("0123", "", "67"), ("0123", "", "56")], "tested in fold 0 and in fold 1"),
-        ([("0123", "", "")], "fold 0 tests on nobody"),
+        ([("0123", "", "")], "fold 0 has no test utterances"),
         ([], "no published folds"),
     ):
         for allow in (False, True):

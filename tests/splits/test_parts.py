@@ -63,7 +63,7 @@ def test_parts_depend_on_the_seed_and_on_nothing_else() -> None:
 
 def test_impossible_parts_are_refused() -> None:
     two = corpus(2)
-    with pytest.raises(SplitError, match="to choose the epoch, but the fold has 1"):
+    with pytest.raises(SplitError, match="to choose the epoch, but it has 1"):
         make_parts(two.utterances, make_folds(two, "speaker").folds[0], "full", 0)
     single = corpus_of([u for u in corpus(4) if u.label != "anger" or u.speaker in ("00", "01")])
     with pytest.raises(SplitError, match="no choice of inner validation speakers leaves every"):

@@ -15,7 +15,7 @@ def test_a_speaker_dependent_split_needs_no_speakers_and_says_what_it_is() -> No
     assert len(made.folds) == 5
     assert made == make_folds(nameless, "speaker-dependent:5")
     assert sorted(i for fold in made.folds for i in fold.test) == list(range(len(nameless)))
-    assert "test speakers are heard in training" in made.warnings[0]
+    assert "test speakers also occur in training" in made.warnings[0]
     for fold in made.folds:
         counts = Counter(nameless.utterances[i].label for i in fold.test)
         assert max(counts.values()) - min(counts.values()) <= 1

@@ -25,7 +25,7 @@ def test_every_utterance_is_tested_once_by_networks_that_never_heard_its_speaker
     refusals = {
         ("speaker", True): "00 and 01 share session session 0, .*; use split session or groups:K",
         ("session", False): "192 utterance.s. have no session",
-        ("groups:8", True): "the corpus has 4 sessions, so legal: groups:2 to groups:4",
+        ("groups:8", True): "the corpus has 4 sessions; allowed: groups:2 to groups:4",
     }
     if (split, sessions) in refusals:
         with pytest.raises(SplitError, match=refusals[split, sessions]):
@@ -117,7 +117,7 @@ def test_unknown_speakers_are_in_no_part_of_a_split_by_speakers(split: str) -> N
     source = unknown(corpus(sessions=split == "session"), "02", "05")
     made = make_folds(source, split)
     assert made.warnings == (
-        "48 utterances of unknown speakers are left out: any of them may be of a test speaker",
+        "48 utterances of unknown speakers are left out, as they may be of a test speaker",
     )
     for fold in made.folds:
         assert None not in values(source, (*fold.development, *fold.test), "speaker")
@@ -130,7 +130,7 @@ def test_sessions_stand_for_speakers_where_no_speaker_is_known() -> None:
     for split in ("session", "groups:4"):
         made = make_folds(nameless, split)
         assert len(made.folds) == 4
-        assert "names no speakers: its sessions stand for them" in made.warnings[0]
+        assert "names no speakers: its sessions are used instead" in made.warnings[0]
         parts = make_parts(nameless.utterances, made.folds[1], "full", 0)
         assert values(nameless, parts.validation, "session").isdisjoint(
             values(nameless, parts.train, "session")

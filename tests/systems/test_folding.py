@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from emodarts.genotype import CNN_OPERATIONS, NONE, Edge, Genotype
-from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, SearchedSeqNN
+from emodarts.genotype import NONE, Edge, Genotype
+from emodarts.recipe import SPACES, CNNSpec, FixedSeqNN, NetworkSpec, SearchedSeqNN
 from emodarts.systems.discrete import DiscreteNetwork, DropPath
 from emodarts.systems.folding import fold
+
+CNN_OPERATIONS = tuple(SPACES["all"].cnn)
 
 OPERATIONS = [name for name in CNN_OPERATIONS if name != NONE]
 #: Every candidate in both cells, at every stride.

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from emodarts.errors import GenotypeError, ShapeError
-from emodarts.genotype import CNN_OPERATIONS, SEQUENCE_OPERATIONS, SKIP, Edge, Genotype
-from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
+from emodarts.genotype import SKIP, Edge, Genotype
+from emodarts.recipe import SPACES, CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
 from emodarts.searching.derivation import random_genotype
 from emodarts.searching.supernet import Supernet
 from emodarts.space.cnn_ops import FactorisedReduce
@@ -19,6 +19,9 @@ from emodarts.systems.count import (
     recurrent_multiply_adds,
 )
 from emodarts.systems.discrete import DiscreteNetwork, DropPath
+
+CNN_OPERATIONS = tuple(SPACES["all"].cnn)
+SEQUENCE_OPERATIONS = tuple(SPACES["all"].sequence)
 
 SEQNNS = {
     "searched": SearchedSeqNN(space="all", cells=2, nodes=2, width=5),

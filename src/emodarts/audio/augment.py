@@ -1,9 +1,9 @@
-"""Altered copies of a waveform for training: speed, pitch, vocal tract length, noise, gain.
+"""Augmentation of waveforms for training: speed, pitch, vocal tract length, noise, gain.
 
-Speed is one call of soxr; noise and gain are a line of numpy each, which makes the ratio exact
-and every draw one of a generator of our own. Pitch at the same tempo is a signal processor of
-its own right: Signalsmith Stretch (extra ``augment``). No library has vocal tract length
-perturbation of a waveform that moves the harmonics by the factor, so it is written out here.
+Speed is one call of soxr. Noise and gain are one line of numpy each, so that the ratio is exact
+and all random numbers come from one generator. Pitch shifts at constant tempo use Signalsmith
+Stretch (extra ``augment``). No library perturbs the vocal tract length of a waveform such that
+the harmonics move by the factor, so it is implemented here.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from emodarts.errors import RecipeError
 from emodarts.recipe import AugmentationSpec
 
 AUGMENTATION_CODE_VERSION = 1
-"""Raise by one with every change of this file that changes a waveform; stored copies then expire.
-"""
+"""Increase with every change that alters a waveform; stored copies then expire."""
 
 Floats = NDArray[np.float64]
 Spectrum = NDArray[np.complex64]
 
-#: Hz below which formants lie, of Jaitly and Hinton (2013) at 16 kHz, and its share of the
-#: highest frequency there: the boundary at lower rates.
+#: Upper limit of the formants in Hz in Jaitly and Hinton (2013) at 16 kHz, and the same limit as
+#: a fraction of the highest frequency, for lower rates.
 _BOUNDARY, _BOUNDARY_SHARE = 4800.0, 0.6
 
-#: Seconds of a frame. On EmoDB at 10 % the magnitudes of the result are 2.3 dB (rms over the
-#: map) from the warped ones without iterations, 1.1 dB with 4 and 1.0 dB with 8.
+#: Seconds per frame, and iterations of Griffin-Lim. On EmoDB at 10 % the magnitudes of the result
+#: differ from the warped ones by 2.3 dB (rms over the map) without iterations, by 1.1 dB with 4
+#: and by 1.0 dB with 8.
 _VTLP_WINDOW, _VTLP_ITERATIONS = 0.032, 4
 
 
 def variants_of(spec: AugmentationSpec) -> tuple[Variant, ...]:
-    """The copies that a recipe asks for, as the store makes and keeps them."""
+    """The augmented copies of a recipe, as variants for the store."""
 
     if spec.copies and spec.pitch is not None:
-        _load_stretch()  # a missing library shall be told before hours of work
+        _load_stretch()  # report a missing library before hours of work
 
     def apply(waveform: NDArray[np.float32], sample_rate: int, seed: int) -> NDArray[np.float32]:
         return augment(waveform, sample_rate, spec, seed)
@@ -54,11 +54,11 @@ def variants_of(spec: AugmentationSpec) -> tuple[Variant, ...]:
 def augment(
     waveform: NDArray[np.float32], sample_rate: int, spec: AugmentationSpec, seed: int
 ) -> NDArray[np.float32]:
-    """Alter a waveform by each enabled transform with ``spec.probability``, in fixed order.
+    """Apply each enabled transform with ``spec.probability``, in fixed order.
 
-    The order is speed, pitch, vtlp, noise, gain; the ratio of signal to noise thus holds in the
-    result. The result depends on the arguments alone; enabling one transform changes the draws
-    of no other. Nothing is clipped: samples may exceed 1, as they may in decoded audio.
+    The order is speed, pitch, vtlp, noise, gain, so the signal-to-noise ratio holds in the result.
+    The result depends on the arguments alone; enabling one transform does not change the random
+    numbers of another. Nothing is clipped: samples may exceed 1, as in decoded audio.
 
     Parameters
     ----------
@@ -67,18 +67,18 @@ def augment(
 
     Returns
     -------
-    float32 [shape=(n,)]; with speed by a factor s about n / s samples.
+    float32 [shape=(n,)]; about n / s samples after a change of speed by s.
 
     Raises
     ------
     RecipeError
-        If pitch is asked for and python-stretch is not installed.
+        If pitch is enabled and python-stretch is not installed.
     """
     generator = np.random.default_rng(seed)
     chances, shares = generator.random((2, 5))
 
     def draw(k: int, span: tuple[float, ...] | None) -> float | None:
-        """Value of the transform at place ``k``, or None where it is not applied."""
+        """Value of transform ``k``, or None if it is not applied."""
         if span is None or chances[k] >= spec.probability:
             return None
         low, high = span
@@ -101,7 +101,7 @@ def augment(
 def change_speed(
     waveform: NDArray[np.float32], sample_rate: int, factor: float
 ) -> NDArray[np.float32]:
-    """Play a waveform ``factor`` times as fast: pitch times and duration by the factor.
+    """Play a waveform ``factor`` times as fast, which also multiplies pitch by the factor.
 
     [shape=(n,) -> (n / factor,)], rounded, at least one sample.
     """
@@ -112,14 +112,14 @@ def change_speed(
 def shift_pitch(
     waveform: NDArray[np.float32], sample_rate: int, semitones: float
 ) -> NDArray[np.float32]:
-    """Move all frequencies by ``semitones`` at the same duration [shape=(n,) -> (n,)].
+    """Shift pitch by ``semitones`` at constant duration [shape=(n,) -> (n,)].
 
     Raises
     ------
     RecipeError
         If python-stretch is not installed.
     """
-    stretch = _load_stretch()()  # one for each call, as it keeps a state
+    stretch = _load_stretch()()  # a new one per call, as it has a state
     stretch.preset(1, sample_rate)
     stretch.setTransposeSemitones(semitones)
     result: NDArray[np.float32] = np.asarray(stretch.process(waveform[None]), np.float32)[0]
@@ -127,7 +127,7 @@ def shift_pitch(
 
 
 def _load_stretch() -> Any:
-    """The class that shifts pitch. Raises :class:`RecipeError` if it is not installed."""
+    """Load the class that shifts pitch. Raises :class:`RecipeError` if it is not installed."""
     try:
         from python_stretch.Signalsmith import Stretch
     except ImportError as error:
@@ -141,10 +141,10 @@ def _load_stretch() -> Any:
 def add_noise(
     waveform: NDArray[np.float32], ratio: float, generator: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Add white Gaussian noise, scaled to a ratio of signal to noise power of ``ratio`` dB.
+    """Add white Gaussian noise at a signal-to-noise power ratio of ``ratio`` dB.
 
-    The ratio is of this waveform and this noise, not of their expectations. Silence stays as
-    it is: no noise has a ratio to it.
+    The ratio is that of this waveform and this noise, not of their expectations. Silence is
+    returned unchanged.
     """
     noise = generator.standard_normal(waveform.size)
     signal = waveform.astype(np.float64)
@@ -155,13 +155,13 @@ def add_noise(
 def perturb_vocal_tract(
     waveform: NDArray[np.float32], sample_rate: int, alpha: float
 ) -> NDArray[np.float32]:
-    """Warp the frequency axis, as a vocal tract of another length does [shape=(n,) -> (n,)].
+    """Warp the frequency axis as a change of vocal tract length does [shape=(n,) -> (n,)].
 
-    The magnitudes of a short-time Fourier transform move along :func:`warp_frequency`. Phases
-    turn as fast as the moved frequencies ask for: the frequency in a bin is the phase difference
-    of neighbouring frames, as in a phase vocoder; without that, what overlap-add gives has the
-    old frequencies again. A few iterations of Griffin and Lim (1984) then bring the phases of
-    neighbouring bins in agreement.
+    The magnitudes of a short-time Fourier transform are moved by :func:`warp_frequency`. Phases
+    advance at the rate of the moved frequencies: as in a phase vocoder, the frequency in a bin is
+    the phase difference of neighbouring frames; otherwise overlap-add would restore the old
+    frequencies. A few iterations of Griffin and Lim (1984) then make the phases of neighbouring
+    bins consistent.
     """
     n_fft = 2 ** max(4, round(np.log2(_VTLP_WINDOW * sample_rate)))
     hop = n_fft // 4
@@ -176,7 +176,7 @@ def perturb_vocal_tract(
 
     spectrum = transform(padded)  # (1 + n_fft // 2, frames)
     bins = np.arange(len(spectrum))
-    # Where each bin of the result comes from: a place between two bins.
+    # Position between two bins from which each bin of the result is taken.
     source = warp_frequency(bins * sample_rate / n_fft, sample_rate, alpha, inverse=True)
     source *= n_fft / sample_rate
     below = np.minimum(source.astype(int), len(bins) - 2)
@@ -184,7 +184,7 @@ def perturb_vocal_tract(
     magnitude = np.abs(spectrum)
     target = (1 - share) * magnitude[below] + share * magnitude[below + 1]
 
-    # Frequency in every bin, and the phase that its move adds from frame to frame.
+    # Frequency in every bin, and the phase that its shift adds per frame.
     advance = 2 * np.pi * hop / n_fft * bins[:, None]
     turned = np.angle(spectrum[:, 1:] * spectrum[:, :-1].conj() * np.exp(-1j * advance))
     frequency = (advance + turned) * sample_rate / (2 * np.pi * hop)
@@ -195,8 +195,8 @@ def perturb_vocal_tract(
 
     result = invert(target * np.exp(1j * phase).astype(np.complex64))
     for _ in range(_VTLP_ITERATIONS):
-        heard = transform(result)
-        result = invert(target * heard / np.maximum(np.abs(heard), np.finfo(np.float32).tiny))
+        current = transform(result)
+        result = invert(target * current / np.maximum(np.abs(current), np.finfo(np.float32).tiny))
     return result[: waveform.size]
 
 
@@ -205,9 +205,9 @@ def warp_frequency(
 ) -> Floats:
     """Frequency in Hz after vocal tract length perturbation, or before it if ``inverse``.
 
-    Two straight lines (Jaitly and Hinton, ICML workshop 2013, with S the sample rate):
-    ``alpha f`` up to ``F min(alpha, 1) / alpha``, then on to S / 2, which stays in place. The
-    boundary F is 4800 Hz, their value at 16 kHz, and at lower rates as large a share of S / 2.
+    Piecewise linear (Jaitly and Hinton, ICML workshop 2013; S is the sample rate): ``alpha f`` up
+    to ``F min(alpha, 1) / alpha``, then a line to S / 2, which is fixed. The boundary F is 4800 Hz,
+    their value at 16 kHz, and at lower rates the same fraction of S / 2.
     """
     highest = sample_rate / 2
     end = min(_BOUNDARY, _BOUNDARY_SHARE * highest) * min(alpha, 1.0)

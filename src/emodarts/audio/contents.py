@@ -1,11 +1,11 @@
-"""SHA-256 of files, remembered for as long as the file system says that nothing changed.
+"""SHA-256 of files, cached for as long as the file system shows no change.
 
-A corpus of 200,000 turns is tens of gigabytes, too much to read before every run only to see
-that it is still the same. What is remembered is keyed by a file's place, size, time of
-modification, time of change and inode. A user can set the second of these times back, but not
-the third, so a file that was rewritten, replaced or touched is read again. A file that had
-changed less than two seconds before it was read is not remembered at all: it could change once
-more without a clock of coarse ticks showing it (as with git's index, "racy git").
+A corpus of 200,000 turns is tens of gigabytes, too much to read before every run only to verify
+that it has not changed. The key is a file's path, size, modification time, change time and inode.
+Programs can set the modification time back, but not the change time, so a file that was
+rewritten, replaced or touched is read again. A file that changed less than two seconds before it
+was read is not cached: a second change might not show on a clock of coarse resolution (git
+calls this "racy git").
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _LINE = re.compile(rb"^([0-9a-f]{64}) ([0-9a-f]{64})$", re.MULTILINE)
 
 
 class Contents:
-    """Remembered contents of files, in one text file for each folder that holds such files.
+    """Cached SHA-256 of files, in one text file for each folder of such files.
 
-    A line is a fact, ``key SHA-256``, that never becomes wrong: a changed file has another key.
-    So lines are only appended, several processes may do it at once, and a line that was cut
-    off or mangled by a crash is one that nobody finds.
+    A line, ``key SHA-256``, stays true, as a changed file has another key. So lines are only
+    appended, several processes may append at once, and a line that a crash truncated or damaged
+    matches no key.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Contents:
         self._lock = threading.Lock()
 
     def recall(self, path: Path) -> str | None:
-        """SHA-256 (hexadecimal) of a file, or None if it must be read."""
+        """Cached SHA-256 (hexadecimal) of a file, or None if it must be read."""
         key = file_key(path)
         if key is None:
             return None
@@ -49,9 +49,9 @@ class Contents:
             return self._known[path.parent].get(key)
 
     def remember(self, path: Path, key: str | None, content: str) -> None:
-        """Keep the SHA-256 of a file that had ``key`` before it was read, if it still has it.
+        """Cache the SHA-256 of a file that had ``key`` before it was read, if it still has it.
 
-        What cannot be written is forgotten: the file will be read again, and nothing is lost.
+        Failures to write are ignored, as the file is then simply read again.
         """
         if key is None or file_key(path) != key:
             return
@@ -75,11 +75,11 @@ class Contents:
 
 
 def file_key(path: Path) -> str | None:
-    """What identifies a file in its present state; None where a change of it might not show."""
+    """Key of a file in its present state; None if a change might not show."""
     if os.name != "posix":
-        return None  # elsewhere st_ctime is the time of creation
+        return None  # elsewhere st_ctime is the creation time
     try:
-        # Opened, because only that makes a network file system ask its server anew.
+        # Opening makes a network file system ask its server again.
         with path.open("rb", buffering=0) as file:
             status = os.fstat(file.fileno())
     except OSError:

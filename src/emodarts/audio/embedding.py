@@ -17,18 +17,18 @@ from emodarts.recipe.features import EmbeddingSpec
 
 _CONFIGS = ("config.json", "preprocessor_config.json")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-#: Stands for what SpecAugment masks in training, and is read nowhere else.
+#: The vector that replaces masked frames in training; not used otherwise.
 _TRAINING_ONLY = "masked_spec_embed"
-#: Of the normalisation that transformers' feature extractor applies.
+#: As in the feature extractor of transformers.
 _VARIANCE_FLOOR = 1e-7
 _BLOCK = 1 << 20
 
 
 class Embedding(nn.Module):
-    """One layer's states of a frozen model from a folder on disk.
+    """Hidden states of one layer of a frozen model from a folder on disk.
 
-    The waveform has mean 0 and variance 1 over the utterance, padding included, where the
-    checkpoint asks for that. No attention mask is given: a model hears the padding.
+    If the checkpoint requires it, the waveform is normalised to mean 0 and variance 1 over the
+    utterance, padding included. There is no attention mask: padding is processed like speech.
 
     Attributes
     ----------
@@ -44,13 +44,13 @@ class Embedding(nn.Module):
         self.network = _load(folder).float().requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Embedding:
-        """Stay in eval mode: dropout and masks belong to the model's own training."""
+        """Stay in eval mode: dropout and masks are for the training of the model itself."""
         return super().train(False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, n_samples) -> (B, hidden_size, frames)."""
         if waveform.device.type == "cpu":
-            # One by one, as the size of a matrix product chooses how a row of it is rounded.
+            # One at a time, as the rounding of a row may depend on the size of the product.
             return torch.cat([self._states(row[None]) for row in waveform])
         return self._states(waveform)
 
@@ -65,13 +65,13 @@ class Embedding(nn.Module):
 
 
 def _content_of(folder: Path) -> str:
-    """SHA-256 over names and contents of the files that decide; RecipeError without weights."""
+    """SHA-256 over configuration and weights. Raises :class:`RecipeError` without weights."""
     if not any((folder / name).is_file() for name in _WEIGHTS):
         pickled = [p.name for p in sorted(folder.glob("*.bin"))]
         found = f"only pickled weights ({list_some(pickled)})" if pickled else "no weights"
         raise RecipeError(
-            f"features.checkpoint: {folder} holds {found}; legal: model.safetensors, as "
-            f"save_pretrained of transformers writes it"
+            f"features.checkpoint: {folder} holds {found}; it needs model.safetensors, as "
+            "save_pretrained of transformers writes it"
         )
     digest = hashlib.sha256()
     try:
@@ -86,7 +86,7 @@ def _content_of(folder: Path) -> str:
 
 
 def _load(folder: Path) -> nn.Module:
-    """The model without its heads; RecipeError unless the folder holds all of it."""
+    """Load the model without heads. Raises :class:`RecipeError` if weights are missing."""
     try:
         from transformers import AutoModel
     except ImportError as error:
@@ -103,11 +103,11 @@ def _load(folder: Path) -> nn.Module:
                 use_safetensors=True,
                 output_loading_info=True,
             )
-    except Exception as error:  # transformers and safetensors raise bare ones too
+    except Exception as error:  # transformers and safetensors raise many types
         raise RecipeError(f"features.checkpoint: cannot load {folder}: {error}") from error
     missing = [key for key in sorted(report["missing_keys"]) if key != _TRAINING_ONLY]
     if missing:
-        # transformers would go on with random numbers.
+        # transformers would initialise them at random.
         raise RecipeError(f"features.checkpoint: {folder} lacks weights: {list_some(missing)}")
     model: nn.Module = network
     return model
@@ -115,7 +115,7 @@ def _load(folder: Path) -> nn.Module:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without a bar of its own, and without a table of the heads that are left out."""
+    """Suppress the progress bar and the table of unused heads."""
     logging: Any = import_module("transformers.utils.logging")
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""What sound becomes: the transform of each kind of feature, and what all kinds share.
+"""Feature extraction: the transform of each kind, and what all kinds share.
 
 The Fourier transform is ``torch.stft``: for 8 s at the default spec 4 ms on one CPU core, against
 28 ms for the same DFT as a matrix product and 47 ms as a convolution; ONNX has it as an operator.
@@ -27,28 +27,28 @@ from emodarts.recipe.features import (
 )
 
 FEATURE_CODE_VERSION = 3
-"""Raise by one with every change of code that changes a feature; stored ones then expire."""
+"""Increase with every change of code that changes a feature; stored features then expire."""
 
 _POWER_FLOOR = 1e-10
 _TOP_DB = 80.0
-#: Frames on either side of the one whose slope is taken: 9 in all, as is librosa's default.
+#: Frames on either side of the central one: 9 in all, librosa's default.
 _DELTA_REACH = 4
-#: Mel bands that are computed in one product: fewer would make more calls, more would multiply
-#: more zeros. At the papers' spec on one core: 3.0 ms a file instead of 4.1 for all in one.
+#: Mel bands per matrix product: fewer need more calls, more multiply more zeros. At the papers'
+#: spec on one core a file takes 3.0 ms, against 4.1 ms with all bands in one product.
 _NEIGHBOURS = 32
 
 
 class FeatureExtractor(nn.Module):
     """Waveforms to feature maps, by the transform of the spec's kind.
 
-    After the transform comes the maximum over groups of ``spec.pool`` frames (an incomplete last
-    group is dropped), then the deltas of that map as further channels.
+    After the transform, the maximum over groups of ``spec.pool`` frames is taken (an incomplete
+    last group is dropped), and deltas are added as further channels.
 
     Attributes
     ----------
     spec : of the features.
-    fingerprint : what decides the values beside the spec and this package: the content of a
-        checkpoint, the version of openSMILE; ``""`` for other kinds.
+    fingerprint : identifies what the values depend on besides the spec and this package: the
+        content of a checkpoint, the version of openSMILE; ``""`` for other kinds.
 
     Raises
     ------
@@ -64,7 +64,7 @@ class FeatureExtractor(nn.Module):
         self._shape = (spec.n_features, spec.n_steps)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Extract features; each utterance's depend on that utterance alone.
+        """Extract features; those of an utterance depend on that utterance alone.
 
         Parameters
         ----------
@@ -77,12 +77,13 @@ class FeatureExtractor(nn.Module):
         Raises
         ------
         ShapeError
-            If the waveform has another shape, or the transform gives one that the spec denies.
+            If the waveform has another shape, or the transform returns one that contradicts the
+            spec.
         """
         spec = self.spec
         if waveform.dim() != 2 or waveform.shape[1] != spec.n_samples:
             raise ShapeError(
-                f"waveform of shape {tuple(waveform.shape)}; legal: (B, {spec.n_samples}), "
+                f"waveform of shape {tuple(waveform.shape)}; allowed: (B, {spec.n_samples}), "
                 f"see fit_length"
             )
         maps: Tensor = self.transform(waveform)
@@ -96,7 +97,7 @@ class FeatureExtractor(nn.Module):
 
 
 def _power(waveform: Tensor, window: Tensor, n_fft: int, hop_length: int) -> Tensor:
-    """Power spectrum of centred frames, zeros around the ends: (B, 1 + n_fft // 2, frames)."""
+    """Power spectrum of centred frames, zero-padded at both ends: (B, 1 + n_fft // 2, frames)."""
     half = n_fft // 2
     spectrum = torch.stft(
         F.pad(waveform, (half, half)),
@@ -108,12 +109,12 @@ def _power(waveform: Tensor, window: Tensor, n_fft: int, hop_length: int) -> Ten
         return_complex=True,
     )
     parts = torch.view_as_real(spectrum)
-    # A sum over the last axis gives the same bits and takes five times as long.
+    # Summing over the last axis gives the same bits but takes five times as long.
     return parts[..., 0].square() + parts[..., 1].square()
 
 
 def _decibels(power: Tensor) -> Tensor:
-    """dB down to 80 below the loudest value *of the utterance*: (B, F, T)."""
+    """dB, floored at 80 below the maximum *of the utterance*: (B, F, T)."""
     decibels = 10.0 * torch.log10(power.clamp(min=_POWER_FLOOR))
     return torch.maximum(decibels, decibels.amax(dim=(1, 2), keepdim=True) - _TOP_DB)
 
@@ -146,12 +147,12 @@ class LogMel(nn.Module):
         mel = mel_filterbank(spec.sample_rate, spec.n_fft, spec.n_mels, spec.fmax)
         self.register_buffer("window", torch.hann_window(spec.n_fft), persistent=False)
         self.register_buffer("mel", torch.from_numpy(mel).float(), persistent=False)
-        # Bands are narrow: neighbours reach few of the bins, and the others count zero.
+        # Bands are narrow: neighbouring ones need few of the bins, and other weights are zero.
         self.reach: list[tuple[slice, slice]] = []
         for first in range(0, spec.n_mels, _NEIGHBOURS):
             bands = slice(first, first + _NEIGHBOURS)
             bins = np.flatnonzero(mel[bands].any(axis=0))
-            # Between the bins of a very short window there may be bands that reach none.
+            # With a very short window, some bands lie between two bins and have no weights.
             lowest, highest = (int(bins[0]), int(bins[-1])) if bins.size else (0, 0)
             self.reach.append((bands, slice(lowest, highest + 1)))
 
@@ -191,10 +192,10 @@ class Frames(nn.Module):
 
 
 def delta(maps: Tensor, order: int) -> Tensor:
-    """First or second derivative over time of the parabola or line fitted to 9 frames.
+    """First or second derivative over time of the line or parabola fitted to 9 frames.
 
-    Equal to ``librosa.feature.delta(maps, width=9, order=order, mode="nearest")``: beyond its ends
-    a map keeps its first and its last frame.
+    Equal to ``librosa.feature.delta(maps, width=9, order=order, mode="nearest")``: the first and
+    last frames are repeated beyond the ends.
 
     Parameters
     ----------
@@ -205,8 +206,8 @@ def delta(maps: Tensor, order: int) -> Tensor:
     -------
     slopes, per frame or per squared frame [shape=(B, C, F, T)]
     """
-    # Least squares: the highest coefficient belongs to the part of t**order that lower powers
-    # leave over, and differentiating t**order gives the factorial of the order.
+    # Least squares: the leading coefficient is that of t**order after projection on lower powers,
+    # and differentiating t**order gives the factorial of the order.
     steps = np.arange(-_DELTA_REACH, _DELTA_REACH + 1.0)
     basis = steps if order == 1 else steps**2 - np.mean(steps**2)
     weights = (order * basis / (basis @ basis)).tolist()
@@ -222,10 +223,10 @@ def fit_length(
     n_samples: int,
     length: Length = "pad",
 ) -> NDArray[np.float32]:
-    """Bring sound to ``n_samples`` [shape=(..., n) -> (..., n_samples)].
+    """Cut or extend sound to ``n_samples`` [shape=(..., n) -> (..., n_samples)].
 
-    Longer sound is cut. Shorter sound is tiled where ``length`` is ``repeat``, and else padded
-    with zeros at its end.
+    Shorter sound is repeated if ``length`` is ``repeat``, and otherwise padded with zeros at its
+    end.
     """
     missing = max(0, n_samples - waveform.shape[-1])
     ends = [(0, 0)] * (waveform.ndim - 1) + [(0, missing)]

@@ -1,4 +1,4 @@
-"""Sound files: any that libsndfile reads, as mono float32 at the rate asked for."""
+"""Audio files in any format that libsndfile reads, as mono float32 at a given rate."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ from numpy.typing import NDArray
 from emodarts.errors import AudioError
 
 SLACK = 0.01
-"""Seconds by which a header or a label file may be off without being called wrong."""
+"""Tolerance in seconds for durations in headers and label files."""
 
 _LOUDEST = 1e9
-"""Samples beyond it, which only a float file can have, would overflow a power spectrum."""
+"""Larger samples, which only float files can hold, would overflow a power spectrum."""
 
 _UNKNOWN_SIZE = 0x7FFF0000
-"""Sizes from here up mean "not known yet" in a header that was written into a pipe."""
+"""Sizes from here on mean "unknown" in a header that was written to a pipe."""
 
 
 def load_audio(
     path: Path | str, sample_rate: int, start: float = 0.0, end: float | None = None
 ) -> NDArray[np.float32]:
-    """Read a sound file, or a stretch of it.
+    """Read an audio file, or a segment of it.
 
     Parameters
     ----------
-    path : any file that libsndfile decodes (WAV, FLAC, Ogg, MP3, ...), any rate and channels.
+    path : any file that libsndfile decodes (WAV, FLAC, Ogg, MP3, ...).
     sample_rate : Hz of the result.
-    start, end : stretch in seconds; ``end`` None is the end of the file.
+    start, end : segment in seconds; ``end`` None is the end of the file.
 
     Returns
     -------
-    mono samples, mean of the channels [shape=(n_samples,)]
+    mono samples, the mean of all channels [shape=(n_samples,)]
 
     Raises
     ------
     AudioError
-        If the file is missing, empty, cut off or not decodable, if ``start`` or ``end`` is
-        outside it, or if the stretch has a sample that is not finite or only a constant.
+        If the file is missing, empty, truncated or not decodable, if ``start`` or ``end`` is
+        outside it, or if the segment is constant or has samples that are not finite.
     """
     return decode_audio(read_audio_bytes(path), path, sample_rate, start, end)
 
 
 def audio_duration(path: Path | str) -> float:
-    """Seconds of sound in a file, from its header. Raises :class:`AudioError`."""
+    """Duration of a file in seconds, from its header. Raises :class:`AudioError`."""
     with _open(read_audio_bytes(path), path) as sound:
         return float(sound.frames / sound.samplerate)
 
 
 def read_audio_bytes(path: Path | str) -> bytes:
-    """Read a file's bytes undecoded. Raises :class:`AudioError`."""
+    """Read a file without decoding it. Raises :class:`AudioError`."""
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        raise AudioError(f"{path}: no such file; give an audio file") from None
+        raise AudioError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise AudioError(f"{path}: is a folder; give an audio file") from None
+        raise AudioError(f"{path}: is a folder, not an audio file") from None
     except OSError as error:
         raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not data:
-        raise AudioError(f"{path}: is empty (0 bytes); an audio file holds at least one sample")
+        raise AudioError(f"{path}: is empty (0 bytes)")
     return data
 
 
@@ -87,7 +87,7 @@ def decode_audio(
 def decode_samples(
     data: bytes, path: Path | str, start: float = 0.0, end: float | None = None
 ) -> tuple[NDArray[np.float32], int]:
-    """Mono samples (n,) of a stretch of a file in memory, and their rate in Hz, which is its own.
+    """Mono samples (n,) of a segment of a file in memory, and their rate in Hz, which is its own.
 
     Raises as :func:`load_audio` does.
     """
@@ -134,7 +134,7 @@ def to_mono(samples: NDArray[np.floating[Any]], name: Path | str) -> NDArray[np.
     if wrong:
         raise AudioError(
             f"{name}: {wrong} sample(s) are NaN, infinite or beyond {_LOUDEST:g}; "
-            f"allowed: finite numbers, full scale is 1"
+            "allowed: finite numbers; full scale is 1"
         )
     single = samples.astype(np.float32, copy=False)
     mono: NDArray[np.float32] = single.mean(axis=1) if single.ndim == 2 else single
@@ -149,7 +149,7 @@ def _with_sound(
         level = mono[0] if mono.size else 0.0
         raise AudioError(
             f"{name}: is silent (all samples equal {level:g}) between {start:g} s and "
-            f"{'the end' if end is None else f'{end:g} s'}; sound must vary"
+            f"{'the end' if end is None else f'{end:g} s'}"
         )
     return mono
 
@@ -157,15 +157,15 @@ def _with_sound(
 def too_short(name: Path | str, n_samples: int, sample_rate: int) -> AudioError:
     """The error for samples of which resampling leaves none."""
     return AudioError(
-        f"{name}: {n_samples} sample(s) at {sample_rate} Hz are too short to be sound"
+        f"{name}: {n_samples} sample(s) at {sample_rate} Hz are too short to resample"
     )
 
 
 def _open(data: bytes, path: Path | str) -> Any:
-    """Open for reading, refusing a file without frames or with fewer than it promises."""
+    """Open for reading; refuse a file with no frames, or fewer than in its header."""
     if data[:4] == b"OggS" and not _ogg_ends(data):
         raise AudioError(
-            f"{path}: is cut off: its last Ogg page does not end the stream; give the whole file"
+            f"{path}: is truncated: the last Ogg page does not end the stream; use the whole file"
         )
     try:
         sound = soundfile.SoundFile(io.BytesIO(data))
@@ -174,7 +174,7 @@ def _open(data: bytes, path: Path | str) -> Any:
     except soundfile.SoundFileError as error:
         raise AudioError(_undecodable(path, error)) from error
     if sound.frames == 0:
-        raise AudioError(f"{path}: holds no sound (0 frames); at least one sample is needed")
+        raise AudioError(f"{path}: has no samples (0 frames)")
     held = sound.frames / sound.samplerate
     promised = held * _promised_ratio(sound.extra_info)
     if promised - held > SLACK:
@@ -183,9 +183,9 @@ def _open(data: bytes, path: Path | str) -> Any:
 
 
 def _promised_ratio(log: str) -> float:
-    """Size of the sound chunk by its header over the size in the file, from libsndfile's log.
+    """Size of the audio data by its header, divided by the size in the file, from libsndfile's log.
 
-    libsndfile reads what is there of an uncompressed file and only notes the difference:
+    libsndfile reads what exists of an uncompressed file and only logs the difference:
     ``data : 64000 (should be 31978)``; ``SSND`` in AIFF, ``Data Size`` in AU, ``riff`` in W64.
     """
     note = re.search(r"^ *(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", log, re.M)
@@ -196,9 +196,9 @@ def _promised_ratio(log: str) -> float:
 
 
 def _ogg_ends(data: bytes) -> bool:
-    """Whether the last Ogg page is whole and says that it ends the stream (RFC 3533).
+    """Whether the last Ogg page is complete and marked as the end of the stream (RFC 3533).
 
-    libsndfile takes any page for the last one and reads, without a word, what is before it.
+    libsndfile accepts any page as the last one and silently reads what precedes it.
     """
     page = data[data.rfind(b"OggS") :]
     if len(page) < 27:
@@ -208,10 +208,10 @@ def _ogg_ends(data: bytes) -> bool:
 
 
 def _with_unknown_size(data: bytes) -> bytes:
-    """Mark a size of 0 in the header of a WAV stream as unknown, which libsndfile reads.
+    """Mark a data size of 0 in the header of a WAV stream as unknown, which libsndfile reads.
 
-    A recorder that could not go back to fill in the sizes leaves 0 for the sound, and 0 or
-    only the header for the file. Where the file's size says more, the 0 is meant.
+    A recorder that writes to a pipe cannot fill in the sizes: the data size stays 0, and the file
+    size 0 or that of the header. If the file size is larger, the data really has size 0.
     """
     place = data.find(b"data\0\0\0\0")
     if data[:4] != b"RIFF" or place < 0:
@@ -225,12 +225,12 @@ def _with_unknown_size(data: bytes) -> bytes:
 def _frame_range(
     frames: int, rate: int, name: Path | str, start: float, end: float | None
 ) -> tuple[int, int]:
-    """First frame and the frame after the last. Raises :class:`AudioError`."""
+    """First frame, and one past the last. Raises :class:`AudioError`."""
     duration = frames / rate
     stop = duration if end is None else end
     if not 0 <= start < stop <= duration + SLACK:
         raise AudioError(
-            f"{name}: start {start:g} s and end {stop:g} s are not a stretch of its "
+            f"{name}: start {start:g} s and end {stop:g} s are not a segment of its "
             f"{duration:.3f} s; allowed: 0 <= start < end <= {duration:.3f}"
         )
     first = round(start * rate)
@@ -240,13 +240,13 @@ def _frame_range(
 def _undecodable(path: Path | str, error: Exception) -> str:
     fault = str(getattr(error, "error_string", error)).strip().rstrip(".")
     return (
-        f"{path}: cannot be decoded ({fault}); legal: whole WAV, FLAC, Ogg, MP3 and other files "
-        f"that libsndfile reads"
+        f"{path}: cannot be decoded ({fault}); allowed: whole WAV, FLAC, Ogg, MP3 and other files "
+        "that libsndfile reads"
     )
 
 
 def _truncated(path: Path | str, promised: float, held: float) -> str:
     return (
-        f"{path}: is cut off: its header promises {promised:.3f} s, the file holds {held:.3f} s; "
-        f"give the whole file"
+        f"{path}: is truncated: its header states {promised:.3f} s, the file holds {held:.3f} s; "
+        "use the whole file"
     )

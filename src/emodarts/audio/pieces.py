@@ -1,4 +1,4 @@
-"""Long sound in the pieces that a model hears one by one."""
+"""Division of long sound into pieces of the length of a model's input."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from emodarts.recipe.features import FeatureSpec
 
 _HOP = 0.5
-"""Pieces of a long stretch begin this share of their length after one another."""
+"""Distance between the starts of two pieces, as a fraction of their length."""
 
 
 def piece_starts(n_samples: int, piece: int) -> list[int]:
-    """First samples of pieces that cover ``n_samples``, half overlapping, the last at the end."""
+    """First samples of pieces that cover ``n_samples``: half overlapping, the last at the end."""
     if n_samples <= piece:
         return [0]
     step = max(1, int(piece * _HOP))
@@ -21,10 +21,10 @@ def piece_starts(n_samples: int, piece: int) -> list[int]:
 
 
 def split(waveform: NDArray[np.float32], spec: FeatureSpec) -> list[NDArray[np.float32]]:
-    """Pieces of sound (n,), as views: all of it in one, unless ``spec.length`` is segments.
+    """Divide sound (n,) into pieces, as views; one piece unless ``spec.length`` is segments.
 
-    They still need :func:`~emodarts.audio.features.fit_length`. What is done before it, e.g. a
-    change of speed, thus has sound to work on instead of zeros.
+    The pieces are not yet padded by :func:`~emodarts.audio.features.fit_length`, so that
+    augmentation does not process the padding.
     """
     if spec.length != "segments":
         return [waveform]

@@ -245,7 +245,7 @@ class _Sound:
             return self._content or self._read()[0]
 
     def read(self) -> tuple[str, bytes]:
-        """SHA-256 of the file, and what it is the SHA-256 of. Raises :class:`AudioError`."""
+        """SHA-256 and bytes of the file. Raises :class:`AudioError`."""
         with self._lock:
             return self._read()
 

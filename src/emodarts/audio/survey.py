@@ -1,4 +1,4 @@
-"""What a corpus' audio is, by its headers, and which of it cannot be used."""
+"""Headers of a corpus' audio files, and a check for unusable audio."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK = 1024
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an audio file says of itself.
+    """Header of an audio file.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header | None:
-    """Header of an audio file, or None if it has none that libsndfile reads; decodes no sound."""
+    """Read a file's header without decoding its audio; None if libsndfile cannot read it."""
     try:
         info = soundfile.info(str(path))
     except (soundfile.SoundFileError, OSError):
@@ -43,7 +43,7 @@ def read_header(path: Path) -> Header | None:
 def read_headers(
     utterances: Sequence[Utterance], on_done: Callable[[], None] | None = None
 ) -> list[Header | None]:
-    """Header of each utterance's file; each file is opened once, many at a time.
+    """Read the header of each utterance's file; each file is opened once, many in parallel.
 
     ``on_done`` is called once for each utterance, in the calling thread.
     """
@@ -61,7 +61,7 @@ def read_headers(
 
 
 def duration_of(utterance: Utterance, header: Header) -> float:
-    """Seconds of an utterance's stretch of its file."""
+    """Duration of an utterance in seconds."""
     end = header.duration if utterance.end is None else utterance.end
     return max(0.0, end - utterance.start)
 
@@ -69,7 +69,7 @@ def duration_of(utterance: Utterance, header: Header) -> float:
 def find_bad_audio(
     utterances: Sequence[Utterance], on_done: Callable[[], None] | None = None
 ) -> list[tuple[str, str]]:
-    """Decode all audio, many files at a time; return ``(utterance name, reason)`` of the unusable.
+    """Decode all audio, many files in parallel; return ``(name, reason)`` of unusable utterances.
 
     ``on_done`` is called once for each utterance, in the calling thread.
     """
@@ -85,14 +85,14 @@ def find_bad_audio(
 
 
 def _chunks(utterances: Sequence[Utterance]) -> Iterator[Sequence[Utterance]]:
-    """Bound what waits in a pool, however large the corpus is."""
+    """Divide a corpus, so that few tasks wait in a pool."""
     for first in range(0, len(utterances), _CHUNK):
         yield utterances[first : first + _CHUNK]
 
 
 def _fault(utterance: Utterance) -> str | None:
     header = read_header(utterance.path)
-    # At its own rate nothing is resampled; without a header, reading tells what is wrong.
+    # The file's own rate needs no resampling; without a header, reading explains the fault.
     rate = 16000 if header is None else header.sample_rate
     try:
         load_audio(utterance.path, rate, utterance.start, utterance.end)

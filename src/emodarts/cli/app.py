@@ -90,8 +90,9 @@ def demo(
     from emodarts.layout import RunFolder
     from emodarts.progress import for_terminal
     from emodarts.recipe import load_recipe
+    from emodarts.reports.markdown import to_markdown
     from emodarts.reports.report import write_report
-    from emodarts.reports.tables import result_table
+    from emodarts.reports.tables import result_blocks
     from emodarts.serving.model import Model
 
     corpus = load_corpus("synthetic", None if cache is None else cache / "synthetic")
@@ -106,7 +107,7 @@ def demo(
     if as_json:
         print_json({**result, "prediction": answers[0].to_dict()})
         return
-    typer.echo(result_table([result]))
+    typer.echo(to_markdown(*result_blocks([result])))
     typer.echo(f"\nA file of an unseen speaker, labelled {unseen.label}:")
     print_answers("table", result["classes"], answers)
     typer.echo(f"\nReport, with drawings of the cells: {report}")
@@ -141,6 +142,7 @@ def corpora(
     from emodarts.progress import for_terminal
     from emodarts.recipe import Recipe
     from emodarts.reports.corpus import corpus_page, describe_corpus
+    from emodarts.reports.markdown import to_markdown
 
     progress = for_terminal()
     if labels or styles:
@@ -156,7 +158,7 @@ def corpora(
         checked = {"bad": [{"name": n, "reason": r} for n, r in bad]} if check else {}
         print_json({**describe_corpus(listed, headers), **checked})
     else:
-        typer.echo(corpus_page(listed, headers))
+        typer.echo(to_markdown(corpus_page(listed, headers)))
     if bad:
         raise AudioError(
             f"{len(bad)} of {len(listed)} utterances have unusable audio:"
@@ -360,10 +362,11 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write the report of a run (Markdown and figures), or compare several runs."""
+    from emodarts.reports.markdown import to_markdown
     from emodarts.reports.report import compare, load_result
 
     results = [load_result(run) for run in runs]
-    text = compare(runs) if len(runs) > 1 else _write_report(runs[0], results[0])
+    text = to_markdown(compare(runs)) if len(runs) > 1 else _write_report(runs[0], results[0])
     if as_json:
         print_json(results[0] if len(results) == 1 else results)
     else:
@@ -417,17 +420,18 @@ def _draw_trial(out: Path, trial: dict[str, Any], options: Options) -> str:
 
     folder = RunFolder(out).trial(None if options.all_data else trial["fold"], trial["seed"])
     if folder.genotype.is_file():
-        draw_cells(folder.path)
+        draw_cells(folder)
     return str(folder.model if options.train else folder.genotype)
 
 
 def _write_report(out: Path, result: dict[str, Any]) -> str:
     """Write the report of a run; return its table and its path as text."""
+    from emodarts.reports.markdown import to_markdown
     from emodarts.reports.report import write_report
-    from emodarts.reports.tables import result_table
+    from emodarts.reports.tables import result_blocks
 
     path = write_report(out)
-    return f"{result_table([result])}\n\nReport: {path}"
+    return f"{to_markdown(*result_blocks([result]))}\n\nReport: {path}"
 
 
 def _set_up_process() -> None:

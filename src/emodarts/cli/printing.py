@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from emodarts.reports.document import Table, numbers, words
+from emodarts.reports.plain import plain_table
+
 if TYPE_CHECKING:
     from emodarts.serving.model import Answer
 
@@ -29,8 +32,8 @@ def print_error(message: object) -> None:
 
 def print_readers(readers: Mapping[str, tuple[str, Sequence[str]]]) -> None:
     """Print what each reader reads, and its options."""
-    rows = [[name, what, " ".join(options)] for name, (what, options) in readers.items()]
-    typer.echo(_align([["corpus", "what it is", "options"], *rows]))
+    rows = [(name, what, " ".join(options)) for name, (what, options) in readers.items()]
+    typer.echo(plain_table(Table(words("corpus", "what it is", "options"), tuple(rows))))
 
 
 def print_answers(style: Style, classes: Sequence[str], answers: Iterable[Answer]) -> None:
@@ -47,15 +50,7 @@ def print_answers(style: Style, classes: Sequence[str], answers: Iterable[Answer
         rows = []
         for a in answers:
             shown = [f"{p:.3f}" for p in a.probabilities.values()]
-            rows.append([a.file, f"{a.start:.2f}", f"{a.end:.2f}", a.label, *shown])
+            rows.append((a.file, f"{a.start:.2f}", f"{a.end:.2f}", a.label, *shown))
         if rows:
-            typer.echo(_align([["file", "start", "end", "label", *classes], *rows]))
-
-
-def _align(rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to equal width, two spaces between."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+            columns = (*words("file"), *numbers("start", "end"), *words("label"))
+            typer.echo(plain_table(Table((*columns, *numbers(*classes)), tuple(rows))))

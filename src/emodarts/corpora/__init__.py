@@ -1,6 +1,6 @@
-"""Corpora: who spoke what with which emotion, one reader for each.
+"""Corpora of emotional speech, one reader for each; ``READERS`` lists them.
 
-Listing opens no sound, and importing this package loads no numerical library.
+Readers open no audio file, and importing this package does not load torch.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import CorpusError, did_you_mean
 
 Reader = Callable[..., Corpus]
-"""From the corpus' folder, None where none was named, to its utterances. Keyword-only
-parameters, all text with a default, are the reader's options."""
+"""Maps the corpus' folder, or None if none was given, to its utterances. The keyword-only
+parameters are the reader's options; each is a string with a default."""
 
 READERS: dict[str, Reader] = {
     "iemocap": read_iemocap,
@@ -54,40 +54,41 @@ __all__ = [
 
 
 def load_corpus(name: str, root: str | Path | None = None, **options: str) -> Corpus:
-    """List a corpus by the name of its reader.
+    """List the utterances of a corpus.
 
     Parameters
     ----------
+    name : a key of ``READERS``.
     root : folder of the corpus, or the file that lists it.
-    options : of this reader only, e.g. ``emotion="label"`` for ``table``; see
+    options : options of this reader, e.g. ``emotion="label"`` for ``table``; see
         :func:`reader_options`.
 
     Raises
     ------
     CorpusError
-        For an unknown name or option, or a folder without that corpus.
+        If the name or an option is unknown, or the folder does not hold that corpus.
     """
     if name not in READERS:
         raise CorpusError(
-            f"unknown corpus {name!r}{did_you_mean(name, READERS)}; legal: {', '.join(READERS)}"
+            f"unknown corpus {name!r}{did_you_mean(name, READERS)}; allowed: {', '.join(READERS)}"
         )
-    legal = reader_options(name)
+    allowed = reader_options(name)
     for option in options:
-        if option not in legal:
+        if option not in allowed:
             raise CorpusError(
-                f"corpus {name!r} has no option {option!r}{did_you_mean(option, legal)}; "
-                f"legal: {', '.join(legal) or 'none'}"
+                f"corpus {name!r} has no option {option!r}{did_you_mean(option, allowed)}; "
+                f"allowed: {', '.join(allowed) or 'none'}"
             )
     return READERS[name](None if root is None else Path(root), **options)
 
 
 def reader_options(name: str) -> tuple[str, ...]:
-    """Options of a reader."""
+    """Names of a reader's options."""
     parameters = inspect.signature(READERS[name]).parameters.values()
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
 
 def describe_readers() -> dict[str, str]:
-    """What each reader reads, in a line: the first of its module's documentation."""
+    """A description of each reader: the first line of its module's docstring."""
     documents = {name: sys.modules[reader.__module__].__doc__ for name, reader in READERS.items()}
     return {name: (text or "").splitlines()[0] for name, text in documents.items()}

@@ -1,10 +1,10 @@
-"""Database in audformat: ``db.yaml`` and tables as CSV or parquet, of files or of segments.
+"""audformat databases: ``db.yaml`` and tables of files or segments as CSV or parquet.
 
 H. Wierstorf et al., "audb -- Sharing and versioning of audio and annotation data in Python",
 arXiv 2303.00645; the format: https://audeering.github.io/audformat.
 
-The library of that name is not used to read: it loads ``db.yaml`` with a loader that runs code
-named in there, and prefers a pickled copy of a table. Here all of ``db.yaml`` is text.
+The library audformat is not used: it reads ``db.yaml`` with a loader that runs code named in the
+file, and prefers a pickled copy of a table. Here everything in ``db.yaml`` is read as text.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from emodarts.errors import CorpusError, did_you_mean, list_some
 HEADER = "db.yaml"
 
 OF_A_RECORDING = ("speaker", "gender", "session", "dialogue", "style")
-"""Fields that are looked for in other tables, too, by file and stretch or by file."""
+"""Fields that may also be in other tables, by file and segment or by file."""
 
 OF_A_RATING = ("emotion", "split", "valence", "arousal", "dominance")
-"""Fields of the table itself."""
+"""Fields that must be in the table itself."""
 
 Stretch = tuple[str, float, float | None]
 """File, start and end in seconds."""
@@ -37,23 +37,23 @@ Stretch = tuple[str, float, float | None]
 def read_audformat(
     root: Path | None, *, table: str = "", emotion: str = "emotion", speaker: str = "speaker"
 ) -> Corpus:
-    """List the utterances of a database; no sound is opened.
+    """List the utterances of a database; no audio file is opened.
 
     Parameters
     ----------
-    root : folder with ``db.yaml``, its tables ``db.<table>.csv`` or ``.parquet``, and the sound.
+    root : folder with ``db.yaml``, its tables ``db.<table>.csv`` or ``.parquet``, and the audio.
         The reader ``table`` reads one such table without its header.
-    table : name of a table, or of several separated by commas, e.g. one for each split; default:
-        the only one with the column of the emotion, or of several the one that is named like it.
-    emotion, speaker : names of columns; ``""`` if there is none. What the table does not tell of
-        speaker, gender, session, dialogue and style is looked for in the other tables, and gender
-        also among the labels of the speakers.
+    table : name of a table, or several names separated by commas, e.g. one for each split;
+        default: the only table with the emotion's column, or the one named after that column.
+    emotion, speaker : names of columns; ``""`` if there is none. Speaker, gender, session,
+        dialogue and style are taken from other tables if the table lacks them, and gender also
+        from the labels of the speaker scheme.
 
     Raises
     ------
     CorpusError
-        For a folder without such a database, a table, a column or every sound file that is
-        missing, an emotion outside its scheme, or rows that are wrong or contradict each other.
+        If ``root`` holds no such database; if a table, a column or every audio file is missing; if
+        an emotion is not in its scheme; or if rows are wrong or contradict each other.
     """
     root = check_folder(root, "audformat", f"an audformat database ({HEADER} and its tables)")
     database = _read_header(root / HEADER)
@@ -65,8 +65,8 @@ def read_audformat(
     if speaker and speaker not in everywhere:
         raise CorpusError(
             f"{root / HEADER}: no table has the column {speaker!r}"
-            f"{did_you_mean(speaker, everywhere)}; name it with the option speaker=COLUMN, or give "
-            f"speaker= (blank) if there is none; columns: {_listed(everywhere)}"
+            f"{did_you_mean(speaker, everywhere)}; name it with the option speaker=COLUMN, or "
+            f"use speaker= (blank) if there is none; columns: {_listed(everywhere)}"
         )
     faults: list[str] = []
     rows = _rows(database, chosen, columns, faults)
@@ -79,9 +79,9 @@ class _Table:
 
     Attributes
     ----------
-    columns : from name to scheme, or ``""``.
-    index : from field to column; of a misc table from ``"key"``.
-    split : or ``""``.
+    columns : scheme of each column, or ``""``.
+    index : column of each index field; a misc table has the field ``"key"``.
+    split : name of the split, or ``""``.
     """
 
     columns: dict[str, str]
@@ -91,7 +91,7 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Database:
-    """A header. ``labels`` are those of each scheme: names, names with facts, or a misc table."""
+    """A header. ``labels`` by scheme: names, names with attributes, or the name of a misc table."""
 
     path: Path
     tables: Mapping[str, _Table]
@@ -99,15 +99,15 @@ class _Database:
     labels: Mapping[str, Any]
 
     def choose(self, names: str, emotion: str) -> list[str]:
-        """Names of the tables to list."""
+        """Names of the tables to read."""
         if names:
             chosen = list(dict.fromkeys(name.strip() for name in names.split(",")))
             for name in chosen:
                 if name not in self.tables:
-                    why = "lists no files" if name in self.misc_tables else "is not there"
+                    why = "lists no files" if name in self.misc_tables else "does not exist"
                     raise CorpusError(
                         f"{self.path}: table {name!r} {why}{did_you_mean(name, self.tables)}; "
-                        f"legal: {_listed(self.tables)}"
+                        f"allowed: {_listed(self.tables)}"
                     )
                 columns = self.tables[name].columns
                 if emotion and emotion not in columns:
@@ -120,8 +120,8 @@ class _Database:
         able = [n for n, table in self.tables.items() if not emotion or emotion in table.columns]
         if len(able) > 1 and emotion not in able:
             raise CorpusError(
-                f"{self.path} has {len(able)} tables to choose from by the option table=NAME, "
-                f"or several with commas between: {_listed(able)}"
+                f"{self.path} has {len(able)} tables with emotions; choose one or several with the "
+                f"option table=NAME or table=NAME,NAME: {_listed(able)}"
             )
         if not able:
             everywhere = [column for t in self.tables.values() for column in t.columns]
@@ -133,15 +133,15 @@ class _Database:
         return [emotion] if len(able) > 1 else able
 
     def read(self, name: str, fields: Mapping[str, str], faults: list[str]) -> Iterator[Row]:
-        """Rows of a table or misc table; places name its file."""
+        """Rows of a table or misc table; their locations name its file."""
         paths = [self.path.with_name(f"db.{name}{suffix}") for suffix in (".parquet", ".csv")]
         path = next((path for path in paths if path.is_file()), None)
         if path is None:
             pickled = paths[0].with_suffix(".pkl")
             raise CorpusError(
-                f"{paths[0]} is not there, and {paths[1].name} is not either"
+                f"neither {paths[0]} nor {paths[1].name} exists"
                 + (
-                    f"; {pickled.name} is not opened, as a pickle can run code: save the "
+                    f"; {pickled.name} is not read, as a pickle can run code: save the "
                     'database with storage_format="csv" or "parquet"'
                     if pickled.is_file()
                     else ""
@@ -156,7 +156,7 @@ class _Database:
             faults.extend(f"{path.name}, {fault}" for fault in own)
 
     def facts(self, columns: Mapping[str, str], faults: list[str]) -> dict[str, dict[Stretch, str]]:
-        """By field, what all tables with its column tell of a stretch; of a file, if filewise."""
+        """Values of each field by segment, or by file for filewise tables, from all tables."""
         facts: dict[str, dict[Stretch, str]] = {field: {} for field in columns}
         for name, table in self.tables.items():
             own = {field: column for field, column in columns.items() if column in table.columns}
@@ -179,7 +179,7 @@ class _Database:
         return facts
 
     def genders(self, speaker: str, faults: list[str]) -> dict[str, str]:
-        """Genders by the labels of the speaker's scheme, which a misc table may hold."""
+        """Gender of each speaker from the labels of the speaker scheme, perhaps in a misc table."""
         schemes = [t.columns[speaker] for t in self.tables.values() if speaker in t.columns]
         labels = next((self.labels[scheme] for scheme in schemes if scheme in self.labels), "")
         if isinstance(labels, dict):
@@ -197,7 +197,7 @@ class _Database:
 def _rows(
     database: _Database, chosen: Sequence[str], columns: Mapping[str, str], faults: list[str]
 ) -> Iterator[Row]:
-    """Rows of the tables, with what other places of the database tell of them."""
+    """Rows of the chosen tables, completed from the rest of the database."""
     genders = database.genders(columns.get("speaker", ""), faults)
     tables = [database.tables[name] for name in chosen]
     elsewhere = {
@@ -209,13 +209,13 @@ def _rows(
     for name, table in zip(chosen, tables, strict=True):
         own = {field: column for field, column in columns.items() if column in table.columns}
         labels = database.labels.get(table.columns.get(columns.get("emotion", ""), ""))
-        legal = set(labels) if isinstance(labels, list | dict) else None
+        scheme = set(labels) if isinstance(labels, list | dict) else None
         for place, cells in database.read(name, table.index | own, faults):
             label = cells.get("emotion")
-            if label and legal is not None and label not in legal:
+            if label and scheme is not None and label not in scheme:
                 faults.append(
-                    f"{place}: {columns['emotion']} {label!r} is outside its scheme; "
-                    f"legal: {_listed(legal)}"
+                    f"{place}: {columns['emotion']} {label!r} is not in its scheme; "
+                    f"allowed: {_listed(scheme)}"
                 )
                 continue
             try:
@@ -224,8 +224,8 @@ def _rows(
                 faults.append(f"{place}: {error}")
                 continue
             for field in elsewhere.keys() - own.keys():
-                told = facts[field]
-                cells[field] = told.get((file, start, end)) or told.get((file, 0.0, None), "")
+                known = facts[field]
+                cells[field] = known.get((file, start, end)) or known.get((file, 0.0, None), "")
             cells["gender"] = cells["gender"] or genders.get(cells.get("speaker", ""), "")
             cells.setdefault("split", table.split)
             yield place, cells
@@ -238,10 +238,10 @@ def _stretch(cells: Mapping[str, str]) -> Stretch:
 
 def _read_header(path: Path) -> _Database:
     if not path.is_file():
-        raise CorpusError(f"{path.parent} holds no {HEADER}, the header of an audformat database")
+        raise CorpusError(f"{path.parent} has no {HEADER}, the header of an audformat database")
     try:
-        # Makes lists, mappings and text, whatever tags are in the file. The loader in C is faster,
-        # but deep nesting crashes it.
+        # Yields lists, mappings and text only, whatever the tags. The faster loader in C crashes
+        # on deep nesting.
         header = yaml.load(read_text(path), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError) as error:
         raise CorpusError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
@@ -257,7 +257,7 @@ def _read_header(path: Path) -> _Database:
         misc_tables[name] = _Table(_columns(path, name, entry), index, "")
     for name in (*tables, *misc_tables):
         if not re.fullmatch(r"[^/\\]{1,200}", name):
-            raise CorpusError(f"{path}: table {name!r}; legal: a name without / and \\")
+            raise CorpusError(f"{path}: table {name!r}; allowed: a name without / and \\")
     labels = {
         name: [_text(label) for label in labels] if isinstance(labels, list) else labels
         for name, entry in _entries(path, "schemes", header)
@@ -282,16 +282,16 @@ def _entries(
 
 
 def _mapping(path: Path, what: str, value: Any) -> dict[str, Any]:
-    """A mapping; blank and null are empty ones."""
+    """The value as a mapping; blank and null are empty."""
     if value in (None, "", "null", "~"):
         return {}
     if not isinstance(value, dict):
-        raise CorpusError(f"{path}: {what} is {str(value)[:80]!r}; legal: a mapping")
+        raise CorpusError(f"{path}: {what} is {str(value)[:80]!r}; it must be a mapping")
     return value
 
 
 def _text(value: Any) -> str:
-    """Text of the header; a list or mapping in place of text is as if it were not there."""
+    """Text of the header; a list or mapping in place of text is ignored."""
     return value if isinstance(value, str) else ""
 
 

@@ -1,4 +1,4 @@
-"""Any sound files, one folder for each emotion; speakers by a regular expression.
+"""Any audio files, one folder for each emotion; speakers by a regular expression.
 
 ``ROOT/happy/anna-01.wav`` and ``ROOT/happy/anna/01.wav`` are both labelled ``happy``. With the
 option ``speaker=/(\\w+)-\\d+`` or ``speaker=^[^/]+/([^/]+)/`` the speaker of one or the other is
@@ -26,21 +26,21 @@ from emodarts.errors import CorpusError
 
 
 def read_audiofolder(root: Path | None, *, speaker: str = "") -> Corpus:
-    """List the sound files below ``root``; the folder in ``root`` that holds one is its label.
+    """List the audio files below ``root``; the folder directly in ``root`` is the label.
 
-    An utterance's name is its path from ``root``, with ``/`` and the suffix.
+    An utterance is named after its path below ``root``, with ``/`` and the suffix.
 
     Parameters
     ----------
-    speaker : regular expression, searched in an utterance's name; its group ``speaker``, else
-        its first group, is who speaks. Where it is empty, speakers are unknown.
+    speaker : regular expression that is searched in the name; its group ``speaker``, or else its
+        first group, is the speaker. If empty, speakers are unknown.
 
     Raises
     ------
     CorpusError
-        If ``root`` is missing, is not a folder or has no folder with sound in it; if ``speaker``
-        is no regular expression, has no group, or finds no speaker in a name; or if a name is not
-        UTF-8.
+        If ``root`` is missing, is not a folder or has no folder with audio files; if ``speaker``
+        is not a regular expression, has no group, or finds no speaker in a name; or if a name is
+        not UTF-8.
     """
     wanted = f"one folder for each emotion with files in {' '.join(AUDIO_SUFFIXES)}"
     root = check_folder(root, "audiofolder", wanted)
@@ -60,10 +60,10 @@ def read_audiofolder(root: Path | None, *, speaker: str = "") -> Corpus:
             if pattern and not who:
                 faults.append(name)
             utterances.append(Utterance(name, path, label, read_speaker(who)))
-    refuse_faults(root, nameless, "file and folder names are UTF-8; rename")
-    refuse_faults(root, faults, f"speaker={speaker} must find a speaker in every name, not in")
+    refuse_faults(root, nameless, "file and folder names must be UTF-8; rename")
+    refuse_faults(root, faults, f"speaker={speaker} finds no speaker in these names")
     if not utterances:
-        raise CorpusError(f"{root} holds no sound in folders; looked for {wanted}")
+        raise CorpusError(f"{root} has no folders with audio files; expected {wanted}")
     classes = sorted({u.label for u in utterances if u.label is not None})
     return Corpus(
         name="audiofolder",
@@ -75,30 +75,28 @@ def read_audiofolder(root: Path | None, *, speaker: str = "") -> Corpus:
 
 
 def _reason(path: Path, label: str, inside: str) -> str:
-    """Why a sound file is left out, or ``""``."""
+    """Why an audio file is left out, or ``""``."""
     if is_debris(path):
         return DEBRIS
     if not inside:
-        return "in no folder, which would be its emotion"
+        return "not in a folder named after an emotion"
     return "in a hidden folder" if label.startswith(".") else ""
 
 
 def _is_utf8(name: str) -> bool:
-    """Whether a name can be written to a file of results: an undecodable byte cannot."""
+    """Whether a name can be written to result files; undecodable bytes cannot."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _compile(speaker: str) -> re.Pattern[str]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Python warns of what it will read otherwise one day
+            warnings.simplefilter("error")  # of patterns that a later Python will read otherwise
             pattern = re.compile(speaker)
     except (re.error, OverflowError, RecursionError, Warning) as error:
-        raise CorpusError(f"speaker={speaker} is no regular expression: {error}") from error
+        raise CorpusError(f"speaker={speaker} is not a regular expression: {error}") from error
     if not pattern.groups:
-        raise CorpusError(
-            f"speaker={speaker} has no group; put the part that names the speaker in parentheses"
-        )
+        raise CorpusError(f"speaker={speaker} has no group; put the speaker's part in parentheses")
     return pattern
 
 

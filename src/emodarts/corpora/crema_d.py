@@ -1,10 +1,10 @@
-"""CREMA-D: acted American English, 91 speakers, 6 emotions; intended or heard labels.
+"""CREMA-D: acted American English, 91 speakers, 6 emotions; intended or perceived labels.
 
 H. Cao et al., "CREMA-D: Crowd-sourced Emotional Multimodal Actors Dataset", IEEE Transactions on
 Affective Computing 5(4), 2014. The file name ``1001_IEO_NEU_XX.wav`` is actor 1001, sentence
-IEO, intended emotion NEU (neutral), level XX (none given). What listeners heard is in
-``processedResults/summaryTable.csv``: of the letters that they chose, the most frequent, or
-several joined by ``:`` where these were equally frequent.
+IEO, intended emotion NEU (neutral), level XX (unspecified). Listeners' ratings are in
+``processedResults/summaryTable.csv``: the letter that was chosen most often, or several letters
+joined by ``:`` in case of a tie.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WOMEN = frozenset({
     1061, 1063, 1072, 1073, 1074, 1075, 1076, 1078, 1079, 1082, 1084, 1089, 1091,
 })
 # fmt: on
-"""Of the actors, as ``VideoDemographics.csv`` has them."""
+"""Female actors, from ``VideoDemographics.csv``."""
 
 SOURCES = ("intended", "voice")
 
@@ -56,24 +56,25 @@ _VOTE = re.compile("[{0}](:[{0}])*".format("".join(_LETTERS)))
 
 
 def read_crema_d(root: Path | None, *, labels: str = "intended") -> Corpus:
-    """List the files in ``root`` or at any depth below it; no sound is opened.
+    """List the files in and below ``root``; no audio file is opened.
 
     Parameters
     ----------
-    labels : ``"intended"`` by the actor, from the file name, or ``"voice"``, what most listeners
-        heard, from ``summaryTable.csv`` in ``root`` or below it; a tie is no label.
+    labels : ``"intended"`` takes the emotion that the actor intended, from the file name;
+        ``"voice"`` takes the one that most listeners perceived, from ``summaryTable.csv`` in or
+        below ``root``. Utterances with a tie have no label.
 
     Raises
     ------
     CorpusError
-        If ``root`` is missing, is not a folder or holds no CREMA-D file; if two files of one name
-        differ in size; for other ``labels``; or if ``summaryTable.csv`` is missing, malformed or
-        gives a file two labels.
+        If ``root`` is missing, is not a folder or holds no CREMA-D file; if two files of the same
+        name differ in size; if ``labels`` is unknown; or if ``summaryTable.csv`` is missing or
+        malformed or gives a file two labels.
     """
     if labels not in SOURCES:
         raise CorpusError(
             f"crema-d has no labels {labels!r}{did_you_mean(labels, SOURCES)}; "
-            f"legal: {', '.join(SOURCES)}"
+            f"allowed: {', '.join(SOURCES)}"
         )
     utterances, skipped = list_named(root, "crema-d", f"CREMA-D files like {EXAMPLE}", parse_name)
     if labels == "voice" and root is not None:
@@ -93,16 +94,16 @@ def read_crema_d(root: Path | None, *, labels: str = "intended") -> Corpus:
 
 
 def parse_name(path: Path) -> Utterance | str:
-    """Return the utterance that a file's name tells of, or the reason why it is none.
+    """Return the utterance that a file's name describes, or the reason why it is not one.
 
-    Level ``X``, as some copies spell that of ``1040_ITH_SAD_XX``, is ``XX``.
+    Level ``X``, which some copies have in ``1040_ITH_SAD_XX``, means ``XX``.
     """
     match = _NAME.fullmatch(path.stem)
     if match is None:
         return f"not named like {EXAMPLE}"
     actor = int(match["actor"])
     if actor not in ACTORS:
-        return f"no such actor: {actor}; legal: {ACTORS[0]} to {ACTORS[-1]}"
+        return f"no such actor: {actor}; allowed: {ACTORS[0]} to {ACTORS[-1]}"
     return Utterance(
         name=match["stem"] + ("XX" if match["level"] == "X" else match["level"]),
         path=path,
@@ -113,11 +114,11 @@ def parse_name(path: Path) -> Utterance | str:
 
 
 def _read_votes(root: Path) -> dict[str, str | None]:
-    """Label of every file in the summary tables of ``root``; None where listeners tied."""
+    """Label of every file in the summary tables of ``root``; None in case of a tie."""
     tables = [path for path in walk_files(root) if path.name == TABLE]
     if not tables:
         raise CorpusError(
-            f"{root} has no {TABLE} in it or below it, which the labels 'voice' are read from; "
+            f"{root} has no {TABLE} in it or below it, which labels=voice needs; "
             "CREMA-D has it in processedResults"
         )
     votes: dict[str, tuple[str, str]] = {}
@@ -131,10 +132,10 @@ def _read_votes(root: Path) -> dict[str, str | None]:
             if first != vote:
                 raise CorpusError(
                     f"{table}, line {line}: VoiceVote of {name} is {vote!r}, but {first!r} in "
-                    f"{where}; a file has one"
+                    f"{where}; a file has one vote"
                 )
         refuse_faults(
-            table, faults, f"legal: a name and the letters {' '.join(_LETTERS)} joined by ':'"
+            table, faults, f"allowed: a name and the letters {' '.join(_LETTERS)} joined by ':'"
         )
     return {name: _LETTERS.get(vote) for name, (vote, _) in votes.items()}
 
@@ -147,9 +148,9 @@ def _rows(table: Path) -> Iterator[tuple[int, str, str]]:
         if missing := [name for name in ("FileName", "VoiceVote") if name not in columns]:
             raise CorpusError(
                 f"{table} has no column {' and no column '.join(missing)}; "
-                f"its first line has {', '.join(columns) or 'none'}"
+                f"its columns: {', '.join(columns) or 'none'}"
             )
         for row in reader:
             yield reader.line_num, row["FileName"].strip(), row["VoiceVote"].strip()
     except csv.Error as error:
-        raise CorpusError(f"{table}, line {reader.reader.line_num}: no CSV: {error}") from error
+        raise CorpusError(f"{table}, line {reader.reader.line_num}: not CSV: {error}") from error

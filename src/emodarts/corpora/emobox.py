@@ -1,7 +1,7 @@
-"""EmoBox: the lists, labels and published folds of one of its 32 corpora.
+"""EmoBox: lists, labels and published folds of one of its 32 corpora.
 
 Z. Ma et al., "EmoBox: Multilingual Multi-corpus Speech Emotion Recognition Toolkit and
-Benchmark", Interspeech 2024. A corpus is a folder of lists with an object in each line::
+Benchmark", Interspeech 2024. A corpus is a folder of lists with one JSON object per line::
 
     emodb/emodb.jsonl
     emodb/label_map.json
@@ -9,8 +9,8 @@ Benchmark", Interspeech 2024. A corpus is a folder of lists with an object in ea
     {"key": "emodb-03a01Wa", "dataset": "emodb", "wav": "downloads/emodb/wav/03a01Wa.wav",
      "emo": "anger", ...}
 
-Lists name no speakers. For EmoDB, IEMOCAP, RAVDESS and CREMA-D these are read from the names of
-the files; elsewhere they are unknown.
+Lists name no speakers. For EmoDB, IEMOCAP, RAVDESS and CREMA-D they come from the file names;
+for other corpora they are unknown.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from emodarts.errors import CorpusError, list_some
 Parts = tuple[str, ...]
 
 FIELDS = ("key", "dataset", "wav", "emo")
-"""Fields of a line that are read; each is text."""
+"""Fields of a line that are used; each is a string."""
 
 PARTS = ("train", "valid", "test")
 
 _WANTED = "the lists of an EmoBox corpus, emodb.jsonl or fold_1/emodb_train_fold_1.jsonl"
-_LEGAL = f"legal: in each line an object with the texts {', '.join(FIELDS)}"
+_EXPECTED = f"each line is an object with the strings {', '.join(FIELDS)}"
 _FOLDER = re.compile("fold_(0|[1-9][0-9]{0,3})")
 _PART = re.compile(rf".+_({'|'.join(PARTS)})_(fold_[0-9]+)\.jsonl")
-_LONE = re.compile("[\ud800-\udfff]")  # half of a character
+_LONE = re.compile("[\ud800-\udfff]")  # half of a surrogate pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,32 +67,31 @@ class _Row:
 def read_emobox(root: Path | None, *, audio: str = "") -> Corpus:
     """List an EmoBox corpus with its folds, in ``root``, e.g. ``EmoBox/data/emodb``.
 
-    Of the files that are named like a row's, the one whose path has most parts at its end in
-    common with the row's is taken: for ``downloads/emodb/wav/03a01Wa.wav`` rather
-    ``EmoDB/wav/03a01Wa.wav`` than ``EmoDB/old/03a01Wa.wav``. What they have in common must be the
-    end of no other row, unless it is the whole of one of the two paths: if ``ann/1.wav`` and
-    ``bob/1.wav`` are listed, neither takes ``cy/1.wav``.
+    A row is matched to the file whose path shares the longest ending with the row's path: for
+    ``downloads/emodb/wav/03a01Wa.wav``, ``EmoDB/wav/03a01Wa.wav`` is preferred to
+    ``EmoDB/old/03a01Wa.wav``. No other row may share this ending, unless it is the whole of one
+    of the two paths: if ``ann/1.wav`` and ``bob/1.wav`` are listed, neither matches ``cy/1.wav``.
 
     Parameters
     ----------
-    audio : folder of the sound. Where it is empty, the paths of the lists are looked for in
-        ``root`` and the folders above it, and then all sound in ``root``.
+    audio : folder of the audio files. If empty, the paths of the lists are searched for in
+        ``root`` and the folders above it, then among all files in ``root``.
 
     Raises
     ------
     CorpusError
-        If ``root`` or ``audio`` is missing or holds nothing of it; if a list is malformed, has an
-        utterance twice or contradicts another; if a fold is missing or incomplete, has an
-        utterance that is not listed, or one in two of its parts; or if two sound files fit a row
-        equally.
+        If ``root`` or ``audio`` is missing or has none of the files; if a list is malformed,
+        repeats an utterance or contradicts another; if a fold is missing or incomplete, has an
+        utterance that is not listed, or one in two of its parts; or if two audio files match a
+        row equally well.
     """
     root = check_folder(root, "emobox", _WANTED)
     parts, skipped = _find_folds(root)
     rows, keys = _read_lists(root, parts)
     sound = _find_sound(root, audio, rows.values(), skipped)
     classes = sorted({row.emo for key, row in rows.items() if key in sound})
-    # The map tells what EmoBox merges, e.g. excitement into happiness; a label that has a common
-    # name of its own keeps it, so that labels mean the same as with the corpus' own reader.
+    # The map holds EmoBox's merges, e.g. excitement into happiness. A label with a common name of
+    # its own keeps it, so that labels mean the same as with the corpus' own reader.
     common = _read_label_map(root / "label_map.json")
     spelt = {own: common_emotion(own) or common_emotion(common.get(own, "")) for own in classes}
     return Corpus(
@@ -111,7 +110,7 @@ def read_emobox(root: Path | None, *, audio: str = "") -> Corpus:
 
 
 def _find_folds(root: Path) -> tuple[list[dict[str, Path]], list[tuple[str, str]]]:
-    """Files of each fold by part, and other lists beside them."""
+    """Files of each fold by part, and other lists, which are skipped."""
     folds, skipped = {}, []
     for folder in sorted(root.iterdir()):
         if (match := _FOLDER.fullmatch(folder.name)) is None or not folder.is_dir():
@@ -122,7 +121,7 @@ def _find_folds(root: Path) -> tuple[list[dict[str, Path]], list[tuple[str, str]
                 continue
             part = _PART.fullmatch(path.name)
             if part is None or part[2] != folder.name:
-                skipped.append((path.relative_to(root).as_posix(), "no part of a fold"))
+                skipped.append((path.relative_to(root).as_posix(), "not part of a fold"))
             elif part[1] in parts:
                 raise CorpusError(f"{parts[part[1]]} and {path}: a fold has one {part[1]} list")
             else:
@@ -133,7 +132,7 @@ def _find_folds(root: Path) -> tuple[list[dict[str, Path]], list[tuple[str, str]
     if folds.keys() != set(range(1, len(folds) + 1)):
         raise CorpusError(
             f"{root} has only {list_some(f'fold_{k}' for k in sorted(folds))}; "
-            "legal: fold_1 and on, with none left out"
+            "folds must be numbered from 1 without gaps"
         )
     return [folds[k] for k in sorted(folds)], skipped
 
@@ -146,10 +145,10 @@ def _read_lists(
     if len(tables) > 1:
         raise CorpusError(
             f"{root} has several lists: {list_some(p.name for p in tables)}; "
-            "legal: one, of one corpus"
+            "give the folder of one corpus with one list"
         )
     if not tables and not folds:
-        raise CorpusError(f"{root} is no EmoBox corpus; looked for {_WANTED} in it")
+        raise CorpusError(f"{root} is not an EmoBox corpus; expected {_WANTED} in it")
     rows = {row.key: row for table in tables for row in _read_rows(table)}
     keys = []
     for fold in folds:
@@ -165,15 +164,15 @@ def _read_lists(
                 elif known != row:
                     faults.append(f"{row.place}: {row.key} is {row}, but {known} in {known.place}")
                 if seen.setdefault(row.key, part) != part:
-                    faults.append(f"{row.place}: {row.key} is in {seen[row.key]}, too")
+                    faults.append(f"{row.place}: {row.key} is also in {seen[row.key]}")
             members[part] = tuple(row.key for row in listed)
-        refuse_faults(root, faults, "each utterance is as listed, and in one part of a fold")
+        refuse_faults(root, faults, "each utterance must be as listed, in one part of a fold")
         keys.append(members)
     return rows, keys
 
 
 def _read_rows(path: Path) -> list[_Row]:
-    """Rows of a list, each of another utterance; at least one."""
+    """Rows of a list: at least one, and no utterance twice."""
     rows: dict[str, _Row] = {}
     faults = []
     name = f"{path.parent.name}/{path.name}"
@@ -184,12 +183,12 @@ def _read_rows(path: Path) -> list[_Row]:
         if isinstance(row, str):
             faults.append(f"line {number}: {row}")
         elif row.key in rows:
-            faults.append(f"line {number}: {row.key} is in {rows[row.key].place}, too")
+            faults.append(f"line {number}: {row.key} is also in {rows[row.key].place}")
         else:
             rows[row.key] = row
-    refuse_faults(path, faults, _LEGAL)
+    refuse_faults(path, faults, _EXPECTED)
     if not rows:
-        raise CorpusError(f"{path} has no line; {_LEGAL}")
+        raise CorpusError(f"{path} is empty; {_EXPECTED}")
     return list(rows.values())
 
 
@@ -198,20 +197,20 @@ def _parse(line: str, place: str) -> _Row | str:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        return f"no JSON: {line[:100]!r}"
+        return f"not JSON: {line[:100]!r}"
     if not isinstance(row, dict):
-        return f"no object: {line[:100]!r}"
+        return f"not an object: {line[:100]!r}"
     for name in FIELDS:
         if not _is_text(value := row.get(name)):
             return f"{name} is {reprlib.repr(value)}" if name in row else f"no {name}"
     wav = _split(row["wav"])
     if wav[-1] == "" or ".." in wav:
-        return f"wav is {row['wav']!r}, no path from a folder down to a file"
+        return f"wav is {row['wav']!r}, not the path of a file below a folder"
     return _Row(row["key"], row["dataset"], wav, row["emo"], place)
 
 
 def _is_text(value: object) -> bool:
-    """Whether a value is text that is not blank and can be written to a file."""
+    """Whether a value is a non-blank string that can be written to a file."""
     return isinstance(value, str) and bool(value.strip()) and not _LONE.search(value)
 
 
@@ -221,10 +220,10 @@ def _read_label_map(path: Path) -> Mapping[str, str]:
     try:
         labels = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{path} is no JSON: {error}") from error
+        raise CorpusError(f"{path} is not JSON: {error}") from error
     if not isinstance(labels, dict) or not all(map(_is_text, labels.values())):
         raise CorpusError(
-            f"{path} has {reprlib.repr(labels)}; legal: an object from label to label"
+            f"{path} is {reprlib.repr(labels)}; it must be an object that maps labels to labels"
         )
     return labels
 
@@ -232,7 +231,7 @@ def _read_label_map(path: Path) -> Mapping[str, str]:
 def _find_sound(
     root: Path, audio: str, rows: Iterable[_Row], skipped: list[tuple[str, str]]
 ) -> dict[str, Path]:
-    """Sound file of every row that has one, by its key; what has none is added to ``skipped``."""
+    """Audio file of every row that has one, by key; the other rows are added to ``skipped``."""
     wavs = {row.key: row.wav for row in rows}
     suffixes = {Path(wav[-1]).suffix for wav in wavs.values()}
     folder = _audio_folder(root, audio, list(wavs.values()))
@@ -246,11 +245,11 @@ def _find_sound(
         else:
             files[path] = _split(name)
     sound, faults = _match(wavs, files)
-    refuse_faults(folder, faults, "each row has one file and each file one row")
+    refuse_faults(folder, faults, "each row must match one file and each file one row")
     if not sound:
         raise CorpusError(
             f"{folder} has none of the {len(wavs)} files listed in {root}, "
-            f"e.g. {'/'.join(next(iter(wavs.values())))}; name their folder by the option audio"
+            f"e.g. {'/'.join(next(iter(wavs.values())))}; name their folder with the option audio"
         )
     skipped += [(key, "no such file") for key in wavs if key not in sound]
     unlisted = files.keys() - set(sound.values())
@@ -261,9 +260,10 @@ def _find_sound(
 def _match(
     wavs: Mapping[str, Parts], files: Mapping[Path, Parts]
 ) -> tuple[dict[str, Path], list[str]]:
-    """Pair rows and files, those first whose paths have most parts at their ends in common.
+    """Match rows and files, those with the longest common endings first.
 
-    Returns the file of every row that has one, and a fault for each row or file with several.
+    Returns the file of every row that has one, and a fault for each row or file with several
+    matches.
     """
     deepest = max(map(len, files.values()), default=0)
     lengths = range(min(deepest, max(map(len, wavs.values()))), 0, -1)
@@ -280,8 +280,7 @@ def _match(
         rows_of: dict[Path, list[str]] = defaultdict(list)
         for key, wav in rows.items():
             for path in ends.get(wav[-length:], ()) if len(wav) >= length else ():
-                # Folders that differ before an end of several rows may tell these apart: no row
-                # may get the sound of another.
+                # An ending of several rows is ambiguous, and no row may get the audio of another.
                 if sharing[wav[-length:]] == 1 or length in (len(wav), len(left[path])):
                     files_of[key].append(path)
                     rows_of[path].append(key)
@@ -296,17 +295,17 @@ def _match(
 
 
 def _split(path: str) -> Parts:
-    """Parts of a path with separators of any system; the suffix is in lower case."""
+    """Parts of a path with / or \\; the suffix in lower case."""
     *folders, name = [p for p in path.replace("\\", "/").split("/") if p not in ("", ".")] or [""]
     stem, dot, suffix = name.rpartition(".")
     return (*folders, stem + dot + suffix.lower())
 
 
 def _audio_folder(root: Path, audio: str, wavs: list[Parts]) -> Path:
-    """Folder to walk for sound: no larger than need be, for there may be much beside it."""
+    """Folder to search for audio: as small as possible, as it may hold many other files."""
     if audio:
-        return check_folder(Path(audio), "emobox", f"the sound that {root} lists")
-    ends = min(wavs)[:-1], max(wavs)[:-1]  # what these begin with, all between begin with
+        return check_folder(Path(audio), "emobox", f"the audio files that {root} lists")
+    ends = min(wavs)[:-1], max(wavs)[:-1]  # all paths in between share their beginning
     shared = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(*ends, strict=False))]
     for folder in (root, *root.absolute().parents):
         below = folder.joinpath(*shared)
@@ -329,4 +328,4 @@ _NAMES: dict[str, Callable[[Path], Utterance | str]] = {
     "ravdess": ravdess.parse_name,
     "cremad": crema_d.parse_name,
 }
-"""Corpora that tell more by the names of their files."""
+"""Corpora whose file names hold more information."""

@@ -1,7 +1,7 @@
 """Berlin Database of Emotional Speech (EmoDB): acted German, 10 speakers, 7 emotions.
 
-F. Burkhardt et al., "A database of German emotional speech", Interspeech 2005. All is in the
-file name: ``03a01Wa.wav`` is speaker 03, text a01, emotion W (anger), version a.
+F. Burkhardt et al., "A database of German emotional speech", Interspeech 2005. The file
+name holds everything: ``03a01Wa.wav`` is speaker 03, text a01, emotion W (anger), version a.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _NAME = re.compile(r"(?P<speaker>[0-9]{2})[ab][0-9]{2}(?P<emotion>[WLEAFNT])[a-z
 
 
 def read_emodb(root: Path | None) -> Corpus:
-    """List EmoDB's files in ``root`` or at any depth below it; no sound is opened.
+    """List EmoDB's files in and below ``root``; no audio file is opened.
 
     Raises
     ------
     CorpusError
-        If ``root`` is missing, is not a folder, or holds no EmoDB file, or if two files of one
-        name differ in size.
+        If ``root`` is missing, is not a folder, or holds no EmoDB file, or if two files of the
+        same name differ in size.
     """
     utterances, skipped = list_named(root, "emodb", f"EmoDB files like {EXAMPLE}", parse_name)
     present = {u.label for u in utterances}
@@ -61,13 +61,13 @@ def read_emodb(root: Path | None) -> Corpus:
 
 
 def parse_name(path: Path) -> Utterance | str:
-    """Return the utterance that a file's name tells of, or the reason why it is none."""
+    """Return the utterance that a file's name describes, or the reason why it is not one."""
     match = _NAME.fullmatch(path.stem)
     if match is None:
         return f"not named like {EXAMPLE}"
     speaker = match["speaker"]
     if speaker not in GENDERS:
-        return f"no such speaker: {speaker}; legal: {', '.join(GENDERS)}"
+        return f"no such speaker: {speaker}; allowed: {', '.join(GENDERS)}"
     return Utterance(
         name=path.stem,
         path=path,

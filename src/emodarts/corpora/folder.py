@@ -1,4 +1,4 @@
-"""What readers share: looking into folders and reading label files, never opening sound."""
+"""What readers share: walking folders and reading label files. No audio file is opened."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from emodarts.errors import CorpusError, list_lines
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
 """Lower-case suffixes of the audio files that a search of a folder finds."""
 
-DEBRIS = "resource fork of macOS, not sound"
-"""Reason to leave out what :func:`is_debris` tells."""
+DEBRIS = "resource fork of macOS, not audio"
+"""Reason to leave out files for which :func:`is_debris` is true."""
 
-NOBODY = frozenset({"", "unknown", "nan", "na", "n/a", "none", "null"})
-"""In lower case: what stands for a speaker who is not known."""
+UNKNOWN_SPEAKERS = frozenset({"", "unknown", "nan", "na", "n/a", "none", "null"})
+"""Names, in lower case, that stand for an unknown speaker."""
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _SHOWN = 5
 
 
 def check_folder(root: Path | None, corpus: str, wanted: str) -> Path:
-    """Return ``root`` if it is a folder that is not empty.
+    """Return ``root`` if it is a non-empty folder.
 
     Parameters
     ----------
@@ -34,16 +34,16 @@ def check_folder(root: Path | None, corpus: str, wanted: str) -> Path:
     Raises
     ------
     CorpusError
-        If it is not given, missing, a file, unreadable or empty.
+        If ``root`` is None, missing, a file, unreadable or empty.
     """
     if root is None:
-        raise CorpusError(f"corpus {corpus!r} needs its folder (--root), with {wanted}")
-    looked = f"looked for {wanted} in it and below it"
+        raise CorpusError(f"corpus {corpus!r} needs its folder (--root) with {wanted}")
+    looked = f"expected {wanted} in it or below it"
     try:
         if not root.exists():
             raise CorpusError(f"no such folder: {root}; {looked}")
         if not root.is_dir():
-            raise CorpusError(f"{root} is a file; legal: the folder with {wanted}")
+            raise CorpusError(f"{root} is a file; allowed: the folder with {wanted}")
         empty = not any(root.iterdir())
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL byte
         reason = getattr(error, "strerror", None) or error
@@ -54,21 +54,21 @@ def check_folder(root: Path | None, corpus: str, wanted: str) -> Path:
 
 
 def walk_files(root: Path) -> Iterator[Path]:
-    """Every file in ``root`` and below, folder by folder in the order of names.
+    """Every file in and below ``root``, folder by folder in order of name.
 
-    Files of a folder come before those of its folders, so that of two copies the outer one
+    The files of a folder come before those of its subfolders, so that the outer one of two copies
     comes first. Links are followed, and each folder is listed once.
 
     Raises
     ------
     CorpusError
-        For a folder that cannot be listed.
+        If a folder cannot be listed.
     """
 
     def refuse(error: OSError) -> None:
         raise CorpusError(f"cannot list {error.filename}: {error.strerror}") from error
 
-    # Corpora are often put together by links; one that leads back up would never end.
+    # Corpora are often assembled from links; a link to a parent folder would loop forever.
     visited: set[str] = set()
     for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
@@ -81,23 +81,23 @@ def walk_files(root: Path) -> Iterator[Path]:
 
 
 def is_debris(path: Path) -> bool:
-    """Whether a file is a resource fork of macOS (``._name``), which only looks like sound."""
+    """Whether a file is a resource fork of macOS (``._name``) rather than audio."""
     return path.name.startswith("._")
 
 
 def index_sound(
     paths: Iterable[Path], root: Path, parse_name: Callable[[Path], Utterance | str]
 ) -> tuple[dict[str, Utterance], list[tuple[str, str]]]:
-    """Index sound files by the utterances that their names tell; none is opened.
+    """Index audio files by the utterances that their names describe; none is opened.
 
     Parameters
     ----------
-    parse_name : from a file to its utterance, or to the reason why it is none.
+    parse_name : returns the utterance of a file, or the reason why it is not one.
 
     Returns
     -------
-    utterances by name, and what was left out: ``(path below root, reason)``. Of two files of one
-    utterance and one size, as in a folder that holds a copy of itself, the first counts.
+    utterances by name, and the files left out: ``(path below root, reason)``. Of two files with
+    the same utterance and size, as in a folder that contains a copy of itself, the first is used.
 
     Raises
     ------
@@ -107,14 +107,14 @@ def index_sound(
     found: dict[str, Utterance] = {}
     skipped = []
     for path in paths:
-        told = DEBRIS if is_debris(path) else parse_name(path)
-        if not isinstance(told, str):
-            first = found.setdefault(told.name, told)
-            if first is told:
+        parsed = DEBRIS if is_debris(path) else parse_name(path)
+        if not isinstance(parsed, str):
+            first = found.setdefault(parsed.name, parsed)
+            if first is parsed:
                 continue
             _check_copy(first.path, path)
-            told = "copy of a file found before"
-        skipped.append((path.relative_to(root).as_posix(), told))
+            parsed = "copy of another file"
+        skipped.append((path.relative_to(root).as_posix(), parsed))
     return found, skipped
 
 
@@ -125,13 +125,13 @@ def _check_copy(first: Path, path: Path) -> None:
         raise CorpusError(f"cannot read {error.filename}: {error.strerror}") from error
     if sizes[0] != sizes[1]:
         raise CorpusError(
-            f"{first} and {path} have one name and different sizes ({sizes[0]} and {sizes[1]} "
-            "bytes); each utterance is one file, so remove the wrong one"
+            f"{first} and {path} have the same name but different sizes ({sizes[0]} and {sizes[1]} "
+            "bytes); an utterance has one file, so remove the wrong one"
         )
 
 
 def read_text(path: Path) -> str:
-    """Text of a label file: UTF-8 with or without byte-order mark, any line ends.
+    """Read a label file: UTF-8 with or without byte-order mark, any line endings.
 
     Raises
     ------
@@ -150,12 +150,12 @@ def read_text(path: Path) -> str:
 
 
 def read_number(text: str) -> float:
-    """Return the number that decimal ASCII digits tell, e.g. ``-2.5`` or ``1e3``.
+    """Parse a decimal number in ASCII digits, e.g. ``-2.5`` or ``1e3``.
 
     Raises
     ------
     ValueError
-        For anything else, like ``1_0`` and ``inf``, and for what is too large.
+        For any other text, such as ``1_0`` or ``inf``, and for numbers that overflow.
     """
     value = float(text) if _NUMBER.fullmatch(text) else math.inf
     if math.isinf(value):
@@ -164,25 +164,25 @@ def read_number(text: str) -> float:
 
 
 def read_rating(text: str) -> float | None:
-    """Return a mean rating, None for NaN or a blank.
+    """Parse a mean rating; None for NaN or blank.
 
     Raises
     ------
     ValueError
-        For anything but a number as :func:`read_number` has it.
+        For any other text that :func:`read_number` refuses.
     """
     text = text.strip()
     return None if text.lower() in ("", "nan") else read_number(text)
 
 
 def read_speaker(text: str) -> str | None:
-    """Return a speaker, None for :data:`NOBODY`: one word for many must not become one person."""
-    return None if text.casefold() in NOBODY else text
+    """Return a speaker's name; None if it stands for an unknown speaker, who may be anyone."""
+    return None if text.casefold() in UNKNOWN_SPEAKERS else text
 
 
-def refuse_faults(where: Path, faults: Sequence[str], legal: str) -> None:
-    """Raise :class:`CorpusError` with the first few of ``faults`` and their number, if any."""
+def refuse_faults(where: Path, faults: Sequence[str], advice: str) -> None:
+    """Raise :class:`CorpusError` with the number of ``faults`` and the first few, if any."""
     if faults:
         raise CorpusError(
-            f"{where} has {len(faults)} fault(s); {legal}:{list_lines(faults, _SHOWN)}"
+            f"{where} has {len(faults)} error(s); {advice}:{list_lines(faults, _SHOWN)}"
         )

@@ -6,10 +6,10 @@ Resources and Evaluation 42, 2008. As distributed::
     Session1/dialog/EmoEvaluation/Ses01F_impro01.txt
     Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav
 
-A woman and a man talk in each session. The letter before the number of a turn says who speaks;
-the one in the dialogue's name says who wore the markers, so ``Ses01F_impro01`` and
-``Ses01M_impro01`` are two dialogues. The times in label files are those of the dialogue's
-recording and are not used: every turn has a file of its own.
+A woman and a man talk in each session. The letter before the number of a turn is the speaker; the
+letter in the dialogue's name is the one who wore the markers, so ``Ses01F_impro01`` and
+``Ses01M_impro01`` are two dialogues. The times in label files refer to the recording of the
+dialogue and are not used, as every turn has a file of its own.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ RELEASES = (
     "IEMOCAP/IEMOCAP_full_release",
     "IEMOCAP_full_release/IEMOCAP_full_release",
 )
-"""Where the sessions may be, seen from the folder that was named; the first that has any counts."""
+"""Folders below the given one where the sessions may be; the first with any session is used."""
 
 LABELS = Path("dialog", "EmoEvaluation")
 SOUND = Path("sentences", "wav")
@@ -62,8 +62,8 @@ GENDERS = {"F": "female", "M": "male"}
 
 EXAMPLE = "Ses01F_impro01_F000"
 _WANTED = f"folders Session1 to Session5 with {LABELS} and {SOUND}"
-_LEGAL = (
-    f"legal: [6.2901 - 8.2357] {EXAMPLE} neu [2.5000, 2.5000, 2.5000], "
+_EXPECTED = (
+    f"expected: [6.2901 - 8.2357] {EXAMPLE} neu [2.5000, 2.5000, 2.5000], "
     f"with one of {', '.join(EMOTIONS)}, {NO_CONSENSUS}"
 )
 _SESSION = re.compile("session[1-5]", re.IGNORECASE)
@@ -80,24 +80,24 @@ _TURN = re.compile(
 def read_iemocap(root: Path | None) -> Corpus:
     """List the turns of ``root``, the folder with ``Session1`` to ``Session5`` or one above it.
 
-    Labels are the codes of the raters' consensus; ``xxx`` (none) is no label. Ratings are means
-    on a scale from 1 to 5.
+    Labels are the codes of the raters' consensus; turns with ``xxx`` (no consensus) have none.
+    Ratings are means on a scale from 1 to 5.
 
     Raises
     ------
     CorpusError
         If ``root`` holds no session, if a label file is malformed or contradicts another, if two
-        files of one turn differ in size, or if no labelled turn has sound.
+        files of one turn differ in size, or if no labelled turn has an audio file.
     """
     root = check_folder(root, "iemocap", _WANTED)
     sessions = _find_sessions(root)
     sound, skipped = index_sound(_find_sound(sessions), root, parse_name)
-    turns = collect_turns(root, _read_rows(root, sessions), _LEGAL)
+    turns = collect_turns(root, _read_rows(root, sessions), _EXPECTED)
     return join_sound("iemocap", root, turns, sound, skipped, EMOTIONS, _WANTED)
 
 
 def parse_name(path: Path) -> Utterance | str:
-    """Return the turn, without a label, that a file's name tells of, or why it is none."""
+    """Return the turn, without a label, that a file's name describes, or why it is not one."""
     turn = _TURN.fullmatch(path.stem)
     if turn is None:
         return f"not named like {EXAMPLE}.wav"
@@ -124,7 +124,7 @@ def _find_sessions(root: Path) -> list[Path]:
         except OSError as error:
             raise CorpusError(f"cannot list {error.filename}: {error.strerror}") from error
     raise CorpusError(
-        f"{root} holds no IEMOCAP; looked for {_WANTED} in it and in {', '.join(RELEASES[1:])}"
+        f"{root} does not hold IEMOCAP; expected {_WANTED} in it or in {', '.join(RELEASES[1:])}"
     )
 
 
@@ -135,10 +135,10 @@ def _find_sound(sessions: Sequence[Path]) -> Iterator[Path]:
 
 
 def _read_rows(root: Path, sessions: Sequence[Path]) -> Iterator[tuple[str, Utterance | str]]:
-    """Place and turn of every line; those that start with no time are comments or one rater's."""
+    """Location and turn of every line that starts with a time; others are comments or raters."""
     for session in sessions:
         for path in walk_files(session / LABELS):
-            # The folders below hold what single raters said.
+            # Subfolders hold the ratings of single raters.
             if path.parent != session / LABELS or path.suffix.lower() != ".txt" or is_debris(path):
                 continue
             for number, line in enumerate(read_text(path).split("\n"), 1):
@@ -150,16 +150,16 @@ def _parse(line: str) -> Utterance | str:
     """Return the turn of a line, or what is wrong with it."""
     match = _LINE.fullmatch(line)
     if match is None:
-        return f"no labelled turn: {line[:100]!r}"
+        return f"not a labelled turn: {line[:100]!r}"
     turn = parse_name(Path(f"{match['turn']}.wav"))
     if isinstance(turn, str) or turn.name != match["turn"]:
-        return f"no name of a turn: {match['turn']!r}"
+        return f"not the name of a turn: {match['turn']!r}"
     if match["code"] not in (*EMOTIONS, NO_CONSENSUS):
         return f"unknown emotion {match['code']!r} of {turn.name}"
     try:
         valence, arousal, dominance = (read_rating(match[scale]) for scale in "vad")
     except ValueError:
-        return f"no number among the ratings of {turn.name}: {line[:100]!r}"
+        return f"a rating of {turn.name} is not a number: {line[:100]!r}"
     return replace(
         turn,
         label=None if match["code"] == NO_CONSENSUS else match["code"],

@@ -1,4 +1,4 @@
-"""What corpora share whose labels are in files of their own: agreeing, and finding their sound."""
+"""What readers share whose corpora have label files: consistency checks and the join with audio."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from emodarts.errors import CorpusError
 
 
 def collect_turns(
-    root: Path, rows: Iterable[tuple[str, Utterance | str]], legal: str
+    root: Path, rows: Iterable[tuple[str, Utterance | str]], advice: str
 ) -> dict[str, Utterance]:
-    """Utterances of label files by name; rows may repeat each other.
+    """Collect the utterances of label files by name; identical rows may repeat.
 
     Parameters
     ----------
-    rows : where a row stands, and its utterance or what is wrong with it. The path of the
+    rows : location of a row, and its utterance or what is wrong with it. The path of the
         utterance is not used.
-    legal : what messages say a row may be.
+    advice : what a row should be, for messages.
 
     Raises
     ------
     CorpusError
-        If a row is wrong, or two contradict each other on an utterance or on a speaker's gender.
+        If a row is wrong, or two rows disagree on an utterance or on a speaker's gender.
     """
     turns: dict[str, Utterance] = {}
     places: dict[str, str] = {}
@@ -43,18 +43,20 @@ def collect_turns(
             except CorpusError as error:
                 faults.append(f"{place}: {error}")
         elif first != turn:
-            faults.append(f"{place}: {turn.name} is told otherwise in {places[turn.name]}")
-    refuse_faults(root, faults, legal)
+            faults.append(f"{place}: {turn.name} differs from {places[turn.name]}")
+    refuse_faults(root, faults, advice)
     return turns
 
 
 def check_gender(utterance: Utterance, place: str, genders: dict[str, tuple[str, str]]) -> None:
-    """Refuse a speaker of two genders; ``genders`` holds each one's, and where it was told first.
+    """Refuse a speaker of two genders.
+
+    ``genders`` keeps the gender of each speaker and the place where it was first given.
 
     Raises
     ------
     CorpusError
-        If the speaker had another gender before.
+        If an earlier row gave the speaker another gender.
     """
     speaker, gender = utterance.speaker, utterance.gender
     if speaker is None or gender is None:
@@ -63,7 +65,7 @@ def check_gender(utterance: Utterance, place: str, genders: dict[str, tuple[str,
     if known != gender:
         raise CorpusError(
             f"speaker {speaker!r} is {gender} here and {known} in {first}; "
-            "speakers must be unique in the corpus, blank if not known"
+            "speakers must be unique in the corpus, or blank if unknown"
         )
 
 
@@ -76,24 +78,26 @@ def join_sound(
     emotions: Mapping[str, str],
     wanted: str,
 ) -> Corpus:
-    """Make a corpus of the labelled utterances that have sound, and tell which have none.
+    """Make a corpus of the labelled utterances that have an audio file; the others are skipped.
 
     Parameters
     ----------
-    turns, sound : by name, as the label files and the names of the sound files tell them.
-    emotions : from label to common emotion, in the order of the classes.
+    turns, sound : utterances by name, from the label files and from the names of audio files.
+    skipped : files that are already left out.
+    emotions : common emotion of each label, in the order of the classes.
+    wanted : what the folder should hold, for messages.
 
     Raises
     ------
     CorpusError
-        If no labelled utterance has sound.
+        If no labelled utterance has an audio file.
     """
     utterances = [replace(t, path=sound[n].path) for n, t in turns.items() if n in sound]
     if not utterances:
         raise CorpusError(
-            f"{root}: none of the {len(turns)} labelled turns has sound; looked for {wanted}"
+            f"{root}: none of the {len(turns)} labelled turns has an audio file; expected {wanted}"
         )
-    silent = [(name, "no sound") for name in turns if name not in sound]
+    silent = [(name, "no audio file") for name in turns if name not in sound]
     unlabelled = [
         (u.path.relative_to(root).as_posix(), "not in the label files")
         for name, u in sound.items()

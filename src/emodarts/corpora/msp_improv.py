@@ -7,9 +7,9 @@ perception", IEEE Transactions on Affective Computing 8(1), 2017. As distributed
     Evaluation.txt
     Audio/session1/S01A/S/MSP-IMPROV-S01A-F01-S-FM01.wav
 
-A name tells sentence 01, the emotion that the *actor intended* (A), speaker F01 of session 1,
-the scenario (S), the genders of the pair and the turn. The label is what the raters agreed on,
-never the intention. Styles are the scenarios' letters P, R, S and T.
+A name holds sentence 01, the emotion that the *actor intended* (A), speaker F01 of session 1,
+the scenario (S), the genders of the pair and the turn. The label is the raters' consensus, never
+the intended emotion. Styles are the scenarios' letters P, R, S and T.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ EMOTIONS = {"A": "anger", "H": "happiness", "N": "neutral", "O": "other", "S": "
 NO_CONSENSUS = "X"
 
 LABEL_FILES = ("evaluation.txt", "evalution.txt")
-"""In lower case: case does not count."""
+"""In lower case, as case is ignored."""
 
 GENDERS = {"F": "female", "M": "male"}
 
 EXAMPLE = "MSP-IMPROV-S01A-F01-S-FM01"
 _WANTED = f"Evaluation.txt and files like {EXAMPLE}.wav"
-_LEGAL = (
-    "legal: 'UTD-IMPROV-S01A-F01-S-FM01.avi; N; A:3.000000; V:3.500000; D:2.500000 ; N:4.000000;' "
-    f"with one of {', '.join(EMOTIONS)}, {NO_CONSENSUS}"
+_EXPECTED = (
+    "expected: 'UTD-IMPROV-S01A-F01-S-FM01.avi; N; A:3.000000; V:3.500000; D:2.500000 ; "
+    f"N:4.000000;' with one of {', '.join(EMOTIONS)}, {NO_CONSENSUS}"
 )
 _CLIP = re.compile(
     r"(?:MSP|UTD)-IMPROV-(?P<turn>(?P<sentence>S\d\d[AHNS])-(?P<speaker>(?P<gender>[FM])0"
@@ -54,17 +54,17 @@ _SESSION_FOLDER = re.compile(r"session\s*(\d+)", re.ASCII | re.IGNORECASE)
 
 
 def read_msp_improv(root: Path | None) -> Corpus:
-    """List the turns of ``root``, at any depth below it.
+    """List the turns in and below ``root``.
 
-    Ratings are means on a scale from 1 to 5 as the label file has them. A dialogue is what a
-    session recorded around a sentence: all sessions play the same sentences, so its name has
-    the session in it.
+    Ratings are means on a scale from 1 to 5, as in the label file. A dialogue is everything that
+    a session recorded around a sentence; as all sessions share their sentences, its name includes
+    the session.
 
     Raises
     ------
     CorpusError
         If ``root`` holds no label file, if one is malformed or contradicts the other, if two
-        files of one turn differ in size, or if no labelled turn has sound.
+        files of one turn differ in size, or if no labelled turn has an audio file.
     """
     root = check_folder(root, "msp-improv", _WANTED)
     label_files, files = [], []
@@ -74,27 +74,27 @@ def read_msp_improv(root: Path | None) -> Corpus:
         elif path.suffix.lower() == ".wav":
             files.append(path)
     if not label_files:
-        raise CorpusError(f"{root} holds no MSP-IMPROV; looked for {_WANTED} in it and below it")
+        raise CorpusError(f"{root} does not hold MSP-IMPROV; expected {_WANTED} in it or below it")
     sound, skipped = index_sound(files, root, lambda path: _parse_file(path, root))
-    turns = collect_turns(root, _read_rows(root, label_files), _LEGAL)
-    wanted = f"{_WANTED} in it and below it"
+    turns = collect_turns(root, _read_rows(root, label_files), _EXPECTED)
+    wanted = f"{_WANTED} in it or below it"
     return join_sound("msp-improv", root, turns, sound, skipped, EMOTIONS, wanted)
 
 
 def _parse_file(path: Path, root: Path) -> Utterance | str:
-    """Return the turn of a sound file, or the reason why it is none."""
+    """Return the turn of an audio file, or the reason why it is not one."""
     clip = _CLIP.fullmatch(path.stem)
     if clip is None:
         return f"not named like {EXAMPLE}.wav"
     folder = _session_folder(path.relative_to(root))
     if folder not in (None, clip["session"]):
-        # Whoever spoke it, a wrong session would put it on the wrong side of a split.
+        # A turn in the wrong session would be on the wrong side of a split.
         return f"in a folder of session {folder}"
     return _turn(clip, path)
 
 
 def _turn(clip: re.Match[str], path: Path) -> Utterance:
-    """Turn without a label; the label file names the video (UTD), the files of sound are MSP."""
+    """Turn without a label. Label files name the video (UTD-), audio files begin with MSP-."""
     return Utterance(
         name=f"MSP-IMPROV-{clip['turn'].upper()}",
         path=path,
@@ -108,7 +108,7 @@ def _turn(clip: re.Match[str], path: Path) -> Utterance:
 
 
 def _session_folder(file: Path) -> str | None:
-    """Number of the innermost session folder around a file, if there is one."""
+    """Number of the innermost session folder that contains a file, if any."""
     for part in reversed(file.parts[:-1]):
         if match := _SESSION_FOLDER.fullmatch(part):
             return match[1].lstrip("0")
@@ -116,7 +116,7 @@ def _session_folder(file: Path) -> str | None:
 
 
 def _read_rows(root: Path, label_files: Sequence[Path]) -> Iterator[tuple[str, Utterance | str]]:
-    """Place and turn of every head line; the other lines are one rater's."""
+    """Location and turn of every head line; the other lines are of single raters."""
     for path in label_files:
         for number, line in enumerate(read_text(path).split("\n"), 1):
             if line.lstrip().upper().startswith(("UTD-IMPROV-", "MSP-IMPROV-")):
@@ -128,17 +128,17 @@ def _parse(line: str) -> Utterance | str:
     file, *fields = (field.strip() for field in line.split(";"))
     clip = _CLIP.fullmatch(re.sub(r"(?i)\.(avi|mp4|wav)$", "", file))
     if clip is None:
-        return f"no name of a clip: {file[:100]!r}"
+        return f"not the name of a clip: {file[:100]!r}"
     turn = _turn(clip, Path(file))
     letter = fields[0] if fields else ""
     if letter not in (*EMOTIONS, NO_CONSENSUS):
         return f"unknown emotion {letter[:100]!r} of {turn.name}"
-    # The letters of emotions and of scales overlap, but only scales have a colon.
+    # Emotions and scales share letters, but only scales have a colon.
     scales = dict(field.split(":", 1) for field in fields[1:] if ":" in field)
     try:
         arousal, valence, dominance = (read_rating(scales[scale]) for scale in "AVD")
     except (KeyError, ValueError):
-        return f"no numbers for A, V and D of {turn.name}: {line[:100]!r}"
+        return f"A, V and D of {turn.name} are not numbers: {line[:100]!r}"
     return replace(
         turn,
         label=None if letter == NO_CONSENSUS else letter,

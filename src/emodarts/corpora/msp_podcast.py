@@ -7,8 +7,8 @@ emotional speech from existing podcast recordings", IEEE Transactions on Affecti
     Labels/labels_consensus.csv
     Audios/MSP-PODCAST_0001_0008.wav
 
-The partitions share no speaker, but they may share a podcast: its guests can be in several. So
-the podcast in a file's name is no ``dialogue``, which no split may divide; with it the official
+The partitions share no speaker, but they may share a podcast, as its guests can be in several. So
+the podcast in a file's name is not used as ``dialogue``, which no split may divide: the official
 partitions would count as overlapping.
 """
 
@@ -49,10 +49,10 @@ EMOTIONS = {
 NO_CONSENSUS = "X"
 
 SPLITS = ("Train", "Development", "Validation", "Test1", "Test2", "Test3")
-"""Older releases say Validation, newer ones Development."""
+"""Older releases have Validation, newer ones Development."""
 
 LABEL_FILES = ("labels_consensus.csv", "labels_concensus.csv")
-"""In lower case: case does not count."""
+"""In lower case, as case is ignored."""
 
 COLUMNS = (
     "FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set",
@@ -60,8 +60,8 @@ COLUMNS = (
 
 EXAMPLE = "MSP-PODCAST_0001_0008.wav"
 _WANTED = f"Labels/labels_consensus.csv and files like {EXAMPLE}"
-_LEGAL = (
-    f"legal: EmoClass one of {', '.join(EMOTIONS)}, {NO_CONSENSUS} or blank; numbers or blank in "
+_ALLOWED = (
+    f"allowed: EmoClass one of {', '.join(EMOTIONS)}, {NO_CONSENSUS} or blank; numbers or blank in "
     f"EmoAct, EmoVal and EmoDom; Gender Male, Female or Unknown; Split_Set {', '.join(SPLITS)}"
 )
 _LETTERS: dict[str, str | None] = {
@@ -73,20 +73,21 @@ _GENDERS = {"female": "female", "male": "male", "unknown": None, "nan": None, ""
 _SPLITS = {"": None, **{split.lower(): split for split in SPLITS}}
 _FRACTION = re.compile(r"(?<=[0-9])\.0+\Z")
 _HIDDEN = re.compile(r"MSP-PODCAST_test3_\d+", re.ASCII | re.IGNORECASE)
-"""Test3: releases hold its sound, and no row of it."""
+"""Test3: releases hold its audio but no labels."""
 
 
 def read_msp_podcast(root: Path | None) -> Corpus:
-    """List the turns of ``root``, at any depth below it.
+    """List the turns in and below ``root``.
 
-    Ratings are means on a scale from 1 to 7. Unknown speakers are None, no speaker called
-    ``Unknown``; files of Test3 without a row are listed without a label.
+    Ratings are means on a scale from 1 to 7. Unknown speakers are None. Files of Test3 without a
+    row are listed without a label.
 
     Raises
     ------
     CorpusError
         If ``root`` holds no label file, if one is malformed or contradicts another, also on
-        the gender of a speaker, if two files of one turn differ in size, or if no turn has sound.
+        a speaker's gender, if two files of one turn differ in size, or if no turn has an audio
+        file.
     """
     root = check_folder(root, "msp-podcast", _WANTED)
     tables, files = [], []
@@ -96,22 +97,22 @@ def read_msp_podcast(root: Path | None) -> Corpus:
         elif path.suffix.lower() == ".wav":
             files.append(path)
     if not tables:
-        raise CorpusError(f"{root} holds no MSP-Podcast; looked for {_WANTED} in it and below it")
+        raise CorpusError(f"{root} does not hold MSP-Podcast; expected {_WANTED} in it or below it")
     sound, skipped = index_sound(files, root, _parse_name)
     hidden = {name: turn for name, turn in sound.items() if turn.split}
-    turns = hidden | collect_turns(root, _read_rows(root, tables), _LEGAL)
-    wanted = f"{_WANTED} in it and below it"
+    turns = hidden | collect_turns(root, _read_rows(root, tables), _ALLOWED)
+    wanted = f"{_WANTED} in it or below it"
     return join_sound("msp-podcast", root, turns, sound, skipped, EMOTIONS, wanted)
 
 
 def _parse_name(path: Path) -> Utterance:
-    """Return the turn of a sound file, with its split if the name tells it."""
+    """Return the turn of an audio file, with its split if the name holds it."""
     split = "Test3" if _HIDDEN.fullmatch(path.stem) else None
     return Utterance(name=path.stem, path=path, label=None, speaker=None, split=split)
 
 
 def _read_rows(root: Path, tables: Sequence[Path]) -> Iterator[tuple[str, Utterance | str]]:
-    """Place and turn of every row."""
+    """Location and turn of every row."""
     for path in tables:
         where = path.relative_to(root)
         for line, cells in _read_cells(path):
@@ -119,7 +120,7 @@ def _read_rows(root: Path, tables: Sequence[Path]) -> Iterator[tuple[str, Uttera
 
 
 def _read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line and cells of every row, in the order of :data:`COLUMNS`; a short row gives fewer."""
+    """Line and cells of every row, in the order of :data:`COLUMNS`; none for a malformed row."""
     rows = csv.reader(io.StringIO(read_text(path)))
     try:
         header = [cell.strip().lower() for cell in next(rows, [])]
@@ -136,7 +137,7 @@ def _find_column(path: Path, header: list[str], column: str) -> int:
     if header.count(column.lower()) != 1:
         raise CorpusError(
             f"{path} has {header.count(column.lower()) or 'no'} columns {column}"
-            f"{did_you_mean(column.lower(), header)}; needed once each: {', '.join(COLUMNS)}"
+            f"{did_you_mean(column.lower(), header)}; each is needed once: {', '.join(COLUMNS)}"
         )
     return header.index(column.lower())
 
@@ -161,12 +162,12 @@ def _parse(cells: Sequence[str]) -> Utterance | str:
     try:
         ratings = [read_rating(cell) for cell in (valence, arousal, dominance)]
     except ValueError:
-        return f"no numbers for EmoAct, EmoVal and EmoDom of {name}: {cells[2:5]}"
+        return f"EmoAct, EmoVal and EmoDom of {name} are not numbers: {cells[2:5]}"
     return Utterance(
         name=name,
         path=Path(f"{name}.wav"),
         label=label,
-        # Tables that went through a column of numbers have 1.0 for 1.
+        # Tables that were processed as numbers have 1.0 instead of 1.
         speaker=read_speaker(intern(_FRACTION.sub("", speaker))),
         gender=_GENDERS[gender.lower()],
         split=_SPLITS[split.lower()],

@@ -1,4 +1,4 @@
-"""What corpora share whose file names say everything: who spoke, with which emotion."""
+"""What readers share whose corpora encode speaker and emotion in the file name."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ def list_named(
     parse_name: Callable[[Path], Utterance | str],
     suffixes: tuple[str, ...] = (".wav",),
 ) -> tuple[list[Utterance], list[tuple[str, str]]]:
-    """List the files in ``root``, at any depth below it, that a name marks as utterances.
+    """List the files in and below ``root`` whose names describe utterances.
 
     Parameters
     ----------
     wanted : what the folder should hold, e.g. ``"EmoDB files like 03a01Wa.wav"``.
-    parse_name : from a file to its utterance, or to the reason why it is none.
-    suffixes : lower-case; other files are passed over without a word.
+    parse_name : returns the utterance of a file, or the reason why it is not one.
+    suffixes : lower-case; other files are ignored.
 
     Returns
     -------
-    utterances sorted by name, and what was left out.
+    utterances sorted by name, and the files left out: ``(path below root, reason)``.
 
     Raises
     ------
     CorpusError
-        If ``root`` is missing, is not a folder or holds no such file, or if two files of one name
-        differ in size.
+        If ``root`` is missing, is not a folder or holds no such file, or if two files of the same
+        name differ in size.
     """
     root = check_folder(root, corpus, wanted)
     files = (path for path in walk_files(root) if path.suffix.lower() in suffixes)
     found, skipped = index_sound(files, root, parse_name)
     if not found:
-        raise CorpusError(f"{root} holds no {wanted}, neither in it nor below it")
+        raise CorpusError(f"{root} has no {wanted} in it or below it")
     return sorted(found.values(), key=lambda u: u.name), skipped

@@ -1,8 +1,8 @@
 """RAVDESS: acted North American English, speech and song, 24 speakers, 8 emotions.
 
 S. R. Livingstone and F. A. Russo, "The Ryerson Audio-Visual Database of Emotional Speech and
-Song (RAVDESS)", PLoS ONE 13(5), 2018. All is in the file name: ``03-01-05-01-02-01-18.wav`` is
-modality 03 (audio only), vocal channel 01 (speech), emotion 05 (angry), intensity 01, statement
+Song (RAVDESS)", PLoS ONE 13(5), 2018. The file name holds everything: ``03-01-05-01-02-01-18.wav``
+is modality 03 (audio only), vocal channel 01 (speech), emotion 05 (angry), intensity 01, statement
 02, repetition 01, actor 18. Actor 18 did not sing.
 """
 
@@ -41,22 +41,22 @@ _CODES = {
     "repetition": ("01", "02"),
     "actor": tuple(f"{actor:02}" for actor in range(1, 25)),
 }
-"""Fields of a name in their order, with the codes that are read."""
+"""Fields of a name in order, with the accepted codes."""
 
 _NAME = re.compile("-".join(["([0-9]{2})"] * len(_CODES)))
 
 
 def read_ravdess(root: Path | None) -> Corpus:
-    """List the audio-only files in ``root`` or at any depth below it; no sound is opened.
+    """List the audio-only files in and below ``root``; none is opened.
 
-    Copies that hold every file twice, in a folder of the same name below the first, are read
-    once. Styles are ``speech`` and ``song``.
+    Some copies hold every file twice, in nested folders; each is listed once. Styles are
+    ``speech`` and ``song``.
 
     Raises
     ------
     CorpusError
-        If ``root`` is missing, is not a folder or holds no RAVDESS file, or if two files of one
-        name differ in size.
+        If ``root`` is missing, is not a folder or holds no RAVDESS file, or if two files of the
+        same name differ in size.
     """
     utterances, skipped = list_named(
         root, "ravdess", f"RAVDESS files like {EXAMPLE}", parse_name, (".wav", ".mp4")
@@ -72,23 +72,23 @@ def read_ravdess(root: Path | None) -> Corpus:
 
 
 def parse_name(path: Path) -> Utterance | str:
-    """Return the utterance that a file's name tells of, or the reason why it is none."""
+    """Return the utterance that a file's name describes, or the reason why it is not one."""
     match = _NAME.fullmatch(path.stem)
     if match is None:
         return f"not named like {EXAMPLE}"
-    for (field, legal), code in zip(_CODES.items(), match.groups(), strict=True):
-        if code not in legal:
+    for (field, allowed), code in zip(_CODES.items(), match.groups(), strict=True):
+        if code not in allowed:
             if field == "modality":
                 return f"modality {code}: only 03, audio without picture, is read"
-            return f"no such {field}: {code}; legal: {legal[0]} to {legal[-1]}"
+            return f"no such {field}: {code}; allowed: {allowed[0]} to {allowed[-1]}"
     if path.suffix.lower() != ".wav":
-        return "not a .wav file, as modality 03 has"
+        return "not a .wav file, as modality 03 needs"
     _, channel, emotion, intensity, *_, actor = match.groups()
     label, style = EMOTIONS[emotion], STYLES[channel]
     if style == "song" and label in SPOKEN_ONLY:
         return f"{label} was not sung"
     if label == "neutral" and intensity != "01":
-        return f"neutral has one intensity, 01, not {intensity}"
+        return f"neutral has intensity 01 only, not {intensity}"
     return Utterance(
         name=path.stem,
         path=path,

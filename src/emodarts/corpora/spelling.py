@@ -1,4 +1,4 @@
-"""From the spellings that label files and folders use to the common names of emotions."""
+"""Spellings of emotions in label files and folder names, and their common names."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _SPELLINGS = {
     "surprise": "sur surprise surprised",
     "other": "oth other",
 }
-"""English nouns, adjectives and the codes of three letters; what stands for two emotions, like a
-single letter, is left out."""
+"""English nouns, adjectives and three-letter codes. Ambiguous spellings, such as single letters,
+are left out."""
 
 _COMMON = {
     spelling: common for common in COMMON_EMOTIONS for spelling in _SPELLINGS[common].split()
@@ -28,9 +28,9 @@ _COMMON = {
 
 
 def common_emotion(label: str) -> str | None:
-    """Return the name in :data:`COMMON_EMOTIONS` that a label spells, or None.
+    """Return the name in :data:`COMMON_EMOTIONS` that a label stands for, or None.
 
-    Case and surrounding spaces do not count: ``"ANG"``, ``"angry"`` and ``" Anger"`` are
+    Case and surrounding spaces are ignored: ``"ANG"``, ``"angry"`` and ``" Anger"`` are
     ``"anger"``.
     """
     return _COMMON.get(label.strip().casefold())

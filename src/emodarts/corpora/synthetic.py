@@ -1,9 +1,9 @@
-"""A small generated corpus with speech-like sound: the default of ``emodarts demo``, a toy.
+"""A small generated toy corpus of speech-like sound, the default of ``emodarts demo``.
 
-A pulse train with jitter and shimmer goes through four gliding formant resonators (source and
-filter, as in formant synthesis) and gets syllables, unvoiced bits, pauses and background noise.
-Four emotions differ mostly in how pitch, loudness and tempo *move* through the phrase; speakers
-differ in pitch, vocal tract, tempo and voice quality by more than the emotions do on average.
+As in formant synthesis, a pulse train with jitter and shimmer passes through four formant
+resonators that move over time; syllables, unvoiced sounds, pauses and background noise are added.
+The four emotions differ mostly in how pitch, loudness and tempo *change* through the phrase. On
+average, speakers differ more in pitch, vocal tract, tempo and voice quality than emotions do.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import CorpusError
 
 GENERATOR_VERSION = 1
-"""Raise by one with every change that changes a sample; folders of older versions are remade."""
+"""Increase with every change of a sample; folders of older versions are generated again."""
 
 SAMPLE_RATE = 16000
 """Hz."""
 
 DURATION = 2.0
-"""Seconds of every file."""
+"""Seconds per file."""
 
 TAKES = 9
 """Utterances of each emotion by each speaker."""
@@ -41,15 +41,15 @@ NOTICE = (
 )
 
 MARKER = "emodarts-synthetic.json"
-"""Written into the folder of the corpus, so that no other folder is ever written into."""
+"""Marks the folder of the corpus, so that no other folder is ever overwritten."""
 
 Samples = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """A voice: ``pitch`` in Hz, ``tract`` scales formants, ``tempo`` scales syllables per second,
-    ``darkness`` is added to the emotion's."""
+    """A voice: ``pitch`` in Hz; ``tract`` scales formants, ``tempo`` the syllables per second;
+    ``darkness`` is added to that of the emotion."""
 
     name: str
     gender: str
@@ -73,18 +73,18 @@ SPEAKERS = (
 
 @dataclass(frozen=True)
 class Prosody:
-    """How an emotion speaks.
+    """Prosody of an emotion.
 
     Attributes
     ----------
-    pitch : semitones above the speaker's.
+    pitch : semitones above the speaker's pitch.
     contour : semitones at equal steps through the phrase.
-    fall : semitones by which pitch falls within each syllable; negative rises.
+    fall : semitones by which pitch falls within each syllable; negative values rise.
     tempo : syllables per second.
     stress : dB of successive syllables, repeated through the phrase.
-    fade : dB by which loudness changes from the first to the last syllable.
-    attack : part of a syllable until it is loudest.
-    darkness : pole of the low-pass on the pulses, 0 bright to 1 dark.
+    fade : change of loudness in dB from the first to the last syllable.
+    attack : fraction of a syllable before its maximum.
+    darkness : pole of the low-pass filter on the pulses, from 0 (bright) to 1 (dark).
     jitter : relative standard deviation of the periods.
     """
 
@@ -120,22 +120,22 @@ _FORMANTS = np.array(
 """Hz, of a vocal tract of scale 1."""
 
 _BANDWIDTHS = np.array([80.0, 100.0, 140.0, 200.0])
-_BLOCK = 160  # samples in which a formant stands still: 10 ms
-_NOISE_DB = (-38.0, -18.0)  # background against the voice
-_LEVEL_DB = (-32.0, -18.0)  # of the file against full scale
+_BLOCK = 160  # samples with constant formants: 10 ms
+_NOISE_DB = (-38.0, -18.0)  # background relative to the voice
+_LEVEL_DB = (-32.0, -18.0)  # of the file relative to full scale
 
 
 def read_synthetic(root: Path | None) -> Corpus:
-    """List the corpus in ``root``, generating it where it is absent, partial or outdated.
+    """List the corpus in ``root``; generate it if it is absent, incomplete or outdated.
 
     Parameters
     ----------
-    root : folder; None is one in the user's cache folder.
+    root : folder; None is a folder in the user's cache.
 
     Raises
     ------
     CorpusError
-        If ``root`` is a file, or a folder with other things in it.
+        If ``root`` is a file, or a folder with other files.
     WriteError
         If the files cannot be written.
     """
@@ -167,11 +167,11 @@ def _plan() -> list[tuple[str, Speaker, str, int]]:
 
 
 def _is_complete(root: Path) -> bool:
-    """Whether all files of this version are there. Raises for a folder that is not ours."""
+    """Whether all files of this version exist. Raises for a folder with other files."""
     if not root.exists():
         return False
     if not root.is_dir():
-        raise CorpusError(f"{root} is a file; legal: a new or empty folder for the toy corpus")
+        raise CorpusError(f"{root} is a file; give a new or empty folder for the toy corpus")
     marker = root / MARKER
     if not marker.is_file():
         if any(root.iterdir()):
@@ -189,7 +189,7 @@ def _marker(complete: bool) -> dict[str, object]:
 
 
 def _generate(root: Path) -> None:
-    """Write all files; the marker says complete only after the last."""
+    """Write all files; the marker is complete only after the last."""
     files.write_json(root / MARKER, _marker(complete=False))
     for seed, (file, speaker, emotion, _) in enumerate(_plan()):
         rng = np.random.default_rng([GENERATOR_VERSION, seed])
@@ -220,7 +220,7 @@ class _Syllables:
 
 
 def synthesise(speaker: Speaker, prosody: Prosody, rng: np.random.Generator) -> Samples:
-    """Speak one random phrase.
+    """Synthesise one random phrase.
 
     Returns
     -------
@@ -238,7 +238,7 @@ def synthesise(speaker: Speaker, prosody: Prosody, rng: np.random.Generator) -> 
 
 
 def _draw_syllables(speaker: Speaker, prosody: Prosody, rng: np.random.Generator) -> _Syllables:
-    """Lay syllables, in words of two to four with pauses between, until the time is up."""
+    """Draw words of two to four syllables with pauses in between until the file is full."""
     tempo = prosody.tempo * speaker.tempo * rng.uniform(0.88, 1.12)
     lengths, starts = [], []
     now, left_in_word = rng.uniform(0.03, 0.15), int(rng.integers(2, 5))
@@ -268,7 +268,7 @@ def _draw_syllables(speaker: Speaker, prosody: Prosody, rng: np.random.Generator
 
 
 def _locate(syllables: _Syllables, time: Samples) -> tuple[NDArray[np.int64], Samples]:
-    """Syllable of every sample, and where in it: 0 start, 1 end, beyond 1 in a pause."""
+    """Syllable of every sample, and the position in it: 0 start, 1 end, above 1 in a pause."""
     place = np.clip(np.searchsorted(syllables.start, time, side="right") - 1, 0, None)
     within = (time - syllables.start[place]) / syllables.length[place]
     return place, within
@@ -281,7 +281,7 @@ def _envelope(
     prosody: Prosody,
     rng: np.random.Generator,
 ) -> Samples:
-    """Loudness: within each syllable a rise and a fall, both half cosines."""
+    """Loudness, which rises and falls as half cosines within each syllable."""
     attack = prosody.attack * rng.uniform(0.8, 1.2)
     rise = np.clip(within / attack, 0.0, 1.0)
     fall = np.clip((1.0 - within) / (1.0 - attack), 0.0, 1.0)
@@ -298,7 +298,7 @@ def _pitch(
     prosody: Prosody,
     rng: np.random.Generator,
 ) -> Samples:
-    """Hz of the voice at every sample."""
+    """Pitch in Hz at every sample."""
     spoken = (time - syllables.start[0]) / (
         syllables.start[-1] + syllables.length[-1] - syllables.start[0]
     )
@@ -315,7 +315,7 @@ def _pitch(
 def _pulses(
     pitch: Samples, speaker: Speaker, prosody: Prosody, rng: np.random.Generator
 ) -> Samples:
-    """Glottal pulses with jitter (of the period), shimmer (of the amplitude) and breath."""
+    """Glottal pulses with jitter (period), shimmer (amplitude) and breath noise."""
     from scipy.signal import lfilter
 
     cycle = np.floor(np.cumsum(pitch) / SAMPLE_RATE).astype(np.int64)
@@ -333,7 +333,7 @@ def _pulses(
 
 
 def _formant_track(syllables: _Syllables, time: Samples, speaker: Speaker) -> Samples:
-    """Hz of each formant in each block of 10 ms, gliding from vowel to vowel [shape=(n, 4)]."""
+    """Formants in Hz for each block of 10 ms, interpolated between vowels [shape=(n, 4)]."""
     middle = syllables.start + 0.5 * syllables.length
     hold = 0.25 * syllables.length
     anchors = np.stack([middle - hold, middle + hold], axis=1).ravel()
@@ -343,7 +343,7 @@ def _formant_track(syllables: _Syllables, time: Samples, speaker: Speaker) -> Sa
 
 
 def _resonate(source: Samples, formants: Samples) -> Samples:
-    """Pass the source through a cascade of two-pole resonators that change each block."""
+    """Filter the source by a cascade of two-pole resonators that change with each block."""
     from scipy.signal import sosfilt
 
     radius = np.exp(-math.pi * _BANDWIDTHS / SAMPLE_RATE)
@@ -361,7 +361,7 @@ def _resonate(source: Samples, formants: Samples) -> Samples:
 
 
 def _unvoiced(syllables: _Syllables, time: Samples, rng: np.random.Generator) -> Samples:
-    """Hiss of 60 ms around the start of some syllables, as of s or f."""
+    """Fricative noise of 60 ms around the start of some syllables."""
     centres = syllables.start[syllables.unvoiced]
     bursts: Samples = np.exp(-(((time[:, None] - centres) / 0.02) ** 2)).sum(axis=1)
     hiss: Samples = np.diff(rng.normal(size=len(time)), prepend=0.0)

@@ -1,11 +1,11 @@
 """Your own data: a CSV, TSV, JSONL or parquet table with a row for each utterance.
 
 Columns are ``file, speaker, emotion`` and, where the table has them, ``start, end, gender,
-session, dialogue, style, split, valence, arousal, dominance, name``; all other columns are left
-alone. A blank cell (``null`` in JSON) is not known. Backslashes in ``file`` separate folders.
+session, dialogue, style, split, valence, arousal, dominance, name``; other columns are ignored.
+A blank cell (``null`` in JSON) means unknown. Backslashes in ``file`` separate folders.
 
-Each utterance is named after its file and stretch, ``wav/a.wav`` or ``wav/a.wav:1.5-3``, so that
-a name stays the same when rows are added, removed or sorted.
+An utterance is named after its file and segment, ``wav/a.wav`` or ``wav/a.wav:1.5-3``, so that
+its name does not change when rows are added, removed or sorted.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from emodarts.errors import CorpusError, did_you_mean, list_some
 from emodarts.files import parse_json
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
-"""Lower-case suffixes of tables; ``.json`` is read as one object a line, too."""
+"""Lower-case suffixes of tables; ``.json`` too is read as one object per line."""
 
 DELIMITERS = ",;\t"
-"""Of CSV: the one with which the header has most of the columns that are needed."""
+"""Of CSV; the one that finds most of the required columns in the header is used."""
 
 GENDERS: dict[str, str | None] = {
     **dict.fromkeys(("female", "f", "woman", "w", "weiblich"), "female"),
     **dict.fromkeys(("male", "m", "man", "männlich"), "male"),
     **dict.fromkeys(("unknown", "other", "child"), None),
 }
-"""Words of any case; None is neither, or not known."""
+"""Accepted words in any case; None is neither, or unknown."""
 
 Row = tuple[str, dict[str, str]]
-"""Where a row stands, e.g. ``"line 3"``, and its cells by field; blank is not known."""
+"""Location of a row, e.g. ``"line 3"``, and its cells by field; blank means unknown."""
 
 _RawRow = tuple[str, dict[str, Any]]
-"""Where a row stands, and its cells by column as the file has them."""
+"""Location of a row, and its cells by column as they are in the file."""
 
 _TIMEDELTA = re.compile(
     r"(?:(?P<days>\d{1,6}) days? ?)?"
@@ -83,33 +83,35 @@ def read_table(
     dominance: str = "dominance",
     name: str = "name",
 ) -> Corpus:
-    """List the utterances of a table; no sound is opened.
+    """List the utterances of a table; no audio file is opened.
 
     Parameters
     ----------
     root : the table. CSV may be separated by comma, semicolon or tab.
-    audio : folder that relative paths are relative to; default: the folder of the table.
+    audio : folder to which paths are relative; default: the folder of the table.
     file, speaker, emotion, start, ... : names of the columns; ``""`` leaves a column out.
-        A table without ``speaker`` or ``emotion`` has to be told so, by ``speaker=""``; the other
-        columns are read where they are. ``start`` and ``end`` are seconds or text like
+        ``speaker`` and ``emotion`` must exist unless left out, e.g. by ``speaker=""``; the other
+        columns are optional. ``start`` and ``end`` are seconds or text such as
         ``0 days 00:00:01.500000``.
 
     Raises
     ------
     CorpusError
-        For a file that is no such table, a column or every sound file that is missing, or rows
-        that are wrong or contradict each other: the same stretch with two labels, one speaker
-        of two genders, one name for two utterances.
+        If the file is not such a table, a column or every audio file is missing, or rows are
+        wrong or contradict each other: one segment with two labels, one speaker with two
+        genders, one name for two utterances.
     """
     wanted = f"a table ({', '.join(SUFFIXES)}) with the columns file, speaker, emotion"
     if root is None:
         raise CorpusError(f"corpus 'table' needs its file (--root): {wanted}")
     if not _holds(root.is_file):
-        what = "is a folder" if _holds(root.is_dir) else "is no file"
-        raise CorpusError(f"{root} {what}; looked for {wanted}")
+        what = "is a folder" if _holds(root.is_dir) else "does not exist"
+        raise CorpusError(f"{root} {what}; expected {wanted}")
     folder = Path(audio) if audio else root.parent
     if not _holds(folder.is_dir):
-        raise CorpusError(f"option audio={audio}: no such folder; legal: the folder of the sound")
+        raise CorpusError(
+            f"option audio={audio}: no such folder; give the folder of the audio files"
+        )
     columns = {
         "file": file,
         "speaker": speaker,
@@ -127,14 +129,14 @@ def read_table(
         "name": name,
     }
     if not file:
-        raise CorpusError("option file= is blank; legal: the name of the column with the paths")
+        raise CorpusError("option file= is blank; give the name of the column with the paths")
     needed = {
         field
         for field, column in columns.items()
         if column and (column != field or field in ("file", "speaker", "emotion"))
     }
     faults: list[str] = []
-    hint = "; name it by an option, like emotion=COLUMN, or tell by speaker= that there is none"
+    hint = "; name it with an option such as emotion=COLUMN, or leave it out with speaker= (blank)"
     rows = read_rows(root, columns, needed, faults, hint)
     return corpus_of_rows("table", root, rows, folder, faults)
 
@@ -146,30 +148,32 @@ def read_rows(
     faults: list[str],
     hint: str,
 ) -> Iterator[Row]:
-    """Rows of a table as text, whatever its format; the suffix tells it.
+    """Read the rows of a table as text; the suffix gives the format.
 
     Parameters
     ----------
-    columns : from field to column; one that is blank or not there is left out.
-    needed : fields whose column must be there.
-    faults : is given a line for each row that cannot be read.
-    hint : what to do about a column that is missing.
+    columns : column of each field; blank and absent columns are left out.
+    needed : fields whose column must exist.
+    faults : receives a line for each row that cannot be read.
+    hint : advice on a missing column, for messages.
 
     Raises
     ------
     CorpusError
-        If the file cannot be read, or has no header, has a column twice, or lacks one.
+        If the file cannot be read, has no header or a duplicate column, or lacks a needed column.
     """
     read = _FORMATS.get(path.suffix.lower())
     if read is None:
         raise CorpusError(
-            f"{path} is no table by its suffix {path.suffix!r}; legal: {', '.join(SUFFIXES)}"
+            f"{path} is not a table: its suffix is {path.suffix!r}; allowed: {', '.join(SUFFIXES)}"
         )
     wanted = {column for column in columns.values() if column}
     must = {columns[field] for field in needed}
     header, raw = read(path, wanted, must, faults)
     if twice := sorted(column for column in wanted if header.count(column) > 1):
-        raise CorpusError(f"{path} has more than one column {twice[0]!r}; each may occur once")
+        raise CorpusError(
+            f"{path} has more than one column {twice[0]!r}; column names must be unique"
+        )
     for field, column in columns.items():
         if field in needed and column not in header:
             raise CorpusError(
@@ -187,13 +191,18 @@ def read_rows(
 def corpus_of_rows(
     corpus: str, where: Path, rows: Iterable[Row], folder: Path, faults: list[str]
 ) -> Corpus:
-    """Make utterances of rows, and refuse them all if some are wrong or contradict each other.
+    """Make a corpus of rows; raise if any are wrong or contradict each other.
 
     Parameters
     ----------
-    where : what messages name as the source of the rows.
-    folder : what relative paths are relative to; they may not leave it.
-    faults : those found so far; reading ``rows`` may add to them.
+    where : source of the rows, for messages.
+    folder : folder to which paths are relative; they may not leave it.
+    faults : errors found so far; reading ``rows`` may add to them.
+
+    Raises
+    ------
+    CorpusError
+        For any fault, or if no row names an audio file that exists.
     """
     utterances: list[Utterance] = []
     skipped: list[tuple[str, str]] = []
@@ -209,7 +218,7 @@ def corpus_of_rows(
             earlier, same = stretches.setdefault(stretch, (place, utterance))
             if earlier != place:
                 _check_same(stretch, utterance, same, earlier)
-                skipped.append((utterance.name, "repeats a row before"))
+                skipped.append((utterance.name, "repeats an earlier row"))
                 continue
             if names.setdefault(utterance.name, place) != place:
                 raise CorpusError(
@@ -223,20 +232,20 @@ def corpus_of_rows(
         path = utterance.path
         if is_debris(path):
             skipped.append((utterance.name, DEBRIS))
-        # The file system has the last word: it may not mind upper and lower case.
+        # A second look, as the file system may ignore case.
         elif path.name not in names_in(path.parent) and not _holds(path.is_file):
             skipped.append((utterance.name, "no such file"))
             lost = lost or path
         else:
             utterances.append(utterance)
-    refuse_faults(where, faults, "legal: a row for each utterance, all of them right")
+    refuse_faults(where, faults, "each utterance needs one correct row")
     if not stretches:
-        raise CorpusError(f"{where} has no rows; legal: a header and a row for each utterance")
+        raise CorpusError(f"{where} has no rows; it needs a header and a row for each utterance")
     if not utterances:
         example = f", e.g. {lost}" if lost else ""
         raise CorpusError(
-            f"{where}: none of the {len(skipped)} files that it names is there{example}; "
-            f"relative paths are looked for in {folder}"
+            f"{where}: none of its {len(skipped)} files exists{example}; "
+            f"relative paths start from {folder}"
         )
     classes = tuple(sorted({u.label for u in utterances if u.label is not None}))
     return Corpus(
@@ -249,12 +258,12 @@ def corpus_of_rows(
 
 
 def parse_seconds(text: str) -> float | None:
-    """Seconds of a number or of text like ``0 days 00:00:01.500000``; None if blank.
+    """Parse seconds or text such as ``0 days 00:00:01.500000``; None if blank.
 
     Raises
     ------
     CorpusError
-        For any other text, and for what is negative or not finite.
+        For any other text, and for negative or infinite times.
     """
     if not text:
         return None
@@ -268,12 +277,13 @@ def parse_seconds(text: str) -> float | None:
         if (seconds := read_number(text)) >= 0.0:
             return abs(seconds)  # no -0.0
     raise CorpusError(
-        f"{text!r} is no time; legal: seconds from 0 up, like 1.5, or 0 days 00:00:01.500000"
+        f"{text!r} is not a time; allowed: seconds such as 1.5, at least 0, or "
+        "0 days 00:00:01.500000"
     )
 
 
 def _utterance(cells: Mapping[str, str], folder: Path, base: str) -> tuple[str, Utterance]:
-    """Return the file and stretch as text, which no two utterances share, and the utterance."""
+    """Return file and segment as text, which is unique, and the utterance."""
     file, path = _locate(cells["file"], folder, base)
     start = _field(parse_seconds, "start", cells) or 0.0
     end = _field(parse_seconds, "end", cells)
@@ -301,15 +311,15 @@ def _utterance(cells: Mapping[str, str], folder: Path, base: str) -> tuple[str, 
 
 
 def _locate(text: str, folder: Path, base: str) -> tuple[str, Path]:
-    """Return a file as text, relative to ``folder`` if it is in there, and where it is.
+    """Return a file as text, relative to ``folder`` if it is inside, and its path.
 
-    ``base`` is ``folder`` as absolute text. Links are not followed: a folder may be made of them.
+    ``base`` is ``folder`` as absolute text. Links are not followed.
     """
     if not text:
-        raise CorpusError(f"file is blank; legal: a path, absolute or relative to {folder}")
+        raise CorpusError(f"file is blank; allowed: a path, absolute or relative to {folder}")
     if _DRIVE.match(text) and os.name != "nt":
         raise CorpusError(
-            f"file {text!r} is a path of Windows, which this system has not; "
+            f"file {text!r} is a Windows path, which this system does not have; "
             f"write it relative to {folder}"
         )
     plain = posixpath.normpath(text.replace("\\", "/"))
@@ -320,13 +330,13 @@ def _locate(text: str, folder: Path, base: str) -> tuple[str, Path]:
         plain = inside
     elif plain == ".." or plain.startswith("../"):
         raise CorpusError(
-            f"file {text!r} leaves {folder}; legal: a path in it and below it, or an absolute one"
+            f"file {text!r} leaves {folder}; allowed: a path inside it or an absolute path"
         )
     return plain, folder / plain
 
 
 def _field(parse: Any, field: str, cells: Mapping[str, str]) -> Any:
-    """Parse a cell; an error names its field."""
+    """Parse a cell; errors name its field."""
     text = cells.get(field)
     if not text:
         return None
@@ -341,7 +351,7 @@ def _gender(text: str) -> str | None:
         return GENDERS[text.casefold()]
     except KeyError:
         raise CorpusError(
-            f"{text!r} is unknown; legal, in any case: {', '.join(GENDERS)}, or blank"
+            f"{text!r} is unknown; allowed: {', '.join(GENDERS)} in any case, or blank"
         ) from None
 
 
@@ -350,29 +360,29 @@ def _rating(text: str) -> float:
         return read_number(text)
     except ValueError:
         raise CorpusError(
-            f"{text!r} is no number; legal: digits with a decimal point, or blank"
+            f"{text!r} is not a number; allowed: digits with a decimal point, or blank"
         ) from None
 
 
 def _short(seconds: float) -> str:
-    """Every digit that tells one time from another, and no other."""
+    """The shortest text that identifies the number."""
     return repr(seconds).removesuffix(".0")
 
 
 def _check_same(stretch: str, here: Utterance, there: Utterance, place: str) -> None:
-    """Refuse two rows of one stretch that do not tell the same."""
+    """Refuse two rows of one segment that differ."""
     for field in here.__slots__:
         one, other = getattr(here, field), getattr(there, field)
         if one != other:
             field = "emotion" if field == "label" else field
             raise CorpusError(
                 f"{stretch} has {field} {one!r} here and {other!r} in {place}; "
-                "legal: one row for each stretch of a file"
+                "each segment of a file has one row"
             )
 
 
 def _names_in(folder: Path) -> frozenset[str]:
-    """Files of a folder, so that finding those of a table takes a listing and not a stat each."""
+    """Files of a folder: one listing is faster than a stat for each file of a table."""
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if entry.is_file())
@@ -381,7 +391,7 @@ def _names_in(folder: Path) -> frozenset[str]:
 
 
 def _holds(test: Callable[[], bool]) -> bool:
-    """Whether a test of a path holds; a path that cannot be tested is not there."""
+    """Whether a test of a path holds; false for a path that cannot be tested."""
     try:
         return test()
     except (OSError, ValueError):
@@ -389,13 +399,13 @@ def _holds(test: Callable[[], bool]) -> bool:
 
 
 def _as_text(value: object, field: str) -> str:
-    """Text of a cell of any format, without spaces around it; blank if it is not known."""
+    """Text of a cell of any format, without surrounding spaces; blank if unknown."""
     if isinstance(value, str):
         text = value.strip()
         if not text.isprintable() and _CONTROL.search(text):  # the first is fast
-            raise CorpusError(f"{field} {text!a} has a character that is no text")
+            raise CorpusError(f"{field} {text!a} has a control character")
         if text in ("nan", "NaN") and field != "speaker":
-            raise CorpusError(f"{field} is {text!r}; leave it blank if it is not known")
+            raise CorpusError(f"{field} is {text!r}; leave it blank if unknown")
         return text
     if value is None or value != value:  # NaN, which parquet tables have for missing numbers
         return ""
@@ -410,7 +420,7 @@ def _read_csv(
     text = read_text(path)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise CorpusError(f"{path}, line {line}: a NUL byte; legal: UTF-8 text")
+        raise CorpusError(f"{path}, line {line}: a NUL byte; save the file as UTF-8 text")
     delimiters = "\t" if path.suffix.lower() == ".tsv" else DELIMITERS
     headers = {delimiter: _csv_header(path, text, delimiter) for delimiter in delimiters}
     delimiter = max(headers, key=lambda d: (len(needed & set(headers[d])), len(headers[d])))
@@ -423,14 +433,14 @@ def _read_csv(
 def _csv_header(path: Path, text: str, delimiter: str) -> list[str]:
     try:
         _, header = next(_split_csv(path, text, delimiter), (0, []))
-    except CorpusError:  # quotes that end before another delimiter
+    except CorpusError:  # a quote that ends before another delimiter
         return []
     return [name.strip() for name in header]
 
 
 def _split_csv(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not blank, with the number of their last line."""
-    # Not split at every line end that Python knows, as those may stand in a cell.
+    """Non-blank rows with the number of their last line."""
+    # Not str.splitlines, which also splits at separators that may occur in a cell.
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for row in reader:
@@ -466,10 +476,10 @@ def _read_json_lines(
         if isinstance(row, dict):
             rows.append((place, row))
         else:
-            faults.append(f'{place}: not an object; legal: {{"file": "a.wav", ...}}')
+            faults.append(f'{place}: not an object; allowed: {{"file": "a.wav", ...}}')
     if not rows:
-        refuse_faults(path, faults, "legal: a JSON object in each line")
-        raise CorpusError(f"{path} is empty; legal: a JSON object in each line")
+        refuse_faults(path, faults, "each line is a JSON object")
+        raise CorpusError(f"{path} is empty; each line must be a JSON object")
     header = list(dict.fromkeys(column for _, row in rows for column in row))
     complete = []
     for place, row in rows:
@@ -520,10 +530,10 @@ def _parquet_values(path: Path, column: str, values: Any) -> list[Any]:
     if types.is_duration(values.type):
         whole = values.cast(pyarrow.duration("ns")).cast(pyarrow.int64()).to_pylist()
         return [None if ns is None else ns / 10**9 for ns in whole]
-    legal = ("string", "large_string", "string_view", "integer", "floating", "null")
-    if not any(getattr(types, f"is_{kind}")(values.type) for kind in legal):
+    allowed = ("string", "large_string", "string_view", "integer", "floating", "null")
+    if not any(getattr(types, f"is_{kind}")(values.type) for kind in allowed):
         raise CorpusError(
-            f"{path}: column {column!r} is of type {values.type}; legal: text, numbers, durations"
+            f"{path}: column {column!r} is of type {values.type}; allowed: text, numbers, durations"
         )
     listed: list[Any] = values.to_pylist()
     return listed

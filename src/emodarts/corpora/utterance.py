@@ -1,4 +1,4 @@
-"""What a corpus yields: utterances, and where to look for their sound."""
+"""Utterances of a corpus: labels, speakers and the audio files that hold them."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ COMMON_EMOTIONS = (
     "surprise",
     "other",
 )
-"""Names that a reader gives to its corpus' own labels, so that one recipe fits many corpora."""
+"""Common names to which readers map their corpus' labels, so that a recipe fits many corpora."""
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One labelled stretch of speech.
+    """A labelled segment of speech.
 
     Attributes
     ----------
     name : unique within its corpus; written to predictions and fold files.
     path : audio file.
-    label : emotion, in the corpus' own spelling; None where the corpus does not tell it or its
-        raters did not agree: such an utterance can be predicted, not scored.
-    speaker : unique within the corpus, or None where the corpus does not say.
-    start, end : stretch of the file in seconds; ``end`` None is the end of the file.
+    label : emotion, in the corpus' own spelling; None if the corpus gives none or its raters did
+        not agree. Such an utterance can be classified but not scored.
+    speaker : unique within the corpus, or None if unknown.
+    start, end : segment of the file in seconds; ``end`` None is the end of the file.
     gender : ``"female"``, ``"male"`` or None.
-    session, dialogue : recordings that share talkers; None where there are none.
-    style : how the speech came about, e.g. ``"improvised"``, ``"scripted"``, ``"song"``, or the
-        corpus' letter for it; None where there is one style only.
-    split : part that the corpus' publishers or the user's table assign, e.g. ``"Train"``.
+    session, dialogue : recordings that share speakers; None if the corpus has none.
+    style : how the speech was elicited, e.g. ``"improvised"``, ``"scripted"``, ``"song"``, or the
+        corpus' letter for it; None if there is only one style.
+    split : partition given by the corpus' publishers or the user's table, e.g. ``"Train"``.
     valence, arousal, dominance : mean ratings on the corpus' own scale, or None.
     """
 
@@ -65,13 +65,15 @@ class Utterance:
     def known_label(self) -> str:
         """The label. Raises :class:`CorpusError` if there is none."""
         if self.label is None:
-            raise CorpusError(f"utterance {self.name!r} has no label; it cannot train or be scored")
+            raise CorpusError(
+                f"utterance {self.name!r} has no label; it cannot be used for training or scored"
+            )
         return self.label
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedFold:
-    """A fold that was published with a corpus, as utterance names."""
+    """A fold published with a corpus, as utterance names."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -86,16 +88,16 @@ class Corpus:
     ----------
     name : of the reader, e.g. ``"emodb"``.
     utterances : sorted by name.
-    classes : every label in use, in the order that all files and matrices keep.
+    classes : every label in use, in the order of all files and matrices.
     notice : a warning to print wherever scores on this corpus are shown, or ``""``.
-    skipped : what was found and left out, with the reason: ``(name, reason)``.
-    emotions : from the corpus' own labels to :data:`COMMON_EMOTIONS`.
-    folds : published ones, in order; ``--split emobox`` uses them.
+    skipped : utterances and files that are not used: ``(name, reason)``.
+    emotions : maps the corpus' own labels to :data:`COMMON_EMOTIONS`.
+    folds : published folds in order, for ``--split emobox``.
 
     Raises
     ------
     CorpusError
-        For no utterances, two of the same name, or a label outside ``classes``.
+        If there are no utterances, two have the same name, or a label is not in ``classes``.
     """
 
     name: str
@@ -134,7 +136,7 @@ class Corpus:
     def count(self, attribute: str, order: tuple[str, ...] | None = None) -> dict[str, int]:
         """Number of utterances by label, speaker, gender, session, dialogue, style or split.
 
-        ``order`` gives the keys; otherwise they are sorted, and None is not counted.
+        ``order`` gives the keys; without it they are sorted and None is not counted.
         """
         counts = Counter(getattr(u, attribute) for u in self.utterances)
         return {key: counts[key] for key in order or sorted(counts.keys() - {None})}
@@ -142,19 +144,19 @@ class Corpus:
     def select(
         self, labels: Sequence[str] | None = None, styles: Sequence[str] | None = None
     ) -> Corpus:
-        """Keep the utterances of some labels and styles; what is left out says why.
+        """Keep the utterances of some labels and styles; ``skipped`` gets the others with a reason.
 
         Parameters
         ----------
-        labels : classes in their order. ``"anger"`` is a label of the corpus or, where it has
-            none of this name, a common emotion; ``"happy=hap,exc"`` merges labels under a new
-            name. None keeps every label; utterances without one are left out in any case.
+        labels : classes in their order. ``"anger"`` is a label of the corpus or, if it has no
+            such label, a common emotion; ``"happy=hap,exc"`` merges labels under a new name.
+            None keeps every label. Utterances without a label are always left out.
         styles : values of :attr:`Utterance.style`. None keeps all.
 
         Raises
         ------
         CorpusError
-            If a label or style does not occur in the corpus, or a label is asked for twice.
+            If a label or style does not occur in the corpus, or a label is given twice.
         """
         chosen = {own: own for own in self.classes} if labels is None else self._merged(labels)
         if styles is not None:
@@ -162,11 +164,11 @@ class Corpus:
         kept, left = [], []
         for u in self.utterances:
             if styles is not None and u.style not in styles:
-                left.append((u.name, f"style {u.style} not asked for"))
+                left.append((u.name, f"style {u.style} is not selected"))
             elif u.label is None:
                 left.append((u.name, "no label"))
             elif u.label not in chosen:
-                left.append((u.name, f"label {u.label} not asked for"))
+                left.append((u.name, f"label {u.label} is not selected"))
             else:
                 kept.append(replace(u, label=chosen[u.label]))
         order = dict.fromkeys(chosen.values())
@@ -174,7 +176,7 @@ class Corpus:
         if missing := [name for name in order if name not in present]:
             raise CorpusError(
                 f"corpus {self.name!r} has no utterance labelled {list_some(missing)}; "
-                f"what was asked for has {', '.join(sorted(filter(None, present))) or 'none'}"
+                f"the selected utterances have {', '.join(sorted(filter(None, present))) or 'none'}"
             )
         names = {u.name for u in kept}
         return Corpus(
@@ -196,7 +198,7 @@ class Corpus:
         )
 
     def _emotions_of(self, chosen: Mapping[str, str]) -> dict[str, str]:
-        """Common name of each class all of whose labels have the same one."""
+        """Common name of each class whose labels all share one."""
         names: dict[str, set[str | None]] = {}
         for own, name in chosen.items():
             names.setdefault(name, set()).add(self.emotions.get(own))
@@ -207,7 +209,7 @@ class Corpus:
         }
 
     def _merged(self, labels: Sequence[str]) -> dict[str, str]:
-        """From own labels to the classes asked for, in the order of the classes."""
+        """Map from the corpus' labels to the requested classes, in the order of the classes."""
         chosen: dict[str, str] = {}
         for entry in labels:
             name, equals, sources = entry.partition("=")
@@ -215,8 +217,8 @@ class Corpus:
                 own = self._own_labels(source.strip())
                 if twice := [label for label in own if label in chosen]:
                     raise CorpusError(
-                        f"labels {' '.join(labels)}: {twice[0]} of corpus {self.name!r} is asked "
-                        "for twice; each label belongs to one class"
+                        f"labels {' '.join(labels)}: {twice[0]} of corpus {self.name!r} is given "
+                        "twice; each label belongs to one class"
                     )
                 chosen.update(dict.fromkeys(own, name.strip()))
         return chosen
@@ -226,11 +228,11 @@ class Corpus:
             return [source]
         own = [label for label in self.classes if self.emotions.get(label) == source]
         if not own:
-            legal = [*self.classes, *(self.emotions.get(c, c) for c in self.classes)]
+            known = dict.fromkeys([*self.classes, *(self.emotions.get(c, c) for c in self.classes)])
             raise CorpusError(
                 f"corpus {self.name!r} has no utterance labelled {source!r}"
-                f"{did_you_mean(source, legal)}; its labels are {', '.join(dict.fromkeys(legal))}. "
-                "Say which are which, e.g. --labels anger=LABEL for each class, or --labels own"
+                f"{did_you_mean(source, known)}; its labels are {', '.join(known)}. "
+                "Map them with --labels anger=LABEL for each class, or keep all with --labels own"
             )
         return own
 
@@ -239,5 +241,5 @@ class Corpus:
         if unknown := [style for style in styles if style not in present]:
             raise CorpusError(
                 f"corpus {self.name!r} has no utterance of style {list_some(unknown)}"
-                f"{did_you_mean(unknown[0], present)}; its styles: {', '.join(present) or 'none'}"
+                f"{did_you_mean(unknown[0], present)}; allowed: {', '.join(present) or 'none'}"
             )

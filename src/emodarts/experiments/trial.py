@@ -1,10 +1,16 @@
-"""One trial: one fold with one seed, from features to a tested model."""
+"""One trial, from the folder of its run to a tested model. Runs in any process.
+
+``python -m emodarts.experiments.trial SPEC`` carries out a :class:`TrialSpec` given as JSON.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,158 +18,165 @@ import torch
 
 from emodarts import files
 from emodarts.bundle import Bundle, save_bundle
-from emodarts.checkpoint import load_tensors
-from emodarts.errors import RunError
-from emodarts.experiments.dataset import Dataset
+from emodarts.dataset import Dataset, Listing, load_dataset
+from emodarts.errors import EmodartsError, RunError, TrainingError
+from emodarts.experiments.compute import recorded_compute
+from emodarts.experiments.plan import TrialSpec
 from emodarts.genotype import Genotype
-from emodarts.progress import Progress
-from emodarts.recipe import Recipe
-from emodarts.runtime import Fast, derive_seed, resolve_fast
+from emodarts.layout import RunFolder
+from emodarts.progress import Lines, Progress
+from emodarts.recipe import SYSTEMS, Recipe, SystemSpec, load_recipe
+from emodarts.recipe.system import BASELINES
+from emodarts.runtime import configure, derive_seed
 from emodarts.scoring.metrics import score
-from emodarts.scoring.predictions import Prediction, read_predictions, write_predictions
-from emodarts.searching.loop import SearchData, search_genotype
-from emodarts.splits import Indices, Parts
-from emodarts.systems.count import count_multiply_adds, count_parameters
-from emodarts.systems.discrete import DiscreteNetwork
-from emodarts.training.batches import join_pieces, predict_logits
-from emodarts.training.loop import EPOCHS, Trained, epoch_file, train_network
-
-GENOTYPE = "genotype.json"
-RESULT = "result.json"
-PREDICTIONS = "predictions.csv"
-OPTIMISTIC = "optimistic.json"
-MODEL = "model"
+from emodarts.scoring.predictions import Prediction, write_predictions
+from emodarts.splits import Parts
+from emodarts.systems.system import FitTask, Fitted, Outcome
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What one trial computes, and where it writes."""
+def carry_out(spec: TrialSpec, progress: Progress) -> dict[str, Any]:
+    """Carry out a trial, or go on with one that was interrupted; a finished one is only read.
 
-    recipe: Recipe
-    fold: int
-    seed: int
-    parts: Parts
-    folder: Path
-    device: torch.device
+    Returns
+    -------
+    The contents of the trial's ``result.json``, or with ``stage="search"`` its fold, seed and
+    genotype.
 
-    @property
-    def seed_of_fold(self) -> int:
-        """Folds of one seed draw independently."""
-        return derive_seed(self.seed, "fold", self.fold)
-
-    @property
-    def title(self) -> str:
-        """For progress, e.g. ``fold 0 seed 0``."""
-        return f"fold {self.fold} seed {self.seed}" if self.parts.test else f"seed {self.seed}"
-
-
-def search_trial(trial: Trial, data: Dataset, progress: Progress) -> Genotype:
-    """Search a genotype, or read the one that an earlier search left in the trial's folder."""
-    path = trial.folder / GENOTYPE
-    if path.is_file():
-        return Genotype.load(path)
-    parts = trial.parts
-    # Only utterances that train weights give statistics, in the search as in the training.
-    normalisation = data.normalisation(parts.search_weights)
-    halves = SearchData(
-        data.part(parts.search_weights, normalisation, trial.device),
-        data.part(parts.search_alphas, normalisation, trial.device),
-        len(data.classes),
-    )
-    genotype = search_genotype(
-        trial.recipe.search,
-        trial.recipe.network,
-        halves,
-        seed=trial.seed_of_fold,
-        folder=trial.folder,
-        device=trial.device,
+    Raises
+    ------
+    EmodartsError
+        Of the part that failed; what was finished stays in the folder.
+    """
+    run = RunFolder(Path(spec.run))
+    folder = run.trial(spec.fold, spec.seed)
+    if spec.stage == "fit" and folder.result.is_file():
+        return files.read_object(folder.result, RunError, "fold", "seed", "parameters")
+    if spec.stage == "search" and folder.genotype.is_file():
+        return _found(spec, Genotype.load(folder.genotype))
+    recipe = load_recipe(run.recipe)
+    if recipe.digest() != spec.recipe_digest:
+        raise RunError(f"{run.recipe} is not the recipe that this trial was planned with")
+    recipe = recipe.model_copy(update={"compute": recorded_compute(run)})
+    device = configure(recipe.compute)
+    data = _dataset(run, spec.store, recipe, device)
+    parts = _parts(run, spec, data)
+    task = FitTask(
+        recipe=recipe,
+        data=data,
+        parts=parts.without_test(),
+        seed=derive_seed(spec.seed, "fold", spec.fold or 0),  # folds of one seed draw independently
+        folder=folder,
+        device=device,
         progress=progress,
-        task=f"search {trial.title}",
-        fast=trial.recipe.compute.fast,
-        precision=trial.recipe.compute.precision,
+        title=spec.title,
     )
-    genotype.save(path)
-    return genotype
+    system = SYSTEMS[recipe.system.kind].build(recipe.system)
+    with _explained_memory():
+        if spec.stage == "search":
+            return _found(spec, system.search(task))
+        return _test(spec, run, task, system.fit(task), parts)
 
 
-def train_trial(
-    trial: Trial, data: Dataset, genotype: Genotype, progress: Progress
+def _found(spec: TrialSpec, genotype: Genotype) -> dict[str, Any]:
+    return {"fold": spec.fold, "seed": spec.seed, "genotype": genotype.to_dict()}
+
+
+def forget_data() -> None:
+    """Free the feature maps that the last trial left in memory for the next."""
+    _read_dataset.cache_clear()
+
+
+def _dataset(run: RunFolder, store: str, recipe: Recipe, device: torch.device) -> Dataset:
+    header = files.read_object(run.data, RunError, "corpus", "digest", "classes", "fingerprints")
+    return _read_dataset(run, store, header["digest"], recipe, device)
+
+
+@lru_cache(maxsize=1)
+def _read_dataset(
+    run: RunFolder, store: str, digest: str, recipe: Recipe, device: torch.device
+) -> Dataset:
+    header = files.read_object(run.data, RunError, "corpus", "notice", "classes", "fingerprints")
+    listing = Listing.from_rows(header, files.read_csv(run.utterances, RunError))
+    if listing.digest != digest:
+        raise RunError(f"{run.utterances} is not the table that the run was planned with")
+    return load_dataset(recipe, listing, Path(store), device)
+
+
+def _parts(run: RunFolder, spec: TrialSpec, data: Dataset) -> Parts:
+    """The parts that the plan wrote."""
+    wanted = (spec.fold or 0, spec.seed)
+    entries = files.read_object(run.folds, RunError, "folds")["folds"]
+    for entry in entries:
+        if (entry["fold"], entry["seed"]) == wanted:
+            return Parts.from_names(entry, data.utterances)
+    raise RunError(f"{run.folds} has no parts of {spec.title}")
+
+
+def _test(
+    spec: TrialSpec, run: RunFolder, task: FitTask, outcome: Outcome, parts: Parts
 ) -> dict[str, Any]:
-    """Train the network of a genotype, test it, write its model; return ``result.json``."""
-    path = trial.folder / RESULT
-    if path.is_file():
-        return files.read_object(path, RunError, "fold", "seed", "parameters", "genotype")
-    genotype.save(trial.folder / GENOTYPE)
-    recipe, parts = trial.recipe, trial.parts
-    normalisation = data.normalisation(parts.train)
-    torch.manual_seed(derive_seed(trial.seed_of_fold, "network"))
-    fast = resolve_fast(recipe.compute.fast, trial.device, recipe.compute.precision)
-    quick = _network(trial, data, genotype, fast)
-    trained = train_network(
-        quick,
-        data.part(parts.train, normalisation, trial.device, varied=True),
-        data.part(parts.validation, normalisation, trial.device),
-        recipe.training,
-        len(data.classes),
-        seed=trial.seed_of_fold,
-        folder=trial.folder,
-        progress=progress,
-        task=f"train {trial.title}",
-        precision=recipe.compute.precision,
-    )
-    # What is tested computes as what is saved.
-    network = _network(trial, data, genotype, False).eval()
-    network.load_state_dict(quick.state_dict())
-    bundle = Bundle(
-        network, recipe.features, normalisation, data.classes, fingerprint=data.fingerprint
-    )
-    result = _result(trial, data, bundle, trained)
-    if parts.test:
-        predictions = predict_part(trial, data, bundle, parts.test)
-        write_predictions(trial.folder / PREDICTIONS, predictions, data.classes)
-        result |= _scores(predictions, data.classes)
-        if recipe.training.optimistic:
-            _write_optimistic(trial, data, bundle, trained)
-    origin = {
-        "corpus": data.corpus,
-        "notice": data.notice,
-        "data_digest": data.digest,
-        "recipe": recipe.name,
-        "recipe_digest": recipe.digest(),
-        **result,
+    """Test a fitted system and write what the trial is to leave; ``result.json`` comes last."""
+    folder, recipe, listing = task.folder, task.recipe, task.data.listing
+    genotype = outcome.fitted.genotype
+    facts: dict[str, Any] = {
+        "fold": spec.fold,
+        "seed": spec.seed,
+        "system": recipe.system.kind,
+        **outcome.details,
+        "parameters": outcome.cost.parameters,
+        "multiply_adds": outcome.cost.multiply_adds,
+        "genotype": None if genotype is None else genotype.to_dict(),
     }
-    save_bundle(trial.folder / MODEL, replace(bundle, origin=origin))
-    files.write_json(path, result)
+    if parts.test:
+        predictions = classify(spec, task.data, outcome.fitted, parts)
+        write_predictions(folder.predictions, predictions, task.data.classes)
+        facts |= _scores(predictions, task.data.classes)
+    if outcome.epochs is not None and parts.test:
+        _write_optimistic(spec, task, outcome.epochs, parts)
+    bundle = Bundle(
+        system=recipe.system,
+        fitted=outcome.fitted,
+        inputs=recipe.inputs,
+        classes=task.data.classes,
+        fingerprints=listing.fingerprints,
+        origin={
+            "corpus": listing.corpus,
+            "notice": listing.notice,
+            "data_digest": listing.digest,
+            "recipe": recipe.name,
+            "recipe_digest": recipe.digest(),
+            **facts,
+        },
+    )
+    save_bundle(folder.model, bundle)
+    result = {**facts, "seconds": round(outcome.cost.seconds, 3)}
+    if parts.test:
+        result["baselines"] = _baselines(spec, task, parts)
+    files.write_json(folder.result, result)
     # Only now: a run that is killed before and resumed needs them again.
-    shutil.rmtree(trial.folder / EPOCHS, ignore_errors=True)
+    shutil.rmtree(folder.epochs, ignore_errors=True)
     return result
 
 
-def _network(trial: Trial, data: Dataset, genotype: Genotype, fast: Fast) -> DiscreteNetwork:
-    recipe = trial.recipe
-    return DiscreteNetwork(
-        genotype,
-        recipe.trained_network,
-        recipe.features.n_features,
-        len(data.classes),
-        n_channels=data.features.shape[1],
-        auxiliary=recipe.training.auxiliary_weight > 0,
-        fast=fast,
-    ).to(trial.device)
-
-
-def _result(trial: Trial, data: Dataset, bundle: Bundle, trained: Trained) -> dict[str, Any]:
-    _, channels, n_features, n_frames = data.features.shape
-    chosen = trained.history[trained.epoch - 1]
-    return {
-        "fold": trial.fold if trial.parts.test else None,
-        "seed": trial.seed,
-        "epoch": trained.epoch,
-        "validation_ua": chosen["validation_ua"],
-        "parameters": count_parameters(bundle.network),
-        "multiply_adds": count_multiply_adds(bundle.network, (channels, n_features, n_frames)),
-        "genotype": bundle.genotype.to_dict(),
-    }
+def classify(spec: TrialSpec, data: Dataset, fitted: Fitted, parts: Parts) -> list[Prediction]:
+    """Classify the test utterances, each by itself, as a model classifies a file."""
+    predictions = []
+    for index in parts.test:
+        utterance = data.utterances[index]
+        pieces = fitted.probabilities(data.inputs((index,)))
+        probabilities = pieces.double().mean(dim=0)
+        predictions.append(
+            Prediction(
+                name=utterance.name,
+                speaker=utterance.speaker,
+                fold=spec.fold or 0,
+                seed=spec.seed,
+                label=utterance.known_label(),
+                predicted=data.classes[int(probabilities.numpy().argmax())],
+                probabilities=tuple(probabilities.tolist()),
+            )
+        )
+    return predictions
 
 
 def _scores(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict[str, Any]:
@@ -178,43 +191,56 @@ def _scores(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict[s
     }
 
 
-def predict_part(trial: Trial, data: Dataset, bundle: Bundle, indices: Indices) -> list[Prediction]:
-    """What a model says of some utterances of a dataset."""
-    part = data.part(indices, bundle.normalisation, trial.device)
-    logits = join_pieces(predict_logits(bundle.network, part.features), part.owners).cpu()
-    answers = logits.argmax(dim=1).tolist()
-    return [
-        Prediction(
-            name=data.utterances[i].name,
-            speaker=data.utterances[i].speaker,
-            fold=trial.fold,
-            seed=trial.seed,
-            label=data.utterances[i].known_label(),
-            predicted=data.classes[answer],
-            probabilities=tuple(probabilities),
-        )
-        for i, answer, probabilities in zip(
-            indices, answers, torch.softmax(logits.double(), dim=1).tolist(), strict=True
-        )
-    ]
+def _baselines(spec: TrialSpec, task: FitTask, parts: Parts) -> dict[str, dict[str, float]]:
+    """Scores of simple systems on the same fold."""
+    found = {}
+    for kind in BASELINES:
+        fitted = SYSTEMS[kind].build(SystemSpec(kind=kind)).fit(task).fitted
+        predictions = classify(spec, task.data, fitted, parts)
+        scores = _scores(predictions, task.data.classes)
+        found[kind] = {metric: scores[metric] for metric in ("ua", "wa", "macro_f1")}
+    return found
 
 
-def trial_predictions(trial: Trial) -> tuple[Prediction, ...]:
-    """Read the predictions that :func:`train_trial` wrote. Raises :class:`RunError`."""
-    return read_predictions(trial.folder / PREDICTIONS)[0]
-
-
-def _write_optimistic(trial: Trial, data: Dataset, bundle: Bundle, trained: Trained) -> None:
+def _write_optimistic(
+    spec: TrialSpec, task: FitTask, epochs: Iterator[Fitted], parts: Parts
+) -> None:
     """Score every epoch on the test fold, now that the choice is made, and keep the best."""
-    chosen = {k: v.clone() for k, v in bundle.network.model_state().items()}
     best: dict[str, Any] = {}
-    for epoch in range(1, len(trained.history) + 1):
-        tensors, _ = load_tensors(epoch_file(trial.folder, epoch))
-        bundle.network.load_state_dict(tensors, strict=False)
-        scores = _scores(predict_part(trial, data, bundle, trial.parts.test), data.classes)
+    for fitted in epochs:
+        scores = _scores(classify(spec, task.data, fitted, parts), task.data.classes)
         for metric in ("ua", "wa"):
             key = f"test_{metric}_of_best_test_epoch"
             best[key] = max(best.get(key, 0.0), scores[metric])
-    bundle.network.load_state_dict(chosen, strict=False)
     warning = "optimistic: the epoch is chosen on the test fold, and for each score anew"
-    files.write_json(trial.folder / OPTIMISTIC, {**best, "warning": warning})
+    files.write_json(task.folder.optimistic, {**best, "warning": warning})
+
+
+@contextmanager
+def _explained_memory() -> Iterator[None]:
+    """Say what to make smaller; on the CPU torch has no exception of its own for this."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(
+            error
+        ):
+            raise
+        raise TrainingError(
+            "the network does not fit in memory; lower search.batch_size, training.batch_size, "
+            "network.cnn.channels or network.seqnn.width, or choose a smaller network.seqnn.space"
+        ) from error
+
+
+def main(text: str) -> int:
+    """Carry out a trial given as JSON; an error of the project's own is printed as JSON."""
+    try:
+        carry_out(TrialSpec(**json.loads(text)), Lines())
+    except EmodartsError as error:
+        sys.stdout.write(json.dumps({"error": type(error).__name__, "message": str(error)}))
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

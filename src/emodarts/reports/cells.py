@@ -90,6 +90,20 @@ def draw_genotype(genotype: Genotype) -> Figure:
     return figure
 
 
+def describe_genotype(genotype: Genotype) -> str:
+    """Say in words what :func:`draw_genotype` shows."""
+    cells = []
+    for name, cell in genotype.cells.items():
+        sources = ["c_{k-2}", "c_{k-1}", *(f"node {index}" for index in range(len(cell)))]
+        nodes = [
+            " plus ".join(f"{edge.operation} of {sources[edge.source]}" for edge in node)
+            for node in cell
+        ]
+        listed = "; ".join(f"node {index} is {text}" for index, text in enumerate(nodes))
+        cells.append(f"{name.capitalize()} cell: {listed}.")
+    return " ".join([*cells, "The output c_k of a cell concatenates its nodes."])
+
+
 def _families_of(genotype: Genotype) -> dict[str, str]:
     """Families in use and their colours, in the order of the palette."""
     operations = {e.operation for cell in genotype.cells.values() for node in cell for e in node}
@@ -360,7 +374,14 @@ def _draw_box(
             zorder=3,
         )
     )
-    colour = "white" if fill != "#FFFFFF" else "black"
+    colour = "black" if _luminance(fill) > 0.18 else "white"
     axes.text(
         x + width / 2, y, label, fontsize=_FONT, color=colour, ha="center", va="center", zorder=4
     )
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance of a colour ``#RRGGBB``: 0 is black, 1 is white (WCAG 2.2)."""
+    channels = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])

@@ -1,4 +1,4 @@
-"""A corpus at a glance: counts, durations, sample rates, and what was left out."""
+"""A summary of a corpus: counts, durations, sample rates, and what was left out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from emodarts.audio.survey import Header, duration_of
 from emodarts.corpora.utterance import Corpus
-from emodarts.reports.tables import markdown_table
+from emodarts.reports.document import Block, Section, Table, numbers, words
+from emodarts.reports.tables import NOTHING
 
 _GROUPS = {
     "classes": "label",
@@ -27,7 +28,7 @@ _MOST_ROWS = 30
 
 
 def describe_corpus(corpus: Corpus, headers: Sequence[Header | None]) -> dict[str, Any]:
-    """Everything that is known of a corpus without decoding sound.
+    """Collect what is known of a corpus without decoding audio.
 
     Parameters
     ----------
@@ -72,32 +73,28 @@ def describe_corpus(corpus: Corpus, headers: Sequence[Header | None]) -> dict[st
     }
 
 
-def corpus_page(corpus: Corpus, headers: Sequence[Header | None]) -> str:
-    """What :func:`describe_corpus` tells, as tables and a histogram to read in a terminal."""
+def corpus_page(corpus: Corpus, headers: Sequence[Header | None]) -> Section:
+    """Show what :func:`describe_corpus` returns as tables."""
     facts = describe_corpus(corpus, headers)
-    told = [f"{facts['utterances']:,} utterances"]
+    counts = [f"{facts['utterances']:,} utterances"]
     if facts["duration_s"]:
-        told.append(f"{_clock(facts['duration_s'])} of sound")
-    for key, words in (
-        ("unlabelled", "without a label"),
-        ("unknown_speaker", "of no known speaker"),
-    ):
+        counts.append(f"{_clock(facts['duration_s'])} of audio")
+    for key, missing in (("unlabelled", "label"), ("unknown_speaker", "speaker")):
         if facts[key]:
-            told.append(f"{facts[key]:,} {words}")
-    parts = [f"{corpus.name}: " + ", ".join(told)]
+            counts.append(f"{facts[key]:,} without a {missing}")
     seconds = [
         None if header is None else duration_of(u, header)
         for u, header in zip(corpus.utterances, headers, strict=True)
     ]
-    for group, attribute in _GROUPS.items():
-        if facts[group]:
-            parts.append(_group_table(corpus, group, attribute, facts[group], seconds))
-    parts += _sound_lines(facts)
-    if corpus.skipped:
-        parts.append(_skipped_table(corpus.skipped))
-    if corpus.notice:
-        parts.append(corpus.notice)
-    return "\n\n".join(parts)
+    groups = [
+        _group_table(corpus, group, attribute, facts[group], seconds)
+        for group, attribute in _GROUPS.items()
+        if facts[group]
+    ]
+    blocks = (f"{corpus.name}: {', '.join(counts)}", *groups, *_audio_blocks(facts))
+    skipped = (_skipped_table(corpus.skipped),) if corpus.skipped else ()
+    notice = (corpus.notice,) if corpus.notice else ()
+    return Section("", (*blocks, *skipped, *notice))
 
 
 def _group_table(
@@ -106,7 +103,7 @@ def _group_table(
     attribute: str,
     counts: Mapping[str, int],
     seconds: Sequence[float | None],
-) -> str:
+) -> Table:
     lengths: dict[str, list[float]] = {name: [] for name in counts}
     for utterance, length in zip(corpus.utterances, seconds, strict=True):
         name = getattr(utterance, attribute)
@@ -117,49 +114,51 @@ def _group_table(
         common = corpus.emotions.get(name, name) if attribute == "label" else name
         shown = name if common == name else f"{name} ({common})"
         total = sum(lengths[name])
-        mean = f"{total / len(lengths[name]):.2f}" if lengths[name] else "–"
-        rows.append([shown, f"{n:,}", f"{n / len(corpus):.1%}", _clock(total), mean])
-    table = markdown_table([group, "utterances", "share", "sound", "mean s"], rows)
-    more = len(counts) - _MOST_ROWS
-    return table if more <= 0 else f"{table}\n\n… and {more:,} more {group} (--json has them all)"
+        mean = f"{total / len(lengths[name]):.2f}" if lengths[name] else NOTHING
+        rows.append((shown, f"{n:,}", f"{n / len(corpus):.1%}", _clock(total), mean))
+    columns = (*words(group), *numbers("utterances", "share", "duration", "mean, s"))
+    return Table(columns, tuple(rows), _not_shown(len(counts), group))
 
 
-def _sound_lines(facts: Mapping[str, Any]) -> list[str]:
-    lines = []
+def _audio_blocks(facts: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
     spread = facts["durations"]
     if facts["duration_s"]:
-        lines.append(
+        blocks.append(
             f"durations: {spread['shortest']:.2f} s to {spread['longest']:.2f} s, "
             f"median {spread['median']:.2f} s"
         )
-        lines.append(_bars(**spread["histogram"]))
+        blocks.append(_histogram(**spread["histogram"]))
         rates = [f"{int(rate):,} Hz ({n:,})" for rate, n in facts["sample_rates"].items()]
-        lines.append("sample rates: " + ", ".join(rates))
+        blocks.append("sample rates: " + ", ".join(rates))
     if facts["without_header"]:
-        lines.append(
-            f"files without a header that can be read: {facts['without_header']:,}; "
-            "--check tells what is wrong with them"
+        blocks.append(
+            f"files with an unreadable header: {facts['without_header']:,}; --check shows what is "
+            "wrong with them"
         )
-    return lines
+    return blocks
 
 
-def _bars(edges: Sequence[float], counts: Sequence[int]) -> str:
-    """Histogram in text, one line a bin."""
+def _histogram(edges: Sequence[float], counts: Sequence[int]) -> Table:
     most = max(counts)
-    width = max(len(f"{edge:.1f}") for edge in edges)
-    return "\n".join(
-        f"{low:{width}.1f} to {high:{width}.1f} s  {'█' * round(_BARS * n / most)} {n:,}"
+    rows = tuple(
+        (f"{low:.1f} to {high:.1f} s", f"{n:,}", "█" * round(_BARS * n / most))
         for low, high, n in zip(edges, edges[1:], counts, strict=False)
     )
+    return Table((*numbers("duration", "utterances"), *words("")), rows)
 
 
-def _skipped_table(skipped: Sequence[tuple[str, str]]) -> str:
+def _skipped_table(skipped: Sequence[tuple[str, str]]) -> Table:
     examples = {reason: name for name, reason in reversed(skipped)}
     counts = Counter(reason for _, reason in skipped)
-    rows = [[reason, f"{n:,}", examples[reason]] for reason, n in counts.most_common(_MOST_ROWS)]
-    more = len(counts) - len(rows)
-    table = markdown_table(["skipped because", "files or utterances", "e.g."], rows)
-    return table if not more else f"{table}\n\n… and {more:,} more reasons (--json has them all)"
+    rows = tuple((reason, f"{n:,}", examples[reason]) for reason, n in counts.most_common())
+    columns = (*words("reason for skipping"), *numbers("files or utterances"), *words("example"))
+    return Table(columns, rows[:_MOST_ROWS], _not_shown(len(rows), "reasons"))
+
+
+def _not_shown(n: int, what: str) -> tuple[str, ...]:
+    more = n - _MOST_ROWS
+    return (f"… and {more:,} more {what}; --json lists all",) if more > 0 else ()
 
 
 def _clock(seconds: float) -> str:

@@ -68,9 +68,20 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str])
         for column in ticks:
             share = percent[row, column]
             text = f"{share:.1f} %\n({counts[row, column]})" if totals[row] else "–"
-            colour = "white" if share > 50 else "black"
+            colour = "white" if share > 65 else "black"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     return figure
+
+
+def describe_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+    """Say in words what :func:`confusion_figure` shows."""
+    parts = []
+    for name, row in zip(classes, np.array(confusion, dtype=np.int64), strict=True):
+        shares = [
+            f"{100 * row[k] / row.sum():.1f} % {classes[k]}" for k in np.argsort(-row) if row[k]
+        ]
+        parts.append(f"{name}: {', '.join(shares) or 'no utterances'}")
+    return f"Confusion matrix: predicted classes for each true class. {'; '.join(parts)}."
 
 
 def training_figure(curves: Sequence[Curve]) -> Figure:
@@ -120,10 +131,69 @@ def search_figure(curves: Sequence[Curve]) -> Figure:
     return figure
 
 
-def alpha_figure(
+def describe_training(curves: Sequence[Curve]) -> str:
+    """Say in words what :func:`training_figure` shows."""
+    return _describe(
+        "Loss and UA in training",
+        curves,
+        {
+            "train_loss": "training loss",
+            "validation_loss": "inner validation loss",
+            "train_ua": "training UA",
+            "validation_ua": "inner validation UA",
+        },
+    )
+
+
+def describe_search(curves: Sequence[Curve]) -> str:
+    """Say in words what :func:`search_figure` shows."""
+    cells = {f"skips_{cell}": f"skip_connect edges of the {cell} cell" for cell in _CELLS}
+    cells |= {f"entropy_{cell}": f"entropy of the alphas of the {cell} cell" for cell in _CELLS}
+    losses = {"weight_loss": "loss of the weights", "alpha_loss": "loss of the alphas"}
+    return _describe(
+        "Losses, UA, skips and entropies in the search",
+        curves,
+        {**losses, "alpha_ua": "UA on the data of the alphas", **cells},
+    )
+
+
+def _describe(what: str, curves: Sequence[Curve], names: Mapping[str, str]) -> str:
+    """First and last value of the mean of each column that was measured."""
+    means = f", means over {len(curves)} folds and seeds" if len(curves) > 1 else ""
+    parts = []
+    for column, name in names.items():
+        _, mean = _mean_curve(curves, column)
+        measured = mean[np.isfinite(mean)]
+        if measured.size:
+            first, last = (
+                f"{100 * value:.1f} %" if column.endswith("_ua") else f"{value:.2f}"
+                for value in (measured[0], measured[-1])
+            )
+            parts.append(f"{name} {first}, then {last}")
+    listed = "; ".join(parts) or "nothing was measured"
+    return f"{what} at the first and the last epoch{means}: {listed}."
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Softmax weights of the operations of a cell, means over its edges and over searches.
+
+    Attributes
+    ----------
+    operations : their names.
+    epochs : those that all searches reached.
+    values : [shape=(epochs, operations)].
+    """
+
+    operations: tuple[str, ...]
+    epochs: tuple[int, ...]
+    values: Floats
+
+
+def mean_weights(
     searches: Sequence[Sequence[Mapping[str, Any]]], operations: Mapping[str, Sequence[str]]
-) -> Figure:
-    """Draw the softmax weight of each operation, mean over edges and searches, by cell.
+) -> dict[str, Weights]:
+    """Softmax weights by cell.
 
     Parameters
     ----------
@@ -137,14 +207,38 @@ def alpha_figure(
         If the alphas have another number of operations than ``operations`` names.
     """
     cells = [name for name in _CELLS if name in searches[0][0]["alphas"]]
+    return {cell: _mean_weights(searches, cell, tuple(operations[cell])) for cell in cells}
+
+
+def _mean_weights(
+    searches: Sequence[Sequence[Mapping[str, Any]]], cell: str, operations: tuple[str, ...]
+) -> Weights:
+    from scipy.special import softmax
+
+    found: defaultdict[int, list[Floats]] = defaultdict(list)
+    for search in searches:
+        for record in search:
+            alphas = np.array(record["alphas"][cell], dtype=np.float64)
+            if alphas.ndim != 2 or alphas.shape[1] != len(operations):
+                raise RunError(
+                    f"alphas of the {cell} cell have shape {alphas.shape}; "
+                    f"allowed: (edges, {len(operations)} operations)"
+                )
+            found[int(record["epoch"])].append(softmax(alphas, axis=-1).mean(0))
+    epochs = sorted(epoch for epoch, rows in found.items() if len(rows) == len(searches))
+    values = np.array([np.mean(found[epoch], axis=0) for epoch in epochs])
+    return Weights(operations, tuple(epochs), values)
+
+
+def alpha_figure(cells: Mapping[str, Weights]) -> Figure:
+    """Draw the weight of each operation over the epochs, one plot for each cell."""
     figure = _figure(2.6 + 3.0 * len(cells), 4.2)
-    for axes, cell in zip(np.atleast_1d(figure.subplots(1, len(cells))), cells, strict=True):
-        names = list(operations[cell])
-        epochs, weights = _mean_weights(searches, cell, len(names))
+    plots = np.atleast_1d(figure.subplots(1, len(cells)))
+    for axes, (cell, weights) in zip(plots, cells.items(), strict=True):
+        names = weights.operations
         for column, (name, style) in enumerate(zip(names, _line_styles(names), strict=True)):
-            axes.plot(epochs, weights[:, column], label=name, linewidth=1.4, **style)
+            axes.plot(weights.epochs, weights.values[:, column], label=name, linewidth=1.4, **style)
         axes.set(title=f"{cell} cell", xlabel="epoch")
-        axes.set_ylim(bottom=0)
         _whole_epochs(axes)
         columns = 2 if len(names) > 6 else 1
         axes.legend(
@@ -158,24 +252,15 @@ def alpha_figure(
     return figure
 
 
-def _mean_weights(
-    searches: Sequence[Sequence[Mapping[str, Any]]], cell: str, n_operations: int
-) -> tuple[list[int], Floats]:
-    """Epochs that all searches reached, and weights [shape=(epochs, operations)]."""
-    from scipy.special import softmax
-
-    found: defaultdict[int, list[Floats]] = defaultdict(list)
-    for search in searches:
-        for record in search:
-            alphas = np.array(record["alphas"][cell], dtype=np.float64)
-            if alphas.ndim != 2 or alphas.shape[1] != n_operations:
-                raise RunError(
-                    f"alphas of the {cell} cell have shape {alphas.shape}; "
-                    f"legal: (edges, {n_operations} operations)"
-                )
-            found[int(record["epoch"])].append(softmax(alphas, axis=-1).mean(0))
-    epochs = sorted(epoch for epoch, rows in found.items() if len(rows) == len(searches))
-    return epochs, np.array([np.mean(found[epoch], axis=0) for epoch in epochs])
+def describe_alphas(cells: Mapping[str, Weights]) -> str:
+    """Say in words what :func:`alpha_figure` shows: the weights at the last epoch."""
+    parts = []
+    for cell, weights in cells.items():
+        last = weights.values[-1]
+        listed = [f"{weights.operations[k]} {last[k]:.3f}" for k in np.argsort(-last)]
+        parts.append(f"{cell} cell: {', '.join(listed)}")
+    epoch = next(iter(cells.values())).epochs[-1]
+    return f"Softmax weights of the operations at epoch {epoch}. {'; '.join(parts)}."
 
 
 def _line_styles(names: Sequence[str]) -> list[dict[str, Any]]:
@@ -206,23 +291,31 @@ def _draw_curves(
     label: str,
     scale: float = 1.0,
 ) -> None:
-    """Draw a column of every curve that has it: faint lines, and their mean in bold.
+    """Draw a column of every curve that has it: faint lines, and their mean in bold."""
+    present = _measured(curves, column)
+    if len(present) > 1:
+        for epochs, values in present:
+            axes.plot(epochs, scale * values, color=colour, alpha=_FAINT, linewidth=0.8)
+    if present:
+        epochs, mean = _mean_curve(curves, column)
+        axes.plot(epochs, scale * mean, color=colour, linewidth=1.8, label=label)
 
-    The mean stops where the first curve ends, so that it never changes its members.
-    """
-    present = [
-        (curve.columns["epoch"], scale * curve.columns[column])
+
+def _measured(curves: Sequence[Curve], column: str) -> list[tuple[Floats, Floats]]:
+    """Epochs and values of the curves that have a column."""
+    return [
+        (curve.columns["epoch"], curve.columns[column])
         for curve in curves
         if column in curve.columns and not np.isnan(curve.columns[column]).all()
     ]
-    if not present:
-        return
-    if len(present) > 1:
-        for epochs, values in present:
-            axes.plot(epochs, values, color=colour, alpha=_FAINT, linewidth=0.8)
-    shortest = min((epochs for epochs, _ in present), key=len)
-    mean = np.mean([values[: len(shortest)] for _, values in present], axis=0)
-    axes.plot(shortest, mean, color=colour, linewidth=1.8, label=label)
+
+
+def _mean_curve(curves: Sequence[Curve], column: str) -> tuple[Floats, Floats]:
+    """Epochs and mean of a column; it ends where the first curve ends, so always over all."""
+    present = _measured(curves, column)
+    epochs = min((epochs for epochs, _ in present), key=len, default=np.empty(0))
+    values = [values[: len(epochs)] for _, values in present] or [epochs]
+    return epochs, np.mean(values, axis=0)
 
 
 def _mark_chosen(axes: Axes, curve: Curve, *columns: str, scale: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""The report of a run: Markdown and figures from the files in its directory.
+"""The report of a run, and the comparison of several, from the files in their directories.
 
 A report only shows what a run has written. It scores nothing again and chooses nothing.
 """
@@ -16,26 +16,23 @@ import numpy as np
 
 from emodarts import files
 from emodarts.errors import RunError, list_some
-from emodarts.experiments.run import DATA, ENVIRONMENT, FORMAT, RECIPE
-from emodarts.experiments.trial import GENOTYPE, OPTIMISTIC, RESULT
+from emodarts.experiments.summary import FORMAT
 from emodarts.genotype import Genotype
-from emodarts.recipe import OneShotSpec, Recipe, load_recipe
+from emodarts.layout import RunFolder, TrialFolder
+from emodarts.recipe import DartsSpec, OneShotSpec, Recipe, load_recipe
 from emodarts.reports import cells, plots, tables
+from emodarts.reports.document import Block, Figure, Link, Paragraph, Remark, Section
+from emodarts.reports.markdown import to_markdown
 from emodarts.scoring.comparison import paired_test
 from emodarts.scoring.predictions import read_predictions
-from emodarts.searching import loop as search_loop
-from emodarts.training import loop as training_loop
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FOLDER = "report"
-"""Of the report, within the run directory."""
+    from matplotlib.figure import Figure as Drawing
 
 _REQUIRED = (
     *("name", "corpus", "protocol", "split", "seeds", "ua", "wa", "macro_f1", "ua_sd_folds"),
     *("wa_sd_folds", "macro_f1_sd_folds", "ua_sd_seeds", "pooled", "confusion", "classes"),
-    *("n_test", "folds", "genotypes"),
+    *("n_test", "folds", "genotypes", "system"),
 )
 
 
@@ -49,16 +46,39 @@ def load_result(run: Path) -> dict[str, Any]:
     """
     if not run.is_dir():
         raise RunError(f"no run directory {run}")
-    path = run / RESULT
+    path = RunFolder(run).result
     if not path.exists():
         raise RunError(
-            f"{run} has no scores to report: it has no {RESULT}. Legal: a run whose folds are all "
-            "tested; a search, and a model trained with --all-data, test on nobody"
+            f"{run} has no scores to report: it has no {path.name}, which is written once all "
+            "folds are tested; a search, or training with --all-data, tests none"
         )
     result = files.read_object(path, RunError, "format")
     if result["format"] != FORMAT:
-        raise RunError(f"{path}: format is {result['format']!r}; legal: {FORMAT!r}")
+        raise RunError(f"{path}: format is {result['format']!r}; allowed: {FORMAT!r}")
     return files.read_object(path, RunError, *_REQUIRED)
+
+
+def make_report(run: Path) -> Section:
+    """Make the report of a finished run; its links are relative to the folder of the report.
+
+    Raises
+    ------
+    RunError, RecipeError, GenotypeError
+        If the run is not finished or one of its files is broken.
+    """
+    result = load_result(run)
+    recipe = load_recipe(RunFolder(run).recipe)
+    sections = (
+        _result_section(run, result),
+        _fold_section(result),
+        _class_section(result),
+        _setup_section(run, result, recipe),
+        _cells_section(result, recipe),
+        _training_section(run, result),
+        _search_section(run, result, recipe),
+    )
+    title = f"{result['name']} on {result['corpus']}"
+    return Section(title, tuple(section for section in sections if section))
 
 
 def write_report(run: Path) -> Path:
@@ -79,30 +99,16 @@ def write_report(run: Path) -> Path:
     WriteError
         If the report cannot be written.
     """
-    result = load_result(run)
-    recipe = load_recipe(run / RECIPE)
-    searched = [
-        folder for folder in _trials(run, result) if (folder / search_loop.HISTORY).exists()
-    ]
-    origin = _origin(recipe, result)
-    figures: dict[str, Figure] = {}
-    sections = [
-        f"# {tables.escape(result['name'])} on {tables.escape(result['corpus'])}",
-        *_result_section(run, result, figures),
-        *_setup_section(run, result, recipe, origin),
-        *_cells_section(result, origin, figures),
-        *_training_section(run, result, figures),
-        *_search_section(searched, recipe, figures),
-    ]
-    folder = run / FOLDER
-    for name, figure in figures.items():
-        files.write_bytes(folder / name, _png(figure))
+    report = make_report(run)
+    folder = RunFolder(run).report
+    for figure in report.figures():
+        files.write_bytes(folder / figure.file, _png(figure.drawing))
     path = folder / "report.md"
-    files.write_text(path, "\n\n".join(sections) + "\n")
+    files.write_text(path, to_markdown(report) + "\n")
     return path
 
 
-def draw_cells(trial: Path) -> Path:
+def draw_cells(trial: TrialFolder) -> Path:
     """Draw the genotype in a trial's folder as ``cells.png`` beside it.
 
     Raises
@@ -110,69 +116,60 @@ def draw_cells(trial: Path) -> Path:
     GenotypeError
         If ``genotype.json`` is missing or broken.
     """
-    path = trial / "cells.png"
-    files.write_bytes(path, _png(cells.draw_genotype(Genotype.load(trial / GENOTYPE))))
-    return path
+    files.write_bytes(trial.cells, _png(cells.draw_genotype(Genotype.load(trial.genotype))))
+    return trial.cells
 
 
-def _png(figure: Figure) -> bytes:
+def _png(drawing: Drawing) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    drawing.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
-
-
-def _image(figures: dict[str, Figure], name: str, figure: Figure, text: str) -> str:
-    figures[name] = figure
-    return f"![{text}]({name})"
 
 
 # Sections
 
 
-def _result_section(run: Path, result: Mapping[str, Any], figures: dict[str, Figure]) -> list[str]:
-    matrix = plots.confusion_figure(result["confusion"], result["classes"])
-    return [
-        "## Result",
-        tables.result_table([result]),
-        *_optimistic_line(run, result),
-        "## Folds",
-        tables.fold_table(result),
-        "## Classes",
-        tables.class_table(result),
-        _image(figures, "confusion.png", matrix, "Confusion matrix"),
-    ]
+def _result_section(run: Path, result: Mapping[str, Any]) -> Section:
+    blocks = (*tables.result_blocks([result]), *_optimistic_remark(run, result))
+    return Section("Result", blocks)
 
 
-def _optimistic_line(run: Path, result: Mapping[str, Any]) -> list[str]:
-    """What choosing on the test fold would have shown, where every fold and seed has told."""
-    paths = [folder / OPTIMISTIC for folder in _trials(run, result)]
+def _optimistic_remark(run: Path, result: Mapping[str, Any]) -> tuple[Remark, ...]:
+    """What choosing on the test fold would have scored, if every fold and seed recorded it."""
+    paths = [folder.optimistic for folder in _trials(run, result)]
     if not all(path.exists() for path in paths):
-        return []
+        return ()
     key = "test_ua_of_best_test_epoch"
-    found = np.array(
-        [files.read_object(path, RunError, key)[key] for path in paths], dtype=np.float64
+    found = [files.read_object(path, RunError, key)[key] for path in paths]
+    mean = tables.percent(float(np.mean(found, dtype=np.float64)))
+    text = (
+        f"choosing each epoch on the test fold itself would have given a mean UA of {mean} %. "
+        "No choice in this run used test scores."
     )
-    mean = float(found.mean())
-    return [
-        f"*Optimistic, not a result:* had each epoch been chosen on the test fold itself, mean UA "
-        f"would read {tables.percent(mean)} %. Test scores decided nothing in this run."
-    ]
+    return (Remark("Optimistic, not a result", text),)
 
 
-def _origin(recipe: Recipe, result: Mapping[str, Any]) -> str:
-    """Where the genotypes come from: a recipe can search, but a run can be given one."""
-    if result["genotypes"] == "searched" and isinstance(recipe.search, OneShotSpec):
-        return f"searched ({recipe.search.epochs} epochs, order {recipe.search.order})"
-    return "drawn at random" if result["genotypes"] == "random" else "given, not searched"
+def _fold_section(result: Mapping[str, Any]) -> Section:
+    return Section("Folds", (tables.fold_table(result),))
 
 
-def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe, origin: str) -> list[str]:
-    data = files.read_object(run / DATA, RunError, "n_utterances", "n_speakers", "digest")
-    environment = files.read_object(run / ENVIRONMENT, RunError)
+def _class_section(result: Mapping[str, Any]) -> Section:
+    confusion, classes = result["confusion"], result["classes"]
+    figure = Figure(
+        "confusion.png",
+        plots.describe_confusion(confusion, classes),
+        plots.confusion_figure(confusion, classes),
+    )
+    return Section("Classes", (tables.class_table(result), figure))
+
+
+def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Section:
+    data = files.read_object(RunFolder(run).data, RunError, "n_utterances", "n_speakers", "digest")
+    environment = files.read_object(RunFolder(run).environment, RunError)
     merged = [entry for entry in result.get("labels") or () if "=" in entry]
     facts = {
         "corpus": result["corpus"],
-        "utterances": f"{data['n_utterances']:,} of {data['n_speakers']} speakers",
+        "utterances": f"{data['n_utterances']:,} from {data['n_speakers']} speakers",
         "classes": ", ".join(result["classes"]),
         **({"merged": "; ".join(merged)} if merged else {}),
         "test utterances": f"{result['n_test']:,}",
@@ -180,38 +177,60 @@ def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe, origin:
         "protocol": result["protocol"],
         "seeds": ", ".join(map(str, result["seeds"])),
         **_recipe_facts(recipe),
-        "genotypes": origin,
+        **({"genotypes": _origin(result, recipe)} if result["genotypes"] else {}),
         "data digest": data["digest"],
     }
-    return [
-        "## What was run",
-        tables.markdown_table(["what", "value"], facts.items()),
+    links = (
+        *("All settings: ", Link("recipe.yaml", "../recipe.yaml")),
+        *(". Folds: ", Link("folds.json", "../folds.json")),
+        *(". Every prediction: ", Link("predictions.csv", "../predictions.csv"), "."),
+    )
+    hardware = tables.fact_table("item", _flat(environment))
+    blocks: tuple[Block, ...] = (
+        tables.fact_table("setting", facts),
         *_left_out(data),
-        "All settings: [recipe.yaml](../recipe.yaml). Folds: [folds.json](../folds.json). "
-        "Every prediction: [predictions.csv](../predictions.csv).",
-        "### Hardware and software",
-        tables.markdown_table(["what", "value"], _flat(environment).items()),
-    ]
+        Paragraph(links),
+        Section("Hardware and software", (hardware,)),
+    )
+    return Section("Setup", blocks)
 
 
 def _recipe_facts(recipe: Recipe) -> dict[str, str]:
-    return {
-        "features": f"{recipe.features.kind}, {recipe.features.n_features} x "
-        f"{recipe.features.n_frames} (frequency x time), {recipe.features.duration:g} s at "
-        f"{recipe.features.sample_rate} Hz",
-        "SeqNN": recipe.network.seqnn.mode,
-        "training": f"{recipe.training.epochs} epochs, epoch chosen by {recipe.training.select}",
-    }
+    used = recipe.system.sections
+    facts = {"system": recipe.system.kind}
+    for name, spec in recipe.inputs.items():
+        facts[name] = (
+            f"{spec.kind}, {spec.n_features} x {spec.n_frames} (frequency x time), "
+            f"{spec.duration:g} s at {spec.sample_rate:,} Hz"
+        )
+    if "network" in used:
+        facts["SeqNN"] = recipe.network.seqnn.mode
+    if "training" in used:
+        chosen_by = {"ua": "UA", "loss": "loss"}.get(recipe.training.select)
+        tested = f"best epoch by validation {chosen_by}" if chosen_by else "last epoch"
+        facts["training"] = f"{recipe.training.epochs} epochs; the {tested} is tested"
+    return facts
+
+
+def _origin(result: Mapping[str, Any], recipe: Recipe) -> str:
+    """Where the genotypes come from: a run can be given one, whatever its recipe searches."""
+    search = recipe.search
+    if result["genotypes"] == "searched":
+        facts = [search.strategy]
+        facts += [f"{search.epochs} epochs"] if isinstance(search, OneShotSpec) else []
+        facts += [f"order {search.order}"] if isinstance(search, DartsSpec) else []
+        return f"searched ({', '.join(facts)})"
+    return "drawn at random" if result["genotypes"] == "random" else "given, not searched"
 
 
 def _left_out(data: Mapping[str, Any]) -> list[str]:
-    """Count what did not take part, by reason."""
+    """Utterances that the run did not use, counted by reason."""
     lines = []
-    for key, what in (("skipped", "Left out of the corpus"), ("bad", "Unreadable and left out")):
+    for key, what in (("skipped", "Left out of the corpus"), ("bad", "Unusable and left out")):
         reasons = Counter(reason for _, reason in data.get(key, ()))
         if reasons:
-            listed = list_some([f"{n:,} {reason}" for reason, n in reasons.most_common()], 8)
-            lines.append(f"{what}: {tables.escape(listed)}.")
+            listed = list_some([f"{reason} ({n:,})" for reason, n in reasons.most_common()], 8)
+            lines.append(f"{what}: {listed}.")
     return lines
 
 
@@ -226,8 +245,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _cells_section(result: Mapping[str, Any], origin: str, figures: dict[str, Figure]) -> list[str]:
-    """Draw the cells of each fold's first seed; equal ones once."""
+def _cells_section(result: Mapping[str, Any], recipe: Recipe) -> Section | None:
+    """The cells of each fold's first seed; equal ones are drawn once."""
     found = {
         (fold["fold"], seed["seed"]): Genotype.from_dict(seed["genotype"])
         for fold in result["folds"]
@@ -235,67 +254,72 @@ def _cells_section(result: Mapping[str, Any], origin: str, figures: dict[str, Fi
         if seed.get("genotype") is not None
     }
     if not found:
-        return []
-    sections = [
-        "## Cells",
-        f"Genotypes: {origin}. How often each operation occurs in those of all {len(found)} folds "
-        "and seeds:",
-        tables.operation_table(list(found.values())),
-    ]
+        return None
     first_seed = result["seeds"][0]
     drawn: dict[Genotype, list[int]] = {}
     for (fold, seed), genotype in found.items():
         if seed == first_seed:
             drawn.setdefault(genotype, []).append(fold)
+    blocks: list[Block] = [
+        f"Genotypes: {_origin(result, recipe)}. The number of edges with each operation, in the "
+        f"genotypes of all folds and seeds ({len(found)}):",
+        tables.operation_table(list(found.values())),
+    ]
+    if len(result["seeds"]) > 1:
+        blocks.append(f"The drawings show the cells of seed {first_seed}.")
     for genotype, folds in drawn.items():
-        title = f"Fold {', '.join(map(str, folds))}, seed {first_seed}"
-        name = f"cells-fold-{folds[0]}.png"
-        image = _image(figures, name, cells.draw_genotype(genotype), f"Cells of {title.lower()}")
-        sections += [f"### {title}", image]
-    return sections
-
-
-def _training_section(
-    run: Path, result: Mapping[str, Any], figures: dict[str, Figure]
-) -> list[str]:
-    trials = _trials(run, result).items()
-    curves = [read_curve(folder / training_loop.HISTORY, epoch) for folder, epoch in trials]
-    figure = plots.training_figure(curves)
-    return [
-        "## Training",
-        _image(figures, "training.png", figure, "Loss and UA over the training epochs"),
-        "Faint lines are folds and seeds, bold ones their mean.",
-    ]
-
-
-def _search_section(
-    searched: Sequence[Path], recipe: Recipe, figures: dict[str, Figure]
-) -> list[str]:
-    if not searched:
-        return []
-    figure = plots.search_figure([read_curve(folder / search_loop.HISTORY) for folder in searched])
-    sections = [
-        "## Search",
-        _image(figures, "search.png", figure, "Loss, UA, skips and entropy over the search epochs"),
-    ]
-    alphas = [
-        folder / search_loop.ALPHAS for folder in searched if (folder / search_loop.ALPHAS).exists()
-    ]
-    if alphas:
-        figure = plots.alpha_figure(
-            [_read_alphas(path) for path in alphas], recipe.network.operations
+        title = f"{'Folds' if len(folds) > 1 else 'Fold'} {', '.join(map(str, folds))}"
+        figure = Figure(
+            f"cells-fold-{folds[0]}.png",
+            cells.describe_genotype(genotype),
+            cells.draw_genotype(genotype),
         )
-        sections.append(_image(figures, "alphas.png", figure, "Weights of the operations"))
-    return sections
+        blocks.append(Section(f"{title}, seed {first_seed}", (figure,)))
+    return Section("Cells", tuple(blocks))
+
+
+def _training_section(run: Path, result: Mapping[str, Any]) -> Section | None:
+    curves = [
+        read_curve(folder.training_history, epoch)
+        for folder, epoch in _trials(run, result).items()
+        if folder.training_history.exists()
+    ]
+    if not curves:
+        return None
+    figure = Figure("training.png", plots.describe_training(curves), plots.training_figure(curves))
+    return Section("Training", (figure, *_legend(curves)))
+
+
+def _search_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Section | None:
+    searched = [folder for folder in _trials(run, result) if folder.search_history.exists()]
+    if not searched:
+        return None
+    curves = [read_curve(folder.search_history) for folder in searched]
+    figures = [Figure("search.png", plots.describe_search(curves), plots.search_figure(curves))]
+    paths = [folder.alphas for folder in searched]
+    alphas = [_read_alphas(path) for path in paths if path.exists()]
+    if alphas:
+        weights = plots.mean_weights(alphas, recipe.network.operations)
+        figures.append(
+            Figure("alphas.png", plots.describe_alphas(weights), plots.alpha_figure(weights))
+        )
+    blocks: tuple[Block, ...] = (figures[0], *_legend(curves), *figures[1:])
+    return Section("Search", blocks)
+
+
+def _legend(curves: Sequence[plots.Curve]) -> tuple[str, ...]:
+    if len(curves) < 2:
+        return ()
+    return ("Each faint line is one fold and seed; bold lines are their means.",)
 
 
 # Files of a run
 
 
-def _trials(run: Path, result: Mapping[str, Any]) -> dict[Path, int | None]:
+def _trials(run: Path, result: Mapping[str, Any]) -> dict[TrialFolder, int | None]:
     """Folder and chosen epoch of every fold and seed."""
     return {
-        run / f"fold-{fold['fold']}" / f"seed-{seed['seed']}": seed.get("epoch")
+        RunFolder(run).trial(fold["fold"], seed["seed"]): seed.get("epoch")
         for fold in result["folds"]
         for seed in fold["seeds"]
     }
@@ -333,14 +357,11 @@ def _read_alphas(path: Path) -> list[dict[str, Any]]:
 # Several runs
 
 
-def compare(runs: Sequence[Path]) -> str:
+def compare(runs: Sequence[Path]) -> Section:
     """Compare finished runs: one table, and a paired test where the utterances are the same.
 
-    Returns
-    -------
-    str
-        Markdown. It says where runs differ in corpus, classes, split or protocol, and which
-        pairs have no test and why.
+    The document names where runs differ in corpus, classes, split or protocol, and says which
+    pairs have no test and why.
 
     Raises
     ------
@@ -349,7 +370,7 @@ def compare(runs: Sequence[Path]) -> str:
     """
     results = _name_apart(runs, [load_result(run) for run in runs])
     names = [result["name"] for result in results]
-    predictions = [read_predictions(run / "predictions.csv") for run in runs]
+    predictions = [read_predictions(RunFolder(run).predictions) for run in runs]
     tests, untested = {}, []
     for i, j in combinations(range(len(runs)), 2):
         (a, classes), (b, other_classes) = predictions[i], predictions[j]
@@ -358,11 +379,12 @@ def compare(runs: Sequence[Path]) -> str:
                 raise RunError("the systems have different classes")
             tests[names[i], names[j]] = paired_test(a, b, classes)
         except RunError as error:
-            untested.append(tables.escape(f"{names[i]} and {names[j]}: no paired test: {error}"))
-    parts = [tables.result_table(results), *_differences(results)]
+            untested.append(f"{names[i]} and {names[j]}: no paired test: {error}")
+    blocks: tuple[Block, ...] = (*tables.result_blocks(results), *_differences(results))
     if tests:
-        parts += ["## Paired tests", tables.paired_table(tests)]
-    return "\n\n".join([*parts, *untested]) + "\n"
+        blocks += (Section("Paired tests", (tables.paired_table(tests), *untested)),)
+        untested = []
+    return Section("", (*blocks, *untested))
 
 
 def _name_apart(runs: Sequence[Path], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -374,13 +396,13 @@ def _name_apart(runs: Sequence[Path], results: Sequence[dict[str, Any]]) -> list
     ]
 
 
-def _differences(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = []
+def _differences(results: Sequence[Mapping[str, Any]]) -> list[Remark]:
+    remarks = []
     for key in ("corpus", "classes", "split", "protocol"):
         values = [", ".join(v) if isinstance(v, list) else v for v in (r[key] for r in results)]
         if len(set(values)) > 1:
             listed = "; ".join(
                 f"{result['name']}: {value}" for result, value in zip(results, values, strict=True)
             )
-            lines.append(f"**The runs differ in {key}:** {tables.escape(listed)}.")
-    return lines
+            remarks.append(Remark(f"The runs differ in {key}", f"{listed}."))
+    return remarks

@@ -1,4 +1,4 @@
-"""Results as Markdown tables, in percent with one decimal, each with its definitions.
+"""Tables of results, in percent with one decimal, each with the definitions of its scores.
 
 Tables only arrange what a ``result.json`` holds; see :func:`emodarts.scoring.metrics.aggregate`
 for the scores and what they mean.
@@ -6,9 +6,9 @@ for the scores and what they mean.
 
 from __future__ import annotations
 
-import re
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,8 @@ import numpy as np
 from emodarts.errors import list_some
 from emodarts.genotype import Genotype
 from emodarts.recipe import SPACES
-from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION
-from emodarts.space.genotype import Genotype
-from emodarts.training.metrics import UA_DEFINITION, WA_DEFINITION
+from emodarts.reports.document import Block, Remark, Table, numbers, words
+from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION, f1, precision, recall
 
 DEFINITIONS = (
     f"{UA_DEFINITION}. {WA_DEFINITION}. Macro F1: the mean of the class F1 scores. "
@@ -26,36 +25,17 @@ DEFINITIONS = (
 )
 NOTHING = "–"
 
+_METRICS = ("ua", "wa", "macro_f1")
 _BASELINES = {
     "chance": "baseline: chance",
-    "majority": "baseline: majority answer",
+    "majority": "baseline: majority class",
     "logistic_regression": "baseline: logistic regression on mean features",
 }
 
 
-def escape(text: object) -> str:
-    """Return text as one line that Markdown shows as it is."""
-    line = " ".join(str(text).split())
-    return re.sub(r"([\\`*<\[\]|])", r"\\\1", line)
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out a Markdown table that also reads well as plain text; numbers stand to the right."""
-    body = [[escape(cell) for cell in row] for row in rows]
-    columns = []
-    for name, *cells in zip(header, *body, strict=True):
-        width = max(3, len(name), *map(len, cells))
-        if cells and all(re.match(r"[-+–]?[0-9]|–$", cell) for cell in cells):
-            rule = "-" * (width - 1) + ":"
-            columns.append([name.rjust(width), rule, *(cell.rjust(width) for cell in cells)])
-        else:
-            columns.append([name.ljust(width), "-" * width, *(c.ljust(width) for c in cells)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
-
-
 def percent(value: float | None) -> str:
-    """Return a fraction as percent with one decimal, or a dash for None."""
-    return NOTHING if value is None else f"{100 * value:.1f}"
+    """Return a fraction as percent with one decimal, or a dash for None and NaN."""
+    return NOTHING if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
 def _percent_sd(value: float | None, sd: float | None) -> str:
@@ -77,8 +57,8 @@ def _millions(value: float | None) -> str:
     return NOTHING if value is None else f"{value / 1e6:,.2f} M"
 
 
-def result_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """One row for each system, then the baselines, then definitions, notices and warnings.
+def result_blocks(results: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
+    """The scores of each system and of the baselines, then notices and warnings.
 
     Parameters
     ----------
@@ -86,20 +66,18 @@ def result_table(results: Sequence[Mapping[str, Any]]) -> str:
         runs differ, their rows name the run.
     """
     with_seeds = any(result["ua_sd_seeds"] is not None for result in results)
-    header = ["system", "parameters", "multiply-adds", "UA %"]
-    header += ["sd over seeds"] if with_seeds else []
-    header += ["WA %", "macro F1 %", "pooled UA % (95 % interval)"]
+    titles = ["parameters", "multiply-adds", "UA %"]
+    titles += ["sd over seeds"] if with_seeds else []
+    titles += ["WA %", "macro F1 %", "pooled UA % (95 % interval)"]
     rows = [_system_row(result, with_seeds) for result in results]
     rows += _baseline_rows(results, with_seeds)
-    parts = [markdown_table(header, rows), _result_caption(results), DEFINITIONS]
-    return "\n\n".join([*parts, *remarks(results)])
+    caption = (_result_caption(results), DEFINITIONS)
+    table = Table((*words("system"), *numbers(*titles)), tuple(map(tuple, rows)), caption)
+    return (table, *_remarks(results))
 
 
 def _system_row(result: Mapping[str, Any], with_seeds: bool) -> list[str]:
-    scores = [
-        _percent_sd(result[metric], result[f"{metric}_sd_folds"])
-        for metric in ("ua", "wa", "macro_f1")
-    ]
+    scores = [_percent_sd(result[metric], result[f"{metric}_sd_folds"]) for metric in _METRICS]
     if with_seeds:
         scores.insert(1, percent(result["ua_sd_seeds"]))
     pooled = result["pooled"]
@@ -113,12 +91,12 @@ def _system_row(result: Mapping[str, Any], with_seeds: bool) -> list[str]:
 
 
 def _baseline_rows(results: Sequence[Mapping[str, Any]], with_seeds: bool) -> list[list[str]]:
-    """Rows of all baselines; those that several runs share come once."""
+    """Rows of all baselines; those that several runs share appear once."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for result in results:
         for name, scores in result.get("baselines", {}).items():
             label = _BASELINES.get(name, f"baseline: {name.replace('_', ' ')}")
-            values = [percent(scores.get(metric)) for metric in ("ua", "wa", "macro_f1")]
+            values = [percent(scores.get(metric)) for metric in _METRICS]
             if with_seeds:
                 values.insert(1, NOTHING)
             row = [NOTHING, NOTHING, *values, NOTHING]
@@ -145,88 +123,91 @@ def _result_caption(results: Sequence[Mapping[str, Any]]) -> str:
         f"bootstrap interval that resamples {resampled} ({samples} times)."
     )
     if any(result["ua_sd_seeds"] is not None for result in results):
-        text += " Sd over seeds: of each seed's mean UA over folds (ddof 1), in points."
+        text += (
+            " Sd over seeds: the standard deviation of each seed's mean UA over folds (ddof 1), "
+            "in percentage points."
+        )
     return text
 
 
-def remarks(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Notices and warnings that must stand beside the scores; each once, with its runs."""
-    found: dict[str, list[str]] = {}
+def _remarks(results: Sequence[Mapping[str, Any]]) -> list[Remark]:
+    """Notices and warnings; each appears once and, among several runs, names its runs."""
+    found: dict[tuple[str, str], list[str]] = {}
     for result in results:
-        notice = [f"**Notice:** {escape(result['notice'])}"] if result.get("notice") else []
-        warned = [f"**Warning:** {escape(text)}" for text in result.get("warnings", ())]
-        for text in [*notice, *warned]:
-            found.setdefault(text, []).append(escape(result["name"]))
+        notices = [("Notice", result["notice"])] if result.get("notice") else []
+        for key in [*notices, *(("Warning", text) for text in result.get("warnings", ()))]:
+            found.setdefault(key, []).append(result["name"])
     return [
-        text if len(results) == 1 else f"{text} ({', '.join(names)})"
-        for text, names in found.items()
+        Remark(label, text if len(results) == 1 else f"{text} ({', '.join(names)})")
+        for (label, text), names in found.items()
     ]
 
 
-def fold_table(result: Mapping[str, Any]) -> str:
+def fold_table(result: Mapping[str, Any]) -> Table:
     """One row for each fold; several seeds are averaged, and their UA is listed."""
     several = len(result["seeds"]) > 1
-    header = ["fold", "test speakers", "utterances", "UA %", "WA %", "macro F1 %"]
-    header += ["UA % of each seed"] if several else []
-    header += ["parameters", "chosen epoch", "absent classes"]
+    titles = ["utterances", "UA %", "WA %", "macro F1 %"]
+    titles += ["UA % of each seed"] if several else []
+    titles += ["parameters", "chosen epoch"]
     rows = []
     for fold in result["folds"]:
         row = [str(fold["fold"]), list_some(fold["test_speakers"], 4) or NOTHING]
-        row += [str(fold["n_test"]), *(percent(fold[m]) for m in ("ua", "wa", "macro_f1"))]
+        row += [str(fold["n_test"]), *(percent(fold[metric]) for metric in _METRICS)]
         if several:
             row.append(", ".join(percent(seed["ua"]) for seed in fold["seeds"]))
         row.append(", ".join(_count(seed.get("parameters")) for seed in fold["seeds"]))
         row.append(", ".join(str(seed.get("epoch", NOTHING)) for seed in fold["seeds"]))
         row.append(", ".join(fold["absent_classes"]) or "none")
-        rows.append(row)
-    table = markdown_table(header, rows)
-    if several:
-        seeds = ", ".join(map(str, result["seeds"]))
-        table += f"\n\nSeeds, in order: {seeds}; scores of a fold are means over them."
-    return f"{table}\n\n{DEFINITIONS}"
+        rows.append(tuple(row))
+    columns = (*numbers("fold"), *words("test speakers"), *numbers(*titles))
+    seeds = ", ".join(map(str, result["seeds"]))
+    order = f"Lists are in the order of the seeds: {seeds}. Scores of a fold are means over seeds."
+    caption = (order, DEFINITIONS) if several else (DEFINITIONS,)
+    return Table((*columns, *words("absent classes")), tuple(rows), caption)
 
 
-def class_table(result: Mapping[str, Any]) -> str:
+def class_table(result: Mapping[str, Any]) -> Table:
     """Recall, precision, F1 and counts of each class, over all folds and seeds."""
     counts = np.array(result["confusion"])
-    rows = []
-    for index, name in enumerate(result["classes"]):
-        hits, true, said = counts[index, index], counts[index].sum(), counts[:, index].sum()
-        ratios = [(hits, true), (hits, said), (2 * hits, true + said if true else 0)]
-        scores = [percent(a / b) if b else NOTHING for a, b in ratios]
-        rows.append([name, *scores, f"{true:,}", f"{said:,}", f"{hits:,}"])
-    header = ["class", "recall %", "precision %", "F1 %", "true", "predicted", "right"]
+    scores = [score(counts) for score in (recall, precision, f1)]
+    numbers_of = [counts.sum(1), counts.sum(0), counts.diagonal()]
+    rows = tuple(
+        (name, *(percent(s[k]) for s in scores), *(f"{n[k]:,}" for n in numbers_of))
+        for k, name in enumerate(result["classes"])
+    )
+    titles = ("recall %", "precision %", "F1 %", "true", "predicted", "correct")
     n_seeds = len(result["seeds"])
     caption = "Counts are summed over folds"
     if n_seeds > 1:
         caption += f" and {n_seeds} seeds, so that each utterance counts {n_seeds} times"
-    return f"{markdown_table(header, rows)}\n\n{caption}. {DEFINITIONS}"
+    return Table((*words("class"), *numbers(*titles)), rows, (f"{caption}.", DEFINITIONS))
 
 
-def paired_table(tests: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+def paired_table(tests: Mapping[tuple[str, str], Mapping[str, Any]]) -> Table:
     """Differences between pairs of systems on the same utterances, and their p-values.
 
     Parameters
     ----------
-    tests : results of :func:`emodarts.scoring.metrics.paired_test` by the two names.
+    tests : results of :func:`emodarts.scoring.comparison.paired_test` by the two names.
     """
     rows = []
     for (a, b), test in tests.items():
         row = [f"{a} − {b}", str(test["n_speakers"]), f"{test['n_utterances']:,}"]
         for metric in ("ua", "wa"):
             row += [f"{100 * test[metric]['difference']:+.1f}", f"{test[metric]['p']:.4f}"]
-        rows.append(row)
-    header = ["difference", "speakers", "utterances", "UA, points", "p (UA)"]
-    header += ["WA, points", "p (WA)"]
+        rows.append(tuple(row))
+    titles = ("speakers", "utterances", "UA, points", "p (UA)", "WA, points", "p (WA)")
     caption = (
-        "Mean over speakers of the difference between a speaker's scores with the two systems "
-        "(means over seeds); p-values are two-sided, from sign flips of the speakers' differences"
+        "The mean over speakers of the difference between a speaker's scores with the two systems "
+        "(means over seeds), in percentage points; p-values are two-sided, from sign flips of the "
+        "speakers' differences"
     )
     caption += ", and not corrected for the number of pairs." if len(tests) > 1 else "."
-    return f"{markdown_table(header, rows)}\n\n{caption}\n\n{DEFINITIONS}"
+    columns = (*words("difference"), *numbers(*titles))
+    return Table(columns, tuple(rows), (caption, DEFINITIONS))
 
 
-def operation_table(genotypes: Sequence[Genotype]) -> str:
+def operation_table(genotypes: Sequence[Genotype]) -> Table:
     """How often the genotypes chose each operation, by cell."""
     chosen = {
         name: Counter(
@@ -235,10 +216,16 @@ def operation_table(genotypes: Sequence[Genotype]) -> str:
         for name in ("normal", "reduction", "sequence")
     }
     cells = [name for name, counts in chosen.items() if counts]
-    order = dict.fromkeys(o for s in SPACES.values() for o in (*s.cnn, *s.sequence))
-    rows = [
-        [operation, *(str(chosen[cell][operation]) for cell in cells)]
+    known = [o for space in SPACES.values() for o in (*space.cnn, *space.sequence)]
+    order = dict.fromkeys([*known, *(o for counts in chosen.values() for o in counts)])
+    rows = tuple(
+        (operation, *(str(chosen[cell][operation]) for cell in cells))
         for operation in order
         if any(chosen[cell][operation] for cell in cells)
-    ]
-    return markdown_table(["operation", *cells], rows)
+    )
+    return Table((*words("operation"), *numbers(*cells)), rows)
+
+
+def fact_table(title: str, facts: Mapping[str, str]) -> Table:
+    """Names and values of facts, one a row."""
+    return Table(words(title, "value"), tuple(facts.items()))

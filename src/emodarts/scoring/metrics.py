@@ -19,7 +19,9 @@ from emodarts.scoring.intervals import BOOTSTRAP_SAMPLES, bootstrap, percentile_
 from emodarts.scoring.predictions import Prediction, by_fold_and_seed
 
 UA_DEFINITION = "UA: unweighted accuracy, the mean of the class recalls"
-WA_DEFINITION = "WA: weighted accuracy, the share of utterances that are right (plain accuracy)"
+WA_DEFINITION = (
+    "WA: weighted accuracy, the share of correctly classified utterances (plain accuracy)"
+)
 
 _METRICS = ("ua", "wa", "macro_f1")
 
@@ -36,24 +38,42 @@ def confusion_matrix(truth: Indices, predicted: Indices, n_classes: int) -> Floa
     return _count((truth, predicted), (n_classes, n_classes))
 
 
+def recall(confusion: Floats) -> Floats:
+    """``hits / true`` of each class [shape=(..., C)]; NaN for a class absent from the truth."""
+    return _ratio(_hits(confusion), confusion.sum(-1))
+
+
+def precision(confusion: Floats) -> Floats:
+    """``hits / predicted`` of each class [shape=(..., C)]; NaN for one that is not predicted."""
+    return _ratio(_hits(confusion), confusion.sum(-2))
+
+
+def f1(confusion: Floats) -> Floats:
+    """``2 hits / (true + predicted)`` of each class [shape=(..., C)].
+
+    The harmonic mean of recall and precision; NaN for a class absent from the truth.
+    """
+    true, predicted = confusion.sum(-1), confusion.sum(-2)
+    return _ratio(2 * _hits(confusion), np.where(true > 0, true + predicted, 0))
+
+
 def ua(confusion: Floats) -> Floats:
     """Unweighted accuracy [shape=(...)] of confusion matrices [shape=(..., C, C)].
 
-    The mean of the class recalls ``hits / true``, over the classes that occur in the truth.
+    The mean of the class recalls, over the classes that occur in the truth.
 
-    >>> float(ua(np.array([[3.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])))  # 3/4 and 1/2
+    >>> float(ua(np.array([[3, 1, 0], [1, 1, 0], [0, 0, 0]])))  # 3/4 and 1/2
     0.625
     """
-    true = confusion.sum(-1)
-    return _mean_over_present(_hits(confusion) / np.where(true > 0, true, 1), true)
+    return _mean_over_present(recall(confusion))
 
 
 def wa(confusion: Floats) -> Floats:
     """Weighted accuracy [shape=(...)] of confusion matrices [shape=(..., C, C)].
 
-    The share of utterances that are right.
+    The share of correctly classified utterances.
 
-    >>> float(wa(np.array([[3.0, 1.0], [3.0, 1.0]])))  # 4 of 8
+    >>> float(wa(np.array([[3, 1], [3, 1]])))  # 4 of 8
     0.5
     """
     return np.asarray(_hits(confusion).sum(-1) / confusion.sum((-2, -1)))
@@ -62,28 +82,30 @@ def wa(confusion: Floats) -> Floats:
 def macro_f1(confusion: Floats) -> Floats:
     """Macro F1 [shape=(...)] of confusion matrices [shape=(..., C, C)].
 
-    The mean of the class F1 scores ``2 hits / (true + predicted)``, the harmonic means of
-    recall and precision, over the classes that occur in the truth.
+    The mean of the class F1 scores, over the classes that occur in the truth.
 
-    >>> float(macro_f1(np.array([[2.0, 0.0], [4.0, 2.0]])))  # 2 * 2 / (2 + 6) and 2 * 2 / (6 + 2)
+    >>> float(macro_f1(np.array([[2, 0], [4, 2]])))  # 2 * 2 / (2 + 6) and 2 * 2 / (6 + 2)
     0.5
     """
-    true, predicted = confusion.sum(-1), confusion.sum(-2)
-    f1 = 2 * _hits(confusion) / np.where(true > 0, true + predicted, 1)
-    return _mean_over_present(f1, true)
+    return _mean_over_present(f1(confusion))
 
 
 def _hits(confusion: Floats) -> Floats:
     return np.diagonal(confusion, axis1=-2, axis2=-1)
 
 
-def _mean_over_present(scores: Floats, true: Floats) -> Floats:
-    """Mean of class scores over the classes with ``true`` utterances [both shape=(..., C)].
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    return np.asarray(np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0))
 
-    Added up one class after another, so that absent classes do not change the last bit.
+
+def _mean_over_present(scores: Floats) -> Floats:
+    """Mean of class scores [shape=(..., C)] without the NaN of absent classes.
+
+    Scores are added up one after another, so that absent classes do not change the last bit.
     """
-    present = true > 0
-    return np.asarray(np.cumsum(scores * present, axis=-1)[..., -1] / present.sum(-1))
+    absent = np.isnan(scores)
+    totals = np.cumsum(np.where(absent, 0, scores), axis=-1)[..., -1]
+    return np.asarray(totals / (~absent).sum(-1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +154,13 @@ def score(truth: Sequence[str], predicted: Sequence[str], classes: Sequence[str]
         _indices(truth, classes), _indices(predicted, classes), len(classes)
     )
     absent = tuple(name for name, n in zip(classes, confusion.sum(1), strict=True) if n == 0)
-    return Scores(*_metrics(confusion).tolist(), _as_counts(confusion), absent)
+    return Scores(
+        ua=float(ua(confusion)),
+        wa=float(wa(confusion)),
+        macro_f1=float(macro_f1(confusion)),
+        confusion=_as_counts(confusion),
+        absent=absent,
+    )
 
 
 def _metrics(confusion: Floats) -> Floats:

@@ -9,43 +9,50 @@ from torch import Tensor
 
 from emodarts.genotype import EDGES_PER_NODE, NONE, CellGenotype, Edge, Genotype
 from emodarts.recipe import NetworkSpec
-from emodarts.space.cell import all_sources
+from emodarts.searching.mixing import Mixing, softmax
+from emodarts.space.cell import edges
 
 
-def derive_cell(alpha: Tensor, operations: Sequence[str]) -> CellGenotype:
+def derive_cell(weights: Tensor, operations: Sequence[str], nodes: int) -> CellGenotype:
     """Keep the strongest operation of each edge and the strongest edges of each node.
 
-    Strength is the softmax weight over *all* candidates of the edge, with ``none`` in the
-    softmax but never chosen. Ties go to the earlier source and the earlier candidate.
+    The strength of an edge is the weight of its strongest operation other than ``none``. Ties go
+    to the earlier source and the earlier candidate.
 
     Parameters
     ----------
-    alpha : (E, O), rows in the order of :func:`emodarts.space.cell.all_sources`.
+    weights : (E, O) of the candidates, rows in the order of :func:`emodarts.space.cell.edges`.
     operations : names of the O candidates.
+    nodes : number of nodes.
     """
-    weights = torch.softmax(alpha.detach().cpu().double(), dim=-1).tolist()
     candidates = [k for k, name in enumerate(operations) if name != NONE]
-    nodes = 0
-    while sum(len(s) for s in all_sources(nodes)) < len(weights):
-        nodes += 1
+    found: list[list[tuple[float, Edge]]] = [[] for _ in range(nodes)]
+    for row, (source, node) in zip(weights.tolist(), edges(nodes), strict=True):
+        strength, best = max((row[k], -k) for k in candidates)
+        found[node].append((strength, Edge(operations[-best], source)))
     cell = []
-    row = 0
-    for sources in all_sources(nodes):
-        strongest = []
-        for source in sources:
-            strength, best = max((weights[row][k], -k) for k in candidates)
-            strongest.append((strength, Edge(operations[-best], source)))
-            row += 1
+    for strongest in found:
         strongest.sort(key=lambda pair: -pair[0])
         kept = [edge for _, edge in strongest[:EDGES_PER_NODE]]
         cell.append(tuple(sorted(kept, key=lambda edge: edge.source)))
     return tuple(cell)
 
 
-def derive_genotype(alphas: Mapping[str, Tensor], spec: NetworkSpec) -> Genotype:
-    """Derive every searched cell. ``alphas`` as in ``Supernet.alphas``."""
+def derive_genotype(
+    alphas: Mapping[str, Tensor], spec: NetworkSpec, mixing: Mixing = softmax
+) -> Genotype:
+    """Derive every searched cell from the weights that ``mixing`` makes of alphas, in float64.
+
+    With softmax, the weights are over *all* candidates of an edge: ``none`` is in the softmax but
+    never chosen.
+    """
+    weights = mixing({name: alpha.detach().cpu().double() for name, alpha in alphas.items()})
+    nodes = spec.nodes
     return Genotype(
-        **{name: derive_cell(alphas[name], names) for name, names in spec.operations.items()}
+        **{
+            name: derive_cell(weights[name], operations, nodes[name])
+            for name, operations in spec.operations.items()
+        }
     )
 
 
@@ -58,8 +65,8 @@ def random_genotype(spec: NetworkSpec, generator: torch.Generator) -> Genotype:
     def cell(nodes: int, operations: Sequence[str]) -> CellGenotype:
         allowed = [name for name in operations if name != NONE]
         drawn = []
-        for sources in all_sources(nodes):
-            order = torch.randperm(len(sources), generator=generator).tolist()
+        for node in range(nodes):
+            order = torch.randperm(node + 2, generator=generator).tolist()
             kept = sorted(order[:EDGES_PER_NODE])
             drawn.append(tuple(Edge(allowed[draw(len(allowed))], source) for source in kept))
         return tuple(drawn)

@@ -2,61 +2,83 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from emodarts.genotype import NONE
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
+from emodarts.recipe.spaces import Operations
 from emodarts.runtime import Fast, Precision, at_least_single, autocast, resolve_fast
 from emodarts.searching.fast import FastCell
 from emodarts.searching.fast_sequence import CompiledSequenceCell, FastSequenceCell
-from emodarts.space.cell import Cell, MixedOperation, Sources, all_sources, n_edges
+from emodarts.searching.mixing import Mixing, softmax
+from emodarts.space.cell import Cell, MixedOperation, Sources, all_sources, edges
 from emodarts.space.compiled import CompiledCell
 from emodarts.space.network import CNNCellName, JointNetwork
 
 
-class _MixedEdges:
+class EdgeBuilder(Protocol):
+    """Builds the module of an edge."""
+
+    def __call__(self, cell: str, row: int, candidates: Operations, *sizes: Any) -> nn.Module:
+        """Make a module that is called with a state and the edge's row of the weights, ``(O,)``.
+
+        Parameters
+        ----------
+        cell : ``normal``, ``reduction`` or ``sequence``.
+        row : of the edge in the alpha of the cell.
+        candidates : operations by name.
+        sizes : what the operations are built with: ``(channels, stride, affine)`` for a CNN cell,
+            ``(width,)`` for a SeqNN cell.
+        """
+        ...
+
+
+def mixed_edge(cell: str, row: int, candidates: Operations, *sizes: Any) -> MixedOperation:
+    """All candidates, each multiplied by its weight."""
+    operations = [build(*sizes) for name, build in candidates.items() if name != NONE]
+    return MixedOperation(tuple(candidates), operations)
+
+
+def cell_classes(
+    fast: Fast, precision: Precision, edge: EdgeBuilder
+) -> tuple[type[Cell], type[Cell]]:
+    """Classes of CNN cells and of SeqNN cells; fast ones know the edges of DARTS alone."""
+    if edge is not mixed_edge:
+        return Cell, Cell
+    return {
+        False: (Cell, Cell),
+        "eager": (FastCell, FastSequenceCell),
+        "compiled": (CompiledCell, CompiledSequenceCell),
+    }[resolve_fast(fast, torch.device("cpu"), precision)]
+
+
+class _SupernetEdges:
     affine = False  # a batch norm that can rescale would confuse the weight of its operation
 
-    def __init__(self, spec: NetworkSpec, fast: Literal[False, "eager", "compiled"]) -> None:
-        self.spec = spec
-        self.cnn_cell = {False: Cell, "eager": FastCell, "compiled": CompiledCell}[fast]
-        self.sequence_cell = {
-            False: Cell,
-            "eager": FastSequenceCell,
-            "compiled": CompiledSequenceCell,
-        }[fast]
+    def __init__(
+        self, spec: NetworkSpec, edge: EdgeBuilder, classes: tuple[type[Cell], type[Cell]]
+    ) -> None:
+        self.spec, self.edge = spec, edge
+        self.cnn_cell, self.sequence_cell = classes
 
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
-        sources = all_sources(self.spec.cnn.nodes)
-        edges: list[nn.Module] = []
-        for node in sources:
-            for source in node:
-                stride = 2 if name == "reduction" and source < 2 else 1
-                candidates = self.spec.cnn.operations
-                operations = [
-                    build(channels, stride, self.affine)
-                    for o, build in candidates.items()
-                    if o != NONE
-                ]
-                edges.append(MixedOperation(tuple(candidates), operations))
-        return sources, edges
+        cnn = self.spec.cnn
+        modules = []
+        for row, (source, _) in enumerate(edges(cnn.nodes)):
+            stride = 2 if name == "reduction" and source < 2 else 1
+            modules.append(self.edge(name, row, cnn.operations, channels, stride, self.affine))
+        return all_sources(cnn.nodes), modules
 
     def sequence_edges(self, width: int) -> tuple[Sources, list[nn.Module]]:
         seqnn = self.spec.seqnn
         if not isinstance(seqnn, SearchedSeqNN):
             raise TypeError(f"no SeqNN cells are searched in mode {seqnn.mode!r}")
-        sources = all_sources(seqnn.nodes)
-        edges: list[nn.Module] = [
-            MixedOperation(
-                tuple(seqnn.operations),
-                [build(width) for o, build in seqnn.operations.items() if o != NONE],
-            )
-            for _ in range(n_edges(seqnn.nodes))
-        ]
-        return sources, edges
+        rows = range(len(edges(seqnn.nodes)))
+        modules = [self.edge("sequence", row, seqnn.operations, width) for row in rows]
+        return all_sources(seqnn.nodes), modules
 
 
 class Supernet(nn.Module):
@@ -70,8 +92,14 @@ class Supernet(nn.Module):
     initial_sd : standard deviation of the normal distribution that alphas start from.
     n_channels : C of the input.
     fast : how cells are computed, as in ``ComputeSpec``; weights are the same. Compiled ones stay
-        on a CPU.
+        on a CPU. Cells with other edges than :func:`mixed_edge` are computed edge by edge.
     precision : of maps in a forward pass, as in ``ComputeSpec``; compiled cells have ``fp32`` only.
+    edge : builds the module of every edge.
+
+    Attributes
+    ----------
+    alphas : architecture parameters by name; those of a cell, ``(E, O)``, have its name.
+    mixing : makes the weights of a forward pass from the alphas; a search may set it.
     """
 
     def __init__(
@@ -84,11 +112,13 @@ class Supernet(nn.Module):
         *,
         fast: Fast = True,
         precision: Precision = "fp32",
+        edge: EdgeBuilder = mixed_edge,
     ) -> None:
         super().__init__()
         self.precision = precision
-        edges = _MixedEdges(spec, resolve_fast(fast, torch.device("cpu"), precision))
-        self.network = JointNetwork(spec, n_features, n_classes, edges, n_channels)
+        self.mixing: Mixing = softmax
+        built = _SupernetEdges(spec, edge, cell_classes(fast, precision, edge))
+        self.network = JointNetwork(spec, n_features, n_classes, built, n_channels)
         shapes = alpha_shapes(spec)
         self.alphas = nn.ParameterDict(
             {name: initial_sd * torch.randn(shape) for name, shape in shapes.items()}
@@ -101,20 +131,20 @@ class Supernet(nn.Module):
         return at_least_single(logits)
 
     def edge_weights(self) -> dict[str, Tensor]:
-        """Softmax of each alpha over the candidates, ``(E, O)`` by cell name."""
-        return {name: torch.softmax(alpha, dim=-1) for name, alpha in self.alphas.items()}
+        """Weights of the candidates, ``(E, O)`` by cell name."""
+        return self.mixing(self.alpha_parameters())
 
     def weight_parameters(self) -> dict[str, nn.Parameter]:
         """All parameters but the alphas, by name."""
         return {f"network.{k}": p for k, p in self.network.named_parameters()}
 
     def alpha_parameters(self) -> dict[str, nn.Parameter]:
-        """Architecture parameters by cell name."""
+        """Architecture parameters by name."""
         return dict(self.alphas.named_parameters())
 
 
 def alpha_shapes(spec: NetworkSpec) -> dict[str, tuple[int, int]]:
-    """Edges x candidates of each searched cell; rows as in ``all_sources``."""
+    """Edges x candidates of each searched cell; rows as in :func:`emodarts.space.cell.edges`."""
     return {
-        name: (n_edges(nodes), len(spec.operations[name])) for name, nodes in spec.nodes.items()
+        name: (len(edges(nodes)), len(spec.operations[name])) for name, nodes in spec.nodes.items()
     }

@@ -27,7 +27,7 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Answer:
-    """Emotion of a file or a stretch of audio.
+    """Emotion of a file or a segment of audio.
 
     Attributes
     ----------
@@ -56,6 +56,8 @@ class Model:
 
     Examples
     --------
+    With the folder of a trained model:
+
     >>> model = Model.load("runs/x/fold-0/seed-0/model")  # doctest: +SKIP
     >>> model.predict("a.wav")[0].label  # doctest: +SKIP
     'anger'
@@ -93,20 +95,20 @@ class Model:
         start: float = 0.0,
         end: float | None = None,
     ) -> list[Answer]:
-        """Classify a file or an array, or a stretch of it, as a whole or window by window.
+        """Classify a file or an array, or a segment of it, as a whole or window by window.
 
         Parameters
         ----------
         source : an audio file, or samples of shape ``(n,)`` or ``(n, channels)``, full scale 1.
-        window : seconds; None takes the whole stretch at once.
+        window : seconds; None takes the whole segment at once.
         hop : seconds between the starts of windows; by default ``window``.
         sample_rate : Hz, of an array; a file has its own.
-        start, end : of the stretch in seconds; ``end`` None is the end of the audio.
+        start, end : of the segment in seconds; ``end`` None is the end of the audio.
 
         Raises
         ------
         AudioError
-            If the audio cannot be used, has no such stretch or is silent.
+            If the audio cannot be used, has no such segment or is silent.
         EmodartsError
             If ``window`` or ``hop`` is too short, ``hop`` comes without ``window``, or
             ``sample_rate`` is missing or not wanted.
@@ -178,7 +180,7 @@ class Model:
             )
 
     def _probabilities(self, samples: Mapping[int, Samples]) -> NDArray[np.float64]:
-        """Probabilities ``(K,)`` of a stretch, given by sample rate: the mean over its pieces."""
+        """Probabilities ``(K,)`` of a segment, given by sample rate: the mean over its pieces."""
         specs = self.bundle.inputs
         stacks = {name: np.stack(pieces(samples[s.sample_rate], s)) for name, s in specs.items()}
         outputs = []

@@ -21,9 +21,9 @@ def all_sources(nodes: int) -> Sources:
     return tuple(tuple(range(node + 2)) for node in range(nodes))
 
 
-def n_edges(nodes: int) -> int:
-    """Number of edges of a supernet's cell."""
-    return sum(len(sources) for sources in all_sources(nodes))
+def edges(nodes: int) -> list[tuple[int, int]]:
+    """Source and node, counted from 0, of every edge of a supernet's cell: the rows of an alpha."""
+    return [(source, node) for node in range(nodes) for source in range(node + 2)]
 
 
 def genotype_sources(cell: CellGenotype) -> Sources:

@@ -1,4 +1,4 @@
-"""What no two parts may share, and what each part must have."""
+"""Checks of parts: nothing shared that must not be, and every class present."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import SplitError, list_some
 from emodarts.splits.fold import Indices
-from emodarts.splits.talkers import TIES
+from emodarts.splits.speakers import TIES
 
 
 def check_disjoint(
@@ -21,7 +21,7 @@ def check_disjoint(
     for attribute in attributes:
         if shared := shared_values(utterances, first, second, attribute):
             raise SplitError(
-                f"{where}: {attribute} {list_some(shared)} on both sides of the test split; "
+                f"{where}: {attribute} {list_some(shared)} is on both sides of the test split; "
                 f"test utterances must share no {attribute} with the others"
             )
 
@@ -29,7 +29,7 @@ def check_disjoint(
 def shared_values(
     utterances: Sequence[Utterance], first: Indices, second: Indices, attribute: str
 ) -> list[str]:
-    """Values of an attribute that both parts have."""
+    """Values of an attribute that occur in both parts."""
     values = [
         {getattr(utterances[i], attribute) for i in part} - {None} for part in (first, second)
     ]
@@ -39,9 +39,9 @@ def shared_values(
 def refuse_in_both(
     utterances: Sequence[Utterance], first: Indices, second: Indices, which: str
 ) -> None:
-    """Refuse an utterance in two parts that exclude each other."""
+    """Refuse an utterance in two parts that must be disjoint."""
     if shared := shared_values(utterances, first, second, "name"):
-        raise SplitError(f"{which} both have utterance {list_some(map(repr, shared))}")
+        raise SplitError(f"{which} share utterance {list_some(map(repr, shared))}")
 
 
 def check_classes(
@@ -55,6 +55,5 @@ def check_classes(
             return
     raise SplitError(
         f"{where} has no utterance of class {list_some(sorted(missing))}; every class needs "
-        "speakers outside the test fold: use fewer folds, or keep only some classes (recipe key "
-        "labels)"
+        "speakers outside the test fold: use fewer folds or fewer classes (recipe key labels)"
     )

@@ -1,4 +1,4 @@
-"""What a split makes: folds of a corpus, and the parts of one."""
+"""Data types: the folds of a corpus, and the parts of a fold."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PARTS = ("search_weights", "search_alphas", "train", "validation", "test")
 
 @dataclass(frozen=True)
 class Parts:
-    """What each utterance of one fold is used for, as indices into a corpus.
+    """Use of the utterances of one fold, as indices into a corpus.
 
     Attributes
     ----------
     search_weights, search_alphas : halves of the search data.
-    train : of the discrete network; also gives normalisation and class weights.
+    train : trains the discrete network; also gives normalisation and class weights.
     validation : chooses the epoch.
-    test : decides nothing.
+    test : is only scored.
     """
 
     search_weights: Indices
@@ -39,6 +39,18 @@ class Parts:
             {*self.search_weights, *self.search_alphas, *self.train, *self.validation}
         )
 
+    def without_test(self) -> Parts:
+        """The same parts with no utterance to test on."""
+        return replace(self, test=())
+
+    @classmethod
+    def from_names(
+        cls, names: Mapping[str, Sequence[str]], utterances: Sequence[Utterance]
+    ) -> Parts:
+        """The inverse of :meth:`names`. Raises ``KeyError`` for an unknown name or part."""
+        place = {u.name: i for i, u in enumerate(utterances)}
+        return cls(*(tuple(place[name] for name in names[part]) for part in PARTS))
+
     def names(self, utterances: Sequence[Utterance]) -> dict[str, list[str]]:
         """Utterance names by part, for ``folds.json``."""
         return {part: [utterances[i].name for i in getattr(self, part)] for part in PARTS}
@@ -48,19 +60,19 @@ class Parts:
 class Fold:
     """Utterances to develop on and to test on, as indices into a corpus.
 
-    What is not tested is computed when it is asked for: to leave out each of the thousands of
-    speakers of a large corpus, the folds share one ``members``.
+    Development utterances are computed on demand and folds share ``members``, as a large corpus
+    has thousands of speakers to leave out.
 
     Attributes
     ----------
     index : number of the fold.
-    members : all that the fold uses, tested or not.
-    test : decides nothing.
-    validation : those not tested that the split itself sets aside to choose the epoch.
+    members : all utterances of the fold, including the test.
+    test : is only scored.
+    validation : utterances outside the test with which the split chooses the epoch.
     speakers_apart : whether every test utterance is of a known speaker, and shares no speaker,
         session or dialogue with the development utterances.
-    recorded : parts by protocol and seed, of a fold that a finished run wrote; no others exist.
-    source : file that the fold was read from, for messages.
+    recorded : the only parts of a fold that a run recorded, by protocol and seed.
+    source : file from which the fold was read, for messages.
     """
 
     index: int
@@ -73,21 +85,21 @@ class Fold:
 
     @property
     def where(self) -> str:
-        """The fold in words."""
+        """Name of the fold for messages."""
         return f"{self.source}, fold {self.index}" if self.source else f"fold {self.index}"
 
     @property
     def development(self) -> Indices:
-        """All that are not tested, with those of ``validation``."""
+        """All utterances outside the test, including ``validation``."""
         return _without(self.members, self.test)
 
     @property
     def train(self) -> Indices:
-        """Development utterances that the split does not set aside."""
+        """Development utterances outside ``validation``."""
         return _without(self.development, self.validation)
 
     def without_tests(self, left_out: Collection[int]) -> Fold:
-        """The fold without some of its test utterances; it uses them for nothing else."""
+        """The fold without some of its test utterances, which then have no use."""
         return replace(
             self, members=_without(self.members, left_out), test=_without(self.test, left_out)
         )
@@ -95,12 +107,12 @@ class Fold:
 
 @dataclass(frozen=True)
 class Folds:
-    """What a split makes of a corpus.
+    """Folds of a corpus.
 
     Attributes
     ----------
-    folds : in the order of their numbers.
-    warnings : what every table of scores on these folds must say.
+    folds : in order of their numbers.
+    warnings : to print with every table of scores on these folds.
     """
 
     folds: tuple[Fold, ...]
@@ -108,7 +120,7 @@ class Folds:
 
 
 def as_indices(values: Iterable[int]) -> Indices:
-    """Sorted indices, of an array too."""
+    """Sorted indices, also from an array."""
     return tuple(sorted(int(i) for i in values))
 
 

@@ -1,4 +1,4 @@
-"""Splits that were given: by the corpus' publishers or by a column of a table."""
+"""Predefined splits: by the corpus' publishers or by a column of a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emodarts.errors import SplitError, list_some
 from emodarts.splits.checks import refuse_in_both
 from emodarts.splits.fold import Fold, Folds, Indices, as_indices
 
-#: Names of published parts, without case, spaces, ``_`` and ``-``.
+#: Names of published parts in lower case, without spaces, ``_`` and ``-``.
 _TRAIN = frozenset({"train", "training"})
 _VALIDATION = frozenset({"validation", "valid", "val", "development", "devel", "dev"})
 
@@ -24,7 +24,7 @@ def given_fold(
     test: Indices,
     source: str = "",
 ) -> Fold:
-    """A fold of given parts. Raises :class:`SplitError` if an utterance is in two of them."""
+    """A fold of predefined parts. Raises :class:`SplitError` if an utterance is in two of them."""
     members = as_indices({*train, *validation, *test})
     fold = Fold(index, members, test, validation, source=source)
     refuse_in_both(utterances, train, validation, f"{fold.where}: train and validation")
@@ -32,17 +32,17 @@ def given_fold(
     return fold
 
 
-def tell_unused(
+def warn_of_unused(
     utterances: Sequence[Utterance], folds: Sequence[Fold], split: str
 ) -> tuple[str, ...]:
-    """Tell of utterances that a fold uses for nothing."""
+    """Warn of utterances without a part in some fold."""
     unused: set[int] = set()
     for fold in folds:
         unused |= set(range(len(utterances))).difference(fold.members)
     if not unused:
         return ()
     return (
-        f"{len(unused)} utterances are left out of folds of split {split!r}, which gives them no "
+        f"split {split!r} leaves {len(unused)} utterances out of some folds, as it assigns them no "
         f"part, e.g. {utterances[min(unused)].name}",
     )
 
@@ -59,15 +59,15 @@ def official(utterances: Sequence[Utterance], split: str, asked: str) -> Folds:
     train = as_indices(i for name in parts.keys() & _TRAIN for i in parts[name])
     if not train:
         raise SplitError(
-            f"split {split!r} needs a part named Train; parts that the corpus tells: {present}"
+            f"split {split!r} needs a part named Train; parts of the corpus: {present}"
         )
     tests = sorted((name for name in parts if re.fullmatch("test[0-9]*", name)), key=_natural)
     test = _plain(asked) if asked else next(iter(tests), None)
     if test is None or test not in parts or test in _TRAIN:
         wanted = f"has no part {asked!r} to test on" if asked else "has no part named Test or Test1"
         raise SplitError(
-            f"split {split!r} {wanted}; parts with labels: {present}. What has no labels can be "
-            "heard (emodarts predict --corpus ... --part NAME), not scored"
+            f"split {split!r} {wanted}; parts with labels: {present}. Parts without labels "
+            "can be classified (emodarts predict --corpus ... --part NAME) but not scored"
         )
     validation = as_indices(
         i for name in parts.keys() & (_VALIDATION - {test}) for i in parts[name]
@@ -75,11 +75,11 @@ def official(utterances: Sequence[Utterance], split: str, asked: str) -> Folds:
     fold = given_fold(utterances, 0, train, validation, as_indices(parts[test]))
     used = set(fold.members)
     others = Counter(u.split or "no part" for i, u in enumerate(utterances) if i not in used)
-    told = (
+    warnings = (
         f"{n} utterances of {part} are left out: split {split!r} tests on {shown[test]}"
         for part, n in sorted(others.items())
     )
-    return Folds((fold,), tuple(told))
+    return Folds((fold,), tuple(warnings))
 
 
 def column(utterances: Sequence[Utterance]) -> Folds:
@@ -94,19 +94,19 @@ def column(utterances: Sequence[Utterance]) -> Folds:
     if len(values) < 2:
         raise SplitError(
             "split 'column' needs a column with names of parts (Train, Validation, Test) or with "
-            f"a fold for each utterance; the corpus tells: {list_some(values) or 'none'}"
+            f"a fold for each utterance; values in the corpus: {list_some(values) or 'none'}"
         )
     members = tuple(i for i, u in enumerate(utterances) if u.split is not None)
     folds = tuple(Fold(k, members, tuple(parts[value])) for k, value in enumerate(values))
-    return Folds(folds, tell_unused(utterances, folds, "column"))
+    return Folds(folds, warn_of_unused(utterances, folds, "column"))
 
 
 def emobox(corpus: Corpus) -> Folds:
-    """Folds of split ``emobox``: those that were published with the corpus."""
+    """Folds of split ``emobox``: those published with the corpus."""
     if not corpus.folds:
         raise SplitError(
-            f"corpus {corpus.name!r} comes with no published folds; split 'emobox' needs the lists "
-            "of EmoBox (corpus emobox)"
+            f"corpus {corpus.name!r} has no published folds; split 'emobox' needs the lists of "
+            "EmoBox (corpus emobox)"
         )
     rows = {u.name: i for i, u in enumerate(corpus.utterances)}
     folds = []
@@ -116,11 +116,11 @@ def emobox(corpus: Corpus) -> Folds:
             for part in (published.train, published.validation, published.test)
         )
         folds.append(given_fold(corpus.utterances, index, train, validation, test))
-    return Folds(tuple(folds), tell_unused(corpus.utterances, folds, "emobox"))
+    return Folds(tuple(folds), warn_of_unused(corpus.utterances, folds, "emobox"))
 
 
 def _plain(part: str) -> str:
-    """Name of a part without what differs between publishers."""
+    """Name of a part, normalised across publishers."""
     return re.sub(r"[\s_-]", "", part).casefold()
 
 

@@ -1,4 +1,4 @@
-"""Given folds whose test may be of heard speakers: refused, or let through with a warning."""
+"""Predefined folds that may test on training speakers: refused, or allowed with a warning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from emodarts.corpora.utterance import Utterance
 from emodarts.errors import SplitError, list_some
 from emodarts.splits.checks import shared_values
 from emodarts.splits.fold import Fold, Folds
-from emodarts.splits.talkers import SESSIONS_STAND_IN, TIES, what_tells_talkers
+from emodarts.splits.speakers import SESSIONS_AS_SPEAKERS, TIES, speaker_attribute
 
 _OPTION = "--allow-speaker-overlap (recipe key evaluation.allow_speaker_overlap)"
 
@@ -18,23 +18,24 @@ _OPTION = "--allow-speaker-overlap (recipe key evaluation.allow_speaker_overlap)
 def settle_overlap(
     utterances: Sequence[Utterance], given: Folds, split: str, allowed: bool
 ) -> Folds:
-    """Refuse what tests on heard speakers, or say so; leave unknown speakers out of the test."""
-    talker = what_tells_talkers(utterances)
-    if talker is None and not allowed:
+    """Refuse folds that test on training speakers, or warn; exclude unknown test speakers."""
+    identity = speaker_attribute(utterances)
+    if identity is None and not allowed:
         raise SplitError(
-            f"split {split!r}: the corpus names neither speakers nor sessions, so nobody can tell "
-            f"whether test speakers are heard in training; {_OPTION} goes on without, and "
-            "every table says so"
+            f"split {split!r}: the corpus names neither speakers nor sessions, so test speakers "
+            f"may also be in training; {_OPTION} accepts this, with a warning in every table"
         )
-    unknown = {i for i, u in enumerate(utterances) if talker is None or getattr(u, talker) is None}
+    unknown = {
+        i for i, u in enumerate(utterances) if identity is None or getattr(u, identity) is None
+    }
     folds = []
     overlaps: dict[str, set[str]] = {tie: set() for tie in TIES}
     for fold in given.folds:
         kept = fold if allowed else fold.without_tests(unknown.intersection(fold.test))
         if fold.test and not kept.test:
             raise SplitError(
-                f"{fold.where}: no test utterance has a known {talker}; {_OPTION} tests "
-                "on them all the same, and every table says so"
+                f"{fold.where}: no test utterance has a known {identity}; {_OPTION} tests "
+                "on them anyway, with a warning in every table"
             )
         development = kept.development
         apart = unknown.isdisjoint(kept.test)
@@ -42,45 +43,43 @@ def settle_overlap(
             if shared := shared_values(utterances, development, kept.test, tie):
                 if not allowed:
                     raise SplitError(
-                        f"split {split!r}, {fold.where}: {tie} {list_some(shared)} on both sides "
-                        f"of the test, so scores would be of heard {tie}s; {_OPTION} takes the "
-                        "folds as they are, and every table says so"
+                        f"split {split!r}, {fold.where}: {tie} {list_some(shared)} in test and "
+                        f"training, so the test {tie}s are not unseen; {_OPTION} accepts the "
+                        "folds unchanged, with a warning in every table"
                     )
                 overlaps[tie].update(shared)
                 apart = False
         folds.append(replace(kept, speakers_apart=apart))
-    told = [
-        f"split {split!r} has {tie} {list_some(sorted(shared))} on both sides of the test: scores "
-        f"are higher than for unheard {tie}s"
+    warnings = [
+        f"split {split!r} has {tie} {list_some(sorted(shared))} in test and training: scores are "
+        f"higher than for unseen {tie}s"
         for tie, shared in overlaps.items()
         if shared
     ]
-    if talker is None:
-        told.append(
-            "the corpus names neither speakers nor sessions: whether test speakers are heard in "
-            "training could not be checked"
+    if identity is None:
+        warnings.append(
+            "the corpus names neither speakers nor sessions: test speakers may also be in training"
         )
     else:
-        if talker == "session":
-            told.append(SESSIONS_STAND_IN)
-        told += _tell_unknown(given.folds, unknown, talker, allowed)
-    return Folds(tuple(folds), (*told, *given.warnings))
+        if identity == "session":
+            warnings.append(SESSIONS_AS_SPEAKERS)
+        warnings += _warn_of_unknown(given.folds, unknown, identity, allowed)
+    return Folds(tuple(folds), (*warnings, *given.warnings))
 
 
-def _tell_unknown(
-    folds: Sequence[Fold], unknown: AbstractSet[int], talker: str, allowed: bool
+def _warn_of_unknown(
+    folds: Sequence[Fold], unknown: AbstractSet[int], identity: str, allowed: bool
 ) -> list[str]:
-    """Tell how many utterances of unknown talkers are tested or left out, and are trained on."""
-    told = []
+    """Warn of utterances of unknown speakers in test and training."""
+    warnings = []
     if n := len({i for fold in folds for i in fold.test if i in unknown}):
-        told.append(
-            f"{n} test utterances are of unknown {talker}s: whether those are heard in "
-            "training could not be checked"
+        warnings.append(
+            f"{n} test utterances are of unknown {identity}s that may also be in training"
             if allowed
-            else f"{n} utterances of unknown {talker}s are left out of the test"
+            else f"{n} utterances of unknown {identity}s are left out of the test"
         )
     if n := len({i for fold in folds for i in fold.development if i in unknown}):
-        told.append(
-            f"{n} utterances of unknown {talker}s are in training: any may be of a test {talker}"
+        warnings.append(
+            f"{n} training utterances are of unknown {identity}s that may be test {identity}s"
         )
-    return told
+    return warnings

@@ -1,4 +1,4 @@
-"""Parts of a training fold: to search, to train and to choose the epoch."""
+"""Parts of a training fold: for search, for training and for the choice of the epoch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from emodarts.corpora.utterance import Utterance
 from emodarts.errors import SplitError
 from emodarts.splits.checks import check_classes, check_disjoint
 from emodarts.splits.fold import PARTS, Fold, Indices, Parts, Protocol, as_indices
+from emodarts.splits.speakers import TIES, speaker_attribute, units
 from emodarts.splits.stratified import divide, divide_units
-from emodarts.splits.talkers import TIES, units, what_tells_talkers
 
-#: One in so many speakers (or sessions) of the training fold chooses the epoch in ``full``.
+#: In protocol ``full``, one in five speakers (or sessions) of the training fold is for validation.
 _INNER_VALIDATION_PARTS = 5
 _SEARCH_SHARE = 0.7
 
@@ -22,15 +22,15 @@ _SEARCH_SHARE = 0.7
 def make_parts(utterances: Sequence[Utterance], fold: Fold, protocol: Protocol, seed: int) -> Parts:
     """Divide a training fold for search, training and the choice of the epoch.
 
-    ``paper``: 70 % to search and 30 % to train, stratified by class; the epoch is chosen on the
-    search part. ``full``: search and train on the training part of the fold and choose the epoch
-    on its validation part. Where the split gives none, search on the whole training fold and
-    train on all of it but some speakers (sessions, where partners share them), who choose the
-    epoch; utterances of unknown speakers stay in training. Where the test is not of unseen
-    speakers, neither are those who choose the epoch: they are random utterances, stratified.
+    ``paper``: 70 % for search and 30 % for training, stratified by class; the epoch is chosen on
+    the search part. ``full``: search and training use the training part of the fold, and the epoch
+    is chosen on its validation part. If the split has no validation part, the search uses the
+    whole training fold, and some speakers of it (or sessions, if partners share them) are left
+    out of training for validation; utterances of unknown speakers stay in training. If the test
+    speakers are not unseen, validation is a random stratified part of the utterances instead.
 
-    In both, half of the search part, stratified, trains the supernet's weights and the other half
-    the alphas. A fold that a run recorded has its recorded parts and no others.
+    In both protocols one half of the search part, stratified, trains the weights of the supernet
+    and the other half the alphas. A recorded fold has only its recorded parts.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def _recorded(fold: Fold, protocol: Protocol, seed: int) -> Parts:
         raise SplitError(
             f"{fold.where} has no parts for protocol {protocol} with seed {seed}; it has {there}"
         )
-    # Utterances of unknown speakers may have been left out of the test since.
+    # Utterances of unknown speakers may now be left out of the test.
     return replace(fold.recorded[protocol, seed], test=fold.test)
 
 
@@ -82,22 +82,22 @@ def _divided(utterances: Sequence[Utterance], fold: Fold, protocol: Protocol, se
 def _inner_speakers(
     utterances: Sequence[Utterance], fold: Fold, seed: int
 ) -> tuple[Indices, Indices]:
-    """Training utterances and those of some speakers, who choose the epoch."""
-    talker = what_tells_talkers(utterances) or "speaker"
+    """Utterances for training, and those of some speakers for validation."""
+    identity = speaker_attribute(utterances) or "speaker"
     development = fold.development
-    known = [i for i in development if getattr(utterances[i], talker) is not None]
+    known = [i for i in development if getattr(utterances[i], identity) is not None]
     chosen = [utterances[i] for i in known]
     unit_of, name = units(chosen)
     n_units = len(set(unit_of))
     if n_units < 2:
         raise SplitError(
-            f"{fold.where}: protocol 'full' sets {name} of the training fold aside to choose the "
-            f"epoch, but the fold has {n_units}; use more speakers or protocol 'paper'"
+            f"{fold.where}: protocol 'full' needs at least 2 {name} in the training fold to choose "
+            f"the epoch, but it has {n_units}; use more speakers or protocol 'paper'"
         )
     labels = [u.known_label() for u in chosen]
     classes = {utterances[i].known_label() for i in development}
     n_parts = min(_INNER_VALIDATION_PARTS, n_units)
-    # In a drawn order: the first part is always of the units that weigh most, whatever the seed.
+    # In random order, as the first part always has the largest units, whatever the seed.
     divided = divide_units(n_parts, labels, unit_of, seed)
     for place in np.random.default_rng(seed).permutation(len(divided)):
         positions = divided[place]

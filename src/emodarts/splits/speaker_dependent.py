@@ -1,4 +1,4 @@
-"""Random folds of utterances, whose test speakers are heard in training."""
+"""Random folds of utterances, whose test speakers also occur in training."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def speaker_dependent(utterances: Sequence[Utterance], choice: str) -> Folds:
     splitter = StratifiedKFold(count, shuffle=True, random_state=_SEED)
     try:
         with warnings.catch_warnings():
-            # A class may have fewer utterances than there are folds; callers check what comes out.
+            # A class may have fewer utterances than there are folds; callers check the result.
             warnings.simplefilter("ignore", UserWarning)
             tests = [test for _, test in splitter.split(labels, labels)]
     except ValueError as error:
         raise SplitError(
-            f"split speaker-dependent:{count}: no class has as many utterances as there are folds "
-            f"({len(labels)} utterances in all); ask for fewer folds"
+            f"split speaker-dependent:{count}: no class has {count} utterances "
+            f"({len(labels)} utterances in all); use fewer folds"
         ) from error
     everything = tuple(range(len(utterances)))
     return Folds(
@@ -37,7 +37,7 @@ def speaker_dependent(utterances: Sequence[Utterance], choice: str) -> Folds:
             for index, test in enumerate(tests)
         ),
         (
-            "speaker-dependent: test speakers are heard in training, so scores are higher than "
-            "for new speakers and cannot be compared with speaker-independent ones",
+            "speaker-dependent: test speakers also occur in training, so scores are higher than "
+            "for unseen speakers and cannot be compared with speaker-independent ones",
         ),
     )

@@ -25,8 +25,8 @@ def divide(
     rare = [label for label, k in counts.items() if k < 2]
     if rare or len(part) < 2 * len(counts):
         raise SplitError(
-            f"class {list_some(rare or counts)} has too few utterances ({len(part)} in all) to be "
-            "divided; each class needs at least 2 in every training fold"
+            f"class {list_some(rare or counts)} has too few utterances ({len(part)} in all) to "
+            "divide; each class needs at least 2 in every training fold"
         )
     try:
         first, second = train_test_split(
@@ -34,8 +34,8 @@ def divide(
         )
     except ValueError as error:
         raise SplitError(
-            f"{len(part)} utterances of {len(counts)} classes are too few to set {share:.0%} "
-            f"of each class apart: {error}"
+            f"{len(part)} utterances of {len(counts)} classes are too few to take {share:.0%} "
+            f"of each class: {error}"
         ) from error
     return as_indices(first), as_indices(second)
 
@@ -43,13 +43,13 @@ def divide(
 def divide_units(
     count: int, strata: Sequence[str], units: Sequence[int], seed: int | None = None
 ) -> list[NDArray[np.intp]]:
-    """Positions in each of ``count`` parts that keep units whole."""
+    """Positions in each of ``count`` parts, none of which divides a unit."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     splitter = StratifiedGroupKFold(count, shuffle=seed is not None, random_state=seed)
     try:
         with warnings.catch_warnings():
-            # Parts can outnumber a class' utterances; callers check what comes out.
+            # A class may have fewer utterances than there are parts; callers check the result.
             warnings.simplefilter("ignore", UserWarning)
             return [inside for _, inside in splitter.split(strata, strata, units)]
     except ValueError as error:

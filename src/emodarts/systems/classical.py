@@ -1,4 +1,4 @@
-"""Linear models on features that are averaged over time: the systems that a network must beat."""
+"""Linear models on the first input, averaged over time: the systems that a network must beat."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class LinearModel:
 
     def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Class probabilities ``(B, K)``; they are not calibrated."""
-        (features,) = inputs.values()
+        features = next(iter(inputs.values()))
         x = torch.from_numpy(self.pool(features, self.spec))
         scores = (x - self.mean) / self.sd @ self.weight.t() + self.bias
         return torch.softmax(scores, dim=1)
@@ -88,9 +88,8 @@ class _Linear:
     def fit(self, task: FitTask) -> Outcome:
         """Fit to all utterances that are not tested, since nothing has to be chosen on some."""
         begun = time.monotonic()
-        (name,) = task.recipe.inputs
+        name, spec = next(iter(task.recipe.inputs.items()))
         indices = task.parts.development
-        spec = task.recipe.inputs[name]
         rows, position = task.data.rows(indices)
         x = type(self).pool(task.data.maps[name].features[rows], spec)
         targets = task.data.targets(indices)
@@ -115,7 +114,7 @@ class _Linear:
         classes: Sequence[str],
     ) -> LinearModel:
         """The model of some tensors. Raises ``ValueError`` if their shapes do not fit."""
-        (spec,) = inputs.values()
+        spec = next(iter(inputs.values()))
         mean, sd, weight, bias = (tensors[k] for k in ("mean", "sd", "weight", "bias"))
         if weight.shape != (len(classes), len(mean)) or bias.shape != (len(classes),):
             raise ValueError(

@@ -56,7 +56,7 @@ class HandMadeCNN:
     def fit(self, task: FitTask) -> Outcome:
         """Train on the parts for it."""
         (spec,) = task.recipe.inputs.values()
-        return fit_network(task, lambda fast: self._network(spec, task.n_classes), {})
+        return fit_network(task, lambda training: self._network(spec, task.n_classes), {})
 
     def restore(
         self,

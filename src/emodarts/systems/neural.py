@@ -23,7 +23,7 @@ from emodarts.training.classifier import Classifier
 from emodarts.training.fit import Trained, train_network
 
 Build = Callable[[bool], Classifier]
-"""Makes the untrained network, with faster cells for training or as it is saved."""
+"""Makes the untrained network: as it is trained (True), or as it is saved (False)."""
 
 
 class FittedNetwork:

@@ -84,7 +84,7 @@ class Searched:
         (maps,) = task.data.maps.values()
         n_channels, n_features = maps.features.shape[1:3]
 
-        def build(fast: bool) -> DiscreteNetwork:
+        def build(training: bool) -> DiscreteNetwork:
             return DiscreteNetwork(
                 genotype,
                 recipe.trained_network,
@@ -92,9 +92,9 @@ class Searched:
                 task.n_classes,
                 n_channels=n_channels,
                 drop_path=self.spec.drop_path,
-                auxiliary_weight=self.spec.auxiliary_weight,
+                auxiliary_weight=self.spec.auxiliary_weight if training else 0.0,
                 fast=resolve_fast(
-                    fast and recipe.compute.fast, task.device, recipe.compute.precision
+                    training and recipe.compute.fast, task.device, recipe.compute.precision
                 ),
             )
 

@@ -1,4 +1,4 @@
-"""What a system is to everything outside ``systems``: it is fitted, and then gives probabilities."""
+"""What a system is to everything outside ``systems``: it is fitted and gives probabilities."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Constant:
 
     def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """``(B, K)``."""
-        (features,) = inputs.values()
+        features = next(iter(inputs.values()))
         return self.shares.expand(len(features), -1)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -70,7 +70,7 @@ class Draw:
 
     def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """``(B, K)``, all on one class."""
-        (features,) = inputs.values()
+        features = next(iter(inputs.values()))
         rows = (hashlib.sha256(row.contiguous().numpy().tobytes()).digest() for row in features)
         drawn = [int.from_bytes(digest[:8], "big") % self.n_classes for digest in rows]
         return torch.eye(self.n_classes, dtype=torch.float64)[drawn]

@@ -1,4 +1,4 @@
-"""Whose voice it is: what tells talkers apart, and what must stay together."""
+"""Speakers: which attribute identifies them, and which utterances must stay together."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Literal
 
 from emodarts.corpora.utterance import Utterance
 
-#: What talkers of one recording share, so that it must stay on one side of the test.
+#: Utterances that share one of these must be on the same side of the test.
 TIES = ("speaker", "session", "dialogue")
 
-SESSIONS_STAND_IN = (
-    "the corpus names no speakers: its sessions stand for them, and whether two sessions share a "
-    "speaker could not be checked"
+SESSIONS_AS_SPEAKERS = (
+    "the corpus names no speakers: its sessions are used instead, and two sessions may share a "
+    "speaker"
 )
 
 
-def what_tells_talkers(utterances: Sequence[Utterance]) -> Literal["speaker", "session"] | None:
-    """What tells talkers apart: speakers, or sessions where the corpus names no speaker at all."""
+def speaker_attribute(utterances: Sequence[Utterance]) -> Literal["speaker", "session"] | None:
+    """Attribute that identifies speakers: sessions if the corpus names no speakers, else None."""
     if any(u.speaker is not None for u in utterances):
         return "speaker"
     return "session" if any(u.session is not None for u in utterances) else None
 
 
 def units(utterances: Sequence[Utterance]) -> tuple[list[int], str]:
-    """What each utterance must stay together with, as a number, and what the units are, in words.
+    """Unit of each utterance as a number, and a noun for the units; units must not be divided.
 
-    Two utterances are of one unit if they share a speaker, session or dialogue, directly or
-    through others: the connected components. Each has a speaker or session.
+    Two utterances are in one unit if they share a speaker, session or dialogue, directly or
+    through others (connected components). Every utterance needs a speaker or session.
     """
     parents: dict[tuple[str, str], tuple[str, str]] = {}
 

@@ -1,11 +1,9 @@
-"""Train the discrete network; the epoch is chosen on inner validation utterances."""
+"""Train a network; the epoch is chosen on inner validation utterances."""
 
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,21 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emodarts import files
 from emodarts.checkpoint import (
-    load_tensors,
     pack_optimiser,
     save_tensors,
     unpack_optimiser,
     with_prefix,
     without_prefix,
 )
-from emodarts.errors import CheckpointError
-from emodarts.events import EventWriter
+from emodarts.layout import TrialFolder
 from emodarts.progress import Progress
 from emodarts.recipe import TrainingSpec
 from emodarts.runtime import Precision, at_least_single, autocast, derive_seed
-from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.training.augment import Mixture, balanced_rows, mask_features
 from emodarts.training.batches import (
     Part,
@@ -38,10 +32,8 @@ from emodarts.training.batches import (
     require_finite,
     shuffled_batches,
 )
-
-CHECKPOINT = "training.safetensors"
-HISTORY = "training.csv"
-EPOCHS = "epochs"
+from emodarts.training.classifier import Classifier
+from emodarts.training.epochs import run_epochs
 
 #: Share of the steps in which a one-cycle schedule rises, and its first and last rate as a
 #: share of the highest and of the first (the defaults of torch's OneCycleLR).
@@ -85,16 +77,16 @@ class Trained:
 
 
 def train_network(
-    network: DiscreteNetwork,
+    network: Classifier,
     train: Part,
     validation: Part,
     spec: TrainingSpec,
     n_classes: int,
     *,
     seed: int,
-    folder: Path,
+    folder: TrialFolder,
     progress: Progress,
-    task: str = "train",
+    title: str,
     precision: Precision = "fp32",
 ) -> Trained:
     """Train ``network`` in place and leave it with the weights of the chosen epoch.
@@ -103,75 +95,59 @@ def train_network(
     compiled. The inner validation has it too, as a choice between epochs is no score.
 
     The epoch is the one with the highest UA on ``validation`` (the lower loss decides between
-    equals), with the lowest loss, or the last. Continues from ``folder`` if a killed training
-    left a checkpoint there. Every epoch writes ``training.csv`` and a checkpoint, and
-    ``epochs/<n>.safetensors`` if the optimistic score is asked for.
+    equals), with the lowest loss, or the last. Continues from ``folder`` if a training that was
+    stopped left a checkpoint there. The weights of each epoch are kept if the optimistic score is
+    asked for.
 
     Raises
     ------
     CheckpointError
         If the checkpoint in ``folder`` is broken.
+    TrainingError
+        If the loss is not finite.
     """
-    trainer = _Trainer(network, train, validation, spec, n_classes, seed, precision)
-    checkpoint = folder / CHECKPOINT
-    if checkpoint.is_file():
-        trainer.restore(checkpoint)
-    progress.start(task, spec.epochs, trainer.epoch)
-    with EventWriter(folder / "events", trainer.epoch) as events:
-        while trainer.epoch < spec.epochs:
-            row = trainer.run_epoch()
-            if spec.optimistic:
-                save_tensors(epoch_file(folder, trainer.epoch), network.model_state())
-            # The checkpoint comes last: a run killed before it does the epoch again.
-            files.write_csv(folder / HISTORY, list(row), trainer.history)
-            trainer.save(checkpoint)
-            scalars = {k: v for k, v in row.items() if k != "epoch"}
-            events.write("training", trainer.epoch, scalars)
-            progress.advance(loss=row["train_loss"], ua=row["validation_ua"])
-    network.load_state_dict(trainer.best_state, strict=False)
-    return Trained(trainer.best_epoch, trainer.history)
+    fit = _Fit(network, train, validation, spec, n_classes, seed, folder, progress, precision)
+    run_epochs(fit, spec.epochs, stage="training", folder=folder, progress=progress, title=title)
+    network.load_state_dict(fit.best_state, strict=False)
+    return Trained(fit.best["epoch"], fit.history)
 
 
-def epoch_file(folder: Path, epoch: int) -> Path:
-    """Where the weights of an epoch are kept when the optimistic score is asked for."""
-    return folder / EPOCHS / f"{epoch:04d}.safetensors"
-
-
-class _Trainer:
-    """State of a training between epochs."""
+class _Fit:
+    """A training between its epochs."""
 
     def __init__(
         self,
-        network: DiscreteNetwork,
+        network: Classifier,
         train: Part,
         validation: Part,
         spec: TrainingSpec,
         n_classes: int,
         seed: int,
-        precision: Precision = "fp32",
+        folder: TrialFolder,
+        progress: Progress,
+        precision: Precision,
     ) -> None:
         self.network, self.train, self.validation = network, train, validation
         self.spec, self.seed, self.precision = spec, seed, precision
+        self.folder, self.progress = folder, progress
         self.weights = class_weights(train.targets, n_classes) if spec.class_weights else None
         self.optimiser = _optimiser(network, spec)
-        self.epoch = 0
         self.history: list[dict[str, Any]] = []
-        self.best_epoch = 0
+        self.best: dict[str, Any] = {}
         self.best_state: dict[str, Tensor] = {}
 
     def run_epoch(self) -> dict[str, Any]:
-        """One pass over the training utterances; return the epoch's row.
+        """One pass over the training utterances.
 
-        Its ``train_loss`` and ``train_ua`` are of what the network answered in training mode:
-        to masked and augmented features, and with mixup to each mixture, judged by the target
-        that weighs more in it.
+        ``train_loss`` and ``train_ua`` are of the answers in training mode: to masked and
+        augmented features, and with mixup to each mixture, judged by the target that weighs more
+        in it.
         """
-        begun = time.monotonic()
-        spec, epoch = self.spec, self.epoch
+        spec, epoch = self.spec, len(self.history)
         torch.manual_seed(derive_seed(self.seed, "training", epoch))
         self.network.train()
-        self.network.set_drop_path(spec.drop_path * epoch / spec.epochs)
-        rows, versions = self._epoch_rows()
+        self.network.begin_epoch(epoch / spec.epochs)
+        rows, versions = self._epoch_rows(epoch)
         mixing = np.random.default_rng(derive_seed(self.seed, "training mixtures", epoch))
         batches = shuffled_batches(
             len(rows), spec.batch_size, derive_seed(self.seed, "training batches", epoch)
@@ -184,51 +160,41 @@ class _Trainer:
             if spec.mixup > 0:
                 mixture = Mixture.draw(len(index), spec.mixup, mixing)
                 features = mixture.of(features)
-            loss, out = self._step(mask_features(features, spec.masks), target, rate, mixture)
-            require_finite(loss, f"training epoch {epoch + 1}, step {step + 1}: the loss")
+            where = f"training epoch {epoch + 1}, step {step + 1}"
+            features = mask_features(features, spec.masks)
+            loss, out = self._step(features, target, rate, mixture, where)
             total += loss * len(index)
             logits.append(out)
             targets.append(target)
         train_loss, train_ua = loss_and_ua(torch.cat(logits), torch.cat(targets))
-        validation = self.validation
-        with autocast(self.precision, validation.features.device):
-            logits_of_pieces = predict_logits(self.network, validation.features)
-        out = join_pieces(at_least_single(logits_of_pieces), validation.owners)
-        validation_loss, validation_ua = loss_and_ua(out, validation.utterance_targets)
-        right = out.argmax(dim=1) == validation.utterance_targets
-        self.epoch += 1
         row = {
-            "epoch": self.epoch,
             "learning_rate": rate,
             "objective": total / len(rows),
             "train_loss": train_loss,
             "train_ua": train_ua,
-            "validation_loss": validation_loss,
-            "validation_ua": validation_ua,
-            "validation_wa": float(right.cpu().double().mean()),
-            "seconds": round(time.monotonic() - begun, 3),
+            **self._validate(),
         }
-        self.history.append(row)
-        self._keep_if_best()
+        self._keep_if_best({"epoch": epoch + 1, **row})
+        if spec.optimistic:
+            save_tensors(self.folder.epoch_weights(epoch + 1), self.network.model_state())
+        self.progress.advance(loss=train_loss, ua=row["validation_ua"])
         return row
 
-    def _epoch_rows(self) -> tuple[Tensor, Tensor]:
-        """Rows of the training part that this epoch hears, and the version of each."""
-        train, epoch = self.train, self.epoch
+    def _epoch_rows(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Rows of the training part that an epoch uses, and the version of each."""
         if self.spec.oversample:
             seed = derive_seed(self.seed, "training rows", epoch)
-            rows = balanced_rows(train.targets.cpu(), seed)
+            rows = balanced_rows(self.train.targets.cpu(), seed)
         else:
-            rows = torch.arange(len(train))
+            rows = torch.arange(len(self.train))
         generator = torch.Generator().manual_seed(
             derive_seed(self.seed, "training versions", epoch)
         )
-        return rows, torch.randint(train.n_versions, rows.shape, generator=generator)
+        return rows, torch.randint(self.train.n_versions, rows.shape, generator=generator)
 
     def _step(
-        self, features: Tensor, target: Tensor, rate: float, mixture: Mixture | None = None
+        self, features: Tensor, target: Tensor, rate: float, mixture: Mixture | None, where: str
     ) -> tuple[float, Tensor]:
-        spec = self.spec
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         with autocast(self.precision, features.device):
@@ -240,15 +206,16 @@ class _Trainer:
         def criterion(truth: Tensor) -> Tensor:
             loss = self._cross_entropy(logits, truth)
             if extra is not None:
-                loss = loss + spec.auxiliary_weight * self._cross_entropy(extra, truth)
+                loss = loss + self.network.auxiliary_weight * self._cross_entropy(extra, truth)
             return loss
 
         loss = criterion(target) if mixture is None else mixture.loss(criterion, target)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), spec.gradient_clip)
-        require_finite(float(norm), f"training epoch {self.epoch + 1}: the gradient norm")
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.gradient_clip)
+        require_finite(float(norm), f"{where}: the gradient norm")
         self.optimiser.step()
+        require_finite(loss.item(), f"{where}: the loss")
         return loss.item(), logits.detach()
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -256,43 +223,48 @@ class _Trainer:
             logits, target, weight=self.weights, label_smoothing=self.spec.label_smoothing
         )
 
-    def _keep_if_best(self) -> None:
-        if self.spec.select == "last":
-            best = self.epoch
-        elif self.spec.select == "loss":
-            best = min(self.history, key=lambda r: r["validation_loss"])["epoch"]
-        else:
-            best = max(self.history, key=lambda r: (r["validation_ua"], -r["validation_loss"]))[
-                "epoch"
-            ]
-        if best == self.epoch:
-            self.best_epoch = best
+    def _validate(self) -> dict[str, float]:
+        part = self.validation
+        with autocast(self.precision, part.features.device):
+            logits_of_pieces = predict_logits(self.network, part.features)
+        out = join_pieces(at_least_single(logits_of_pieces), part.owners)
+        loss, ua = loss_and_ua(out, part.utterance_targets)
+        right = out.argmax(dim=1) == part.utterance_targets
+        return {
+            "validation_loss": loss,
+            "validation_ua": ua,
+            "validation_wa": float(right.cpu().double().mean()),
+        }
+
+    def _keep_if_best(self, row: dict[str, Any]) -> None:
+        if not self.best or self._merit(row) > self._merit(self.best):
+            self.best = row
             self.best_state = {k: v.clone() for k, v in self.network.model_state().items()}
 
-    def save(self, path: Path) -> None:
+    def _merit(self, row: dict[str, Any]) -> tuple[float, ...]:
+        match self.spec.select:
+            case "ua":
+                return row["validation_ua"], -row["validation_loss"]
+            case "loss":
+                return (-row["validation_loss"],)
+        return (row["epoch"],)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {
             **with_prefix("network", self.network.state_dict()),
             **with_prefix("best", self.best_state),
             **pack_optimiser("optimiser", self.optimiser),
         }
-        state = {"epoch": self.epoch, "best_epoch": self.best_epoch, "history": self.history}
-        save_tensors(path, tensors, state)
+        return tensors, {"best": self.best}
 
-    def restore(self, path: Path) -> None:
-        tensors, state = load_tensors(path)
-        try:
-            self.network.load_state_dict(without_prefix("network", tensors))
-            unpack_optimiser("optimiser", self.optimiser, tensors)
-            self.best_state = without_prefix("best", tensors)
-            self.epoch, self.best_epoch = int(state["epoch"]), int(state["best_epoch"])
-            self.history = list(state["history"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{path} is not a checkpoint of this training: {error}"
-            ) from error
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        self.network.load_state_dict(without_prefix("network", tensors))
+        unpack_optimiser("optimiser", self.optimiser, tensors)
+        self.best_state = without_prefix("best", tensors)
+        self.best = dict(values["best"])
 
 
-def _optimiser(network: DiscreteNetwork, spec: TrainingSpec) -> torch.optim.Optimizer:
+def _optimiser(network: Classifier, spec: TrainingSpec) -> torch.optim.Optimizer:
     parameters = network.parameters()
     if spec.optimiser == "sgd":
         return torch.optim.SGD(

@@ -1,0 +1,354 @@
+"""The plan of a run: everything is checked, and written to its folder, before a trial begins."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from emodarts import files
+from emodarts.cache import default_cache_folder
+from emodarts.corpora.utterance import Corpus, Utterance
+from emodarts.dataset import Listing, fill_store
+from emodarts.errors import RecipeError, RunError, list_some
+from emodarts.experiments.compute import Compute, settle_compute
+from emodarts.genotype import Genotype
+from emodarts.layout import RunFolder
+from emodarts.progress import Progress
+from emodarts.recipe import Recipe
+from emodarts.runtime import configure, describe_environment
+from emodarts.splits import Fold, Parts, deployment_fold, make_folds, make_parts
+
+Stage = Literal["search", "fit"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a recipe leaves open: how much of a run to do, where its files are, how to continue.
+
+    Attributes
+    ----------
+    resume : continue the run in the directory instead of refusing it.
+    skip_bad : go on without utterances whose audio is unusable.
+    cache : folder of the feature store; by default the user's cache folder.
+    search, train : which halves to do.
+    genotype : train this one instead of searching.
+    all_data : hold out no test fold; the model is to be deployed.
+    jobs : trials that run side by side, each in a process of its own; ``auto`` is one for each
+        thread that torch would use on a CPU, and 1 on other devices.
+    """
+
+    resume: bool = False
+    skip_bad: bool = False
+    cache: Path | None = None
+    search: bool = True
+    train: bool = True
+    genotype: Genotype | None = None
+    all_data: bool = False
+    jobs: int | Literal["auto"] = 1
+
+    @property
+    def stage(self) -> Stage:
+        """Where a trial ends."""
+        return "fit" if self.train else "search"
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One fold with one seed, as plain values: any process can carry it out from the run's folder.
+
+    Attributes
+    ----------
+    run : folder of the run.
+    store : folder of the feature store.
+    recipe_digest : of the recipe in that folder.
+    fold : number of the fold; None: no test fold.
+    seed : of the trial.
+    stage : ``search`` ends with the genotype, ``fit`` with a tested model.
+    """
+
+    run: str
+    store: str
+    recipe_digest: str
+    fold: int | None
+    seed: int
+    stage: Stage
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; ``TrialSpec(**values)`` is the inverse."""
+        return asdict(self)
+
+    @property
+    def title(self) -> str:
+        """For people, e.g. ``fold 0 seed 0``."""
+        return f"seed {self.seed}" if self.fold is None else f"fold {self.fold} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes
+    ----------
+    trials : of all folds and seeds, finished ones included.
+    jobs : trials that run side by side.
+    """
+
+    trials: tuple[TrialSpec, ...]
+    jobs: int
+
+
+@dataclass(frozen=True)
+class _Division:
+    """Folds that are asked for, and the parts of each with each seed."""
+
+    parts: dict[tuple[int, int], Parts]
+    warnings: tuple[str, ...]
+
+    def to_dict(
+        self, recipe: Recipe, utterances: Sequence[Utterance], all_data: bool
+    ) -> dict[str, Any]:
+        """Contents of ``folds.json``."""
+        return {
+            "split": None if all_data else recipe.evaluation.split,
+            "protocol": recipe.evaluation.protocol,
+            "folds": [
+                {"fold": fold, "seed": seed, **parts.names(utterances)}
+                for (fold, seed), parts in self.parts.items()
+            ],
+        }
+
+
+def make_plan(
+    recipe: Recipe, corpus: Corpus, out: Path, options: Options, progress: Progress
+) -> Plan:
+    """Check a run, fill the feature store, and write the header of the run's folder.
+
+    Nothing is written to ``out`` before recipe, audio, folds and genotype have been checked.
+
+    Raises
+    ------
+    EmodartsError
+        Of the part that found the fault; see :mod:`emodarts.errors`.
+    """
+    run = RunFolder(out)
+    if options.resume:
+        files.remove_leftovers(out)
+    _check_directory(run, options)
+    _check_halves(recipe, options)
+    asked = recipe
+    compute = settle_compute(recipe.compute, run if options.resume else None, options.jobs)
+    recipe = recipe.model_copy(update={"compute": compute.spec})
+    if options.search and options.genotype is None and "search" in recipe.system.sections:
+        try:
+            recipe.search.check_precision(recipe.compute.precision)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+    device = configure(recipe.compute)
+    chosen = corpus.select(recipe.labels, recipe.styles)
+    division = _divide(recipe, chosen, options)  # refuse bad folds before hours of extraction
+    store = (options.cache or default_cache_folder()) / "features"
+    listing, bad = fill_store(recipe, chosen, store, device, progress, skip_bad=options.skip_bad)
+    if bad:
+        usable = replace(chosen, utterances=listing.utterances, skipped=chosen.skipped + bad)
+        division = _divide(recipe, usable, options)
+    trials = tuple(
+        TrialSpec(
+            run=str(out.resolve()),
+            store=str(store.resolve()),
+            recipe_digest=recipe.digest(),
+            fold=None if options.all_data else fold,
+            seed=seed,
+            stage=options.stage,
+        )
+        for fold, seed in division.parts
+    )
+    _check_genotypes(recipe, listing, run, trials, options)
+    header = {
+        "corpus": listing.corpus,
+        "notice": listing.notice,
+        "digest": listing.digest,
+        "fingerprints": dict(listing.fingerprints),
+        "classes": list(listing.classes),
+        "n_utterances": len(listing.utterances),
+        "n_speakers": len({u.speaker for u in listing.utterances} - {None}),
+        "skipped": [list(pair) for pair in chosen.skipped],
+        "bad": [list(pair) for pair in bad],
+        "recipe_digest": recipe.digest(),
+        "all_data": options.all_data,
+        "genotypes": _origin(recipe, options),
+        "warnings": [
+            *division.warnings,
+            *_left_out(corpus.skipped),
+            *_warnings(len(bad), _origin(recipe, options)),
+        ],
+    }
+    folds = division.to_dict(recipe, listing.utterances, options.all_data)
+    if run.data.is_file():
+        _check_same_run(run, header, folds)
+    else:
+        _write_header(run, asked, header, listing, folds, compute, device)
+    if options.genotype is not None:
+        for trial in trials:
+            options.genotype.save(run.trial(trial.fold, trial.seed).genotype)
+    return Plan(trials, compute.jobs)
+
+
+def _check_directory(run: RunFolder, options: Options) -> None:
+    out = run.path
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file; --out needs a folder")
+    occupied = out.is_dir() and any(out.iterdir())
+    if occupied and not options.resume:
+        raise RunError(f"{out} is not empty; give --resume to continue it, or another --out")
+    if occupied and not run.recipe.is_file():
+        raise RunError(f"{out} is not empty and holds no run ({run.recipe.name} is missing)")
+
+
+def _check_halves(recipe: Recipe, options: Options) -> None:
+    """Refuse half a run of a system that has no halves."""
+    if "search" in recipe.system.sections:
+        return
+    if not options.train or options.genotype is not None:
+        raise RecipeError(
+            f"system {recipe.system.kind!r} searches no genotype; use `emodarts run`, or "
+            "`emodarts train --all-data` for the model to deploy"
+        )
+
+
+def _divide(recipe: Recipe, corpus: Corpus, options: Options) -> _Division:
+    """Make the folds that are asked for and their parts, and what every table must say of them."""
+    asked = recipe.evaluation
+    warnings: tuple[str, ...] = ()
+    if options.all_data:
+        folds: list[Fold] = [deployment_fold(corpus.utterances)]
+    else:
+        made = make_folds(corpus, asked.split, asked.allow_speaker_overlap)
+        by_index, warnings = {fold.index: fold for fold in made.folds}, made.warnings
+        numbers = sorted(by_index if asked.folds is None else asked.folds)
+        if unknown := [k for k in numbers if k not in by_index]:
+            raise RecipeError(
+                f"evaluation.folds: no fold {unknown[0]}; split {asked.split!r} has folds "
+                f"{', '.join(map(str, by_index))}"
+            )
+        folds = [by_index[k] for k in numbers]
+        if len(folds) < len(by_index):
+            warnings = (*warnings, f"not all folds ran: {len(folds)} of {len(by_index)}")
+    parts = {
+        (fold.index, seed): make_parts(corpus.utterances, fold, asked.protocol, seed)
+        for fold in folds
+        for seed in asked.seeds
+    }
+    return _Division(parts, warnings)
+
+
+def _check_genotypes(
+    recipe: Recipe,
+    listing: Listing,
+    run: RunFolder,
+    trials: Sequence[TrialSpec],
+    options: Options,
+) -> None:
+    """Refuse now what would fail after hours: a genotype that does not fit, or none at all."""
+    if "search" not in recipe.system.sections:
+        return
+    paths = [run.trial(trial.fold, trial.seed).genotype for trial in trials]
+    if options.genotype is not None:
+        from emodarts.systems.discrete import DiscreteNetwork
+
+        n_features = recipe.features.n_features
+        DiscreteNetwork(options.genotype, recipe.trained_network, n_features, len(listing.classes))
+        for path in paths:
+            if path.is_file() and Genotype.load(path) != options.genotype:
+                raise RunError(
+                    f"{path} holds other cells than the genotype that is given; "
+                    "resume with those cells, or give another --out"
+                )
+    elif not options.search:
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            raise RunError(
+                f"no genotype to train: {missing[0]} is missing; give --genotype FILE, or the "
+                "--out of a finished `emodarts search` with --resume"
+            )
+
+
+def _origin(recipe: Recipe, options: Options) -> str | None:
+    """Where the genotypes come from; None: the system has none."""
+    if "search" not in recipe.system.sections:
+        return None
+    if options.genotype is not None:
+        return "given"
+    return "random" if recipe.search.strategy == "random" else "searched"
+
+
+def _left_out(skipped: Sequence[tuple[str, str]]) -> list[str]:
+    if not skipped:
+        return []
+    reasons = Counter(reason for _, reason in skipped).most_common()
+    listed = list_some([f"{n:,} {reason}" for reason, n in reasons], 3)
+    return [f"the reader of the corpus left out {len(skipped):,}: {listed}"]
+
+
+def _warnings(n_bad: int, origin: str | None) -> list[str]:
+    warnings = []
+    if n_bad:
+        warnings.append(f"{n_bad} utterances with unusable audio were left out")
+    if origin == "given":
+        warnings.append(
+            "the genotype was given, not searched in each fold: its search may have used test "
+            "speakers"
+        )
+    elif origin == "random":
+        warnings.append("the genotypes were drawn at random, not searched")
+    return warnings
+
+
+def _write_header(
+    run: RunFolder,
+    asked: Recipe,
+    header: Mapping[str, Any],
+    listing: Listing,
+    folds: Mapping[str, Any],
+    compute: Compute,
+    device: torch.device,
+) -> None:
+    # As asked: what a resumed run computes with is what the environment records.
+    files.write_text(run.recipe, asked.to_yaml())
+    rows = listing.rows()
+    files.write_csv(run.utterances, list(rows[0]), rows)
+    files.write_json(run.folds, folds)
+    started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    environment = {**describe_environment(device), **compute.record(), "started": started}
+    files.write_json(run.environment, environment)
+    files.write_json(run.data, header)  # last, as its presence says that the header is whole
+
+
+def _check_same_run(run: RunFolder, header: Mapping[str, Any], folds: Mapping[str, Any]) -> None:
+    recorded = files.read_object(run.data, RunError, "recipe_digest", "digest", "all_data")
+    out = run.path
+    if recorded["all_data"] != header["all_data"]:
+        raise RunError(
+            f"{out} was begun {'with' if recorded['all_data'] else 'without'} --all-data; "
+            "resume it the same way, or give another --out"
+        )
+    if recorded["recipe_digest"] != header["recipe_digest"]:
+        raise RunError(
+            f"{out} holds a run of another recipe (see {run.recipe.name} there); "
+            "resume it with the same settings, or give another --out"
+        )
+    if recorded["digest"] != header["digest"]:
+        raise RunError(
+            f"{out} holds a run on other data (see {run.utterances.name} there); "
+            "resume it with the same files and labels, or give another --out"
+        )
+    if files.read_object(run.folds, RunError, "folds") != folds:
+        raise RunError(
+            f"{out} holds a run on other folds (see {run.folds.name} there); "
+            "resume it with the same fold file, or give another --out"
+        )

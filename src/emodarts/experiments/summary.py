@@ -1,0 +1,91 @@
+"""The result of a run, from the folders of its finished trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from emodarts import files
+from emodarts.errors import RunError
+from emodarts.experiments.plan import TrialSpec
+from emodarts.layout import RunFolder
+from emodarts.recipe import load_recipe
+from emodarts.recipe.system import BASELINES
+from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION, aggregate
+from emodarts.scoring.predictions import read_predictions, write_predictions
+
+FORMAT = "emodarts.result/2"
+
+#: What of a trial stands beside its scores.
+_KEPT = ("epoch", "parameters", "multiply_adds", "genotype")
+
+
+def summarise(trials: Sequence[TrialSpec]) -> dict[str, Any]:
+    """Score all folds and seeds of a run; write its predictions and ``result.json``.
+
+    Returns
+    -------
+    The contents of ``result.json``.
+
+    Raises
+    ------
+    RunError
+        If a trial is not finished, or a file is broken.
+    """
+    run = RunFolder(Path(trials[0].run))
+    recipe = load_recipe(run.recipe)
+    header = files.read_object(run.data, RunError, "corpus", "notice", "classes", "warnings")
+    classes = tuple(header["classes"])
+    folders = [run.trial(trial.fold, trial.seed) for trial in trials]
+    predictions = [p for folder in folders for p in read_predictions(folder.predictions)[0]]
+    write_predictions(run.predictions, predictions, classes)
+    results = [
+        files.read_object(folder.result, RunError, "fold", "seed", "parameters", "baselines")
+        for folder in folders
+    ]
+    scores = aggregate(predictions, classes)
+    details = {(r["fold"], r["seed"]): r for r in results}
+    for fold in scores["folds"]:
+        for seed in fold["seeds"]:
+            detail = details[fold["fold"], seed["seed"]]
+            seed.update({key: detail[key] for key in _KEPT if key in detail})
+    if recipe.training.optimistic:
+        values = [files.read_object(f.optimistic, RunError, "warning") for f in folders]
+        means = {key: fmean(v[key] for v in values) for key in values[0] if key != "warning"}
+        files.write_json(run.optimistic, {**means, "warning": values[0]["warning"]})
+    result = {
+        "format": FORMAT,
+        "name": recipe.name,
+        "system": recipe.system.kind,
+        "corpus": header["corpus"],
+        "notice": header["notice"],
+        "protocol": recipe.evaluation.protocol,
+        "split": recipe.evaluation.split,
+        "labels": None if recipe.labels is None else list(recipe.labels),
+        "seeds": list(recipe.evaluation.seeds),
+        "definitions": {"ua": UA_DEFINITION, "wa": WA_DEFINITION},
+        "genotypes": header["genotypes"],
+        "warnings": header["warnings"],
+        **scores,
+        "parameters": round(fmean(r["parameters"] for r in results)),
+        "multiply_adds": round(fmean(r["multiply_adds"] for r in results)),
+        "baselines": _baselines(results, len(classes)),
+    }
+    files.write_json(run.result, result)
+    return result
+
+
+def _baselines(results: Sequence[dict[str, Any]], n_classes: int) -> dict[str, dict[str, Any]]:
+    """Means over folds; chance is what uniform answers score on average."""
+    by_fold = {r["fold"]: r["baselines"] for r in results}  # the same for every seed
+    means = {
+        kind: {
+            metric: fmean(fold[kind][metric] for fold in by_fold.values())
+            for metric in ("ua", "wa", "macro_f1")
+        }
+        for kind in BASELINES
+    }
+    even = 1.0 / n_classes
+    return {"chance": {"ua": even, "wa": even, "macro_f1": None}, **means}

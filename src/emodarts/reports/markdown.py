@@ -1,0 +1,71 @@
+"""Documents as Markdown (GitHub's tables) that also reads well as plain text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import quote
+
+from emodarts.reports.document import Block, Figure, Link, Paragraph, Remark, Section, Table
+from emodarts.reports.plain import pad
+
+#: Characters that mean something to Markdown anywhere in a line. An underscore within a word,
+#: a ``#`` within one, and an ``&`` that begins no entity are only themselves.
+_MARKS = re.compile(r"[\\`*~<\[\]|]|(?<![^\W_])_|_(?![^\W_])|(?<!\S)#|&(?=#?\w+;)")
+#: Beginnings of a line that would be a quotation or a list.
+_BEGINNING = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[-+>]))")
+
+
+def to_markdown(*blocks: Block, level: int = 1) -> str:
+    """Render blocks as Markdown.
+
+    Parameters
+    ----------
+    level : of the headings of sections among the blocks; sections within those are one deeper.
+    """
+    return "\n\n".join(part for block in blocks for part in _render(block, level))
+
+
+def _render(block: Block, level: int) -> Iterator[str]:
+    match block:
+        case Section(title, blocks):
+            if title:
+                yield f"{'#' * level} {_line(title)}"
+            yield to_markdown(*blocks, level=level + 1)
+        case Table():
+            yield _table(block)
+            yield from map(_paragraph, block.caption)
+        case Figure(file, alternative):
+            yield f"![{_line(alternative)}]({quote(file)})"
+        case Remark(label, text):
+            yield f"**{_line(label)}:** {_line(text)}"
+        case Paragraph(parts):
+            yield "".join(map(_part, parts))
+        case str():
+            yield _paragraph(block)
+
+
+def _table(table: Table) -> str:
+    header, *rows = pad(table, _line, least=3)
+    rules = [
+        "-" * (len(title) - 1) + (":" if column.numeric else "-")
+        for title, column in zip(header, table.columns, strict=True)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rules, *rows))
+
+
+def _paragraph(text: str) -> str:
+    return _BEGINNING.sub(r"\1\\", _line(text))
+
+
+def _part(part: str | Link) -> str:
+    return _escape(part) if isinstance(part, str) else f"[{_line(part.text)}]({quote(part.target)})"
+
+
+def _line(text: str) -> str:
+    return _escape(text).strip()
+
+
+def _escape(text: str) -> str:
+    """Text without line breaks, which Markdown shows as it is."""
+    return _MARKS.sub(r"\\\g<0>", re.sub(r"\s+", " ", text))

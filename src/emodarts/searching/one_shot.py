@@ -1,0 +1,321 @@
+"""The loop that one-shot strategies share: train a supernet's weights and alphas in turn.
+
+A strategy is a set of :class:`Hooks`; without any, the search is DARTS of first order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from emodarts import files
+from emodarts.checkpoint import pack_optimiser, unpack_optimiser, with_prefix, without_prefix
+from emodarts.genotype import Genotype
+from emodarts.recipe import OneShotSpec
+from emodarts.runtime import derive_seed, resolve_fast
+from emodarts.searching.derivation import derive_genotype
+from emodarts.searching.gradients import (
+    Batch,
+    LookAhead,
+    first_order_gradient,
+    random_state,
+    restore_random_state,
+)
+from emodarts.searching.mixing import Mixing, softmax
+from emodarts.searching.strategy import SearchTask
+from emodarts.searching.supernet import EdgeBuilder, Supernet, mixed_edge
+from emodarts.training.batches import (
+    endless_batches,
+    join_pieces,
+    loss_and_ua,
+    predict_logits,
+    require_finite,
+    shuffled_batches,
+)
+from emodarts.training.epochs import run_epochs
+
+
+def build_supernet(search: Search, edge: EdgeBuilder = mixed_edge) -> Supernet:
+    """The supernet of the task, with ``edge`` as the module of every edge."""
+    task = search.task
+    n_channels, n_features = task.weights.features.shape[1:3]
+    return Supernet(
+        task.network,
+        n_features,
+        task.n_classes,
+        search.spec.alphas.initial_sd,
+        n_channels,
+        fast=resolve_fast(task.compute.fast, task.device, task.compute.precision),
+        precision=task.compute.precision,
+        edge=edge,
+    )
+
+
+def softmax_weights(search: Search, alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Softmax over the candidates."""
+    return softmax(alphas)
+
+
+def first_order(search: Search, train: Batch, validation: Batch) -> dict[str, Tensor]:
+    """Gradient of the validation loss at the present weights."""
+    return first_order_gradient(search.supernet, validation, functional.cross_entropy)
+
+
+def derive(search: Search) -> Genotype:
+    """The strongest candidates by ``Hooks.weights``."""
+    alphas, network = search.supernet.alpha_parameters(), search.task.network
+    return derive_genotype(alphas, network, search.mixing)
+
+
+def choose(search: Search) -> Genotype:
+    """The genotype of the last epoch, or of the one with the highest UA on the alpha data."""
+    epochs = range(len(search.records))
+    chosen = epochs[-1]
+    if search.spec.genotype_epoch == "best":
+        searched = epochs[search.spec.warmup_epochs :]
+        chosen = max(searched, key=lambda k: search.history[k]["alpha_ua"], default=chosen)
+    return Genotype.from_dict(search.records[chosen]["genotype"])
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How a one-shot strategy differs from DARTS of first order.
+
+    Attributes
+    ----------
+    build : how the supernet and its edges are built. Further architecture parameters may be put
+        into its ``alphas``.
+    weights : how alphas become weights where nothing is drawn: in the scores of an epoch and in
+        the derivation.
+    draw : draws how alphas become weights in one step: called once, with the training batch; all
+        passes of the step use what it returns. By default ``weights``.
+    gradient : gradient of the alphas, by name, from a training and a validation batch.
+    penalty : a scalar that is added to the loss of the alphas; a function of the alphas.
+    begin_epoch : called before every epoch. It may set ``search.memory``, call ``search.build()``
+        for another supernet, or ``search.stop()``.
+    derive : the genotype of the present alphas, for the record of an epoch.
+    choose : the genotype that the search ends with.
+    """
+
+    build: Callable[[Search], Supernet] = build_supernet
+    weights: Callable[[Search, Mapping[str, Tensor]], dict[str, Tensor]] = softmax_weights
+    draw: Callable[[Search, Batch], Mixing] = lambda search, train: search.mixing
+    gradient: Callable[[Search, Batch, Batch], dict[str, Tensor]] = first_order
+    penalty: Callable[[Search], Tensor] | None = None
+    begin_epoch: Callable[[Search], None] = lambda search: None
+    derive: Callable[[Search], Genotype] = derive
+    choose: Callable[[Search], Genotype] = choose
+
+
+def search_one_shot(spec: OneShotSpec, task: SearchTask, hooks: Hooks | None = None) -> Genotype:
+    """Search, or go on from the checkpoint in the folder of the task.
+
+    Every epoch writes its scores (losses, UA, skips, entropies), alphas and genotype.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is broken.
+    TrainingError
+        If the loss is not finite.
+    """
+    search = Search(spec, task, hooks or Hooks())
+    run_epochs(
+        search,
+        spec.epochs,
+        stage="search",
+        folder=task.folder,
+        progress=task.progress,
+        title=task.title,
+        steps=len(shuffled_batches(len(task.weights), spec.batch_size, 0)),
+    )
+    return search.hooks.choose(search)
+
+
+class Search:
+    """A search between its epochs; what hooks read and may change.
+
+    Attributes
+    ----------
+    spec, task, hooks : what is searched, and how.
+    history : scalars of every epoch that is done.
+    records : epoch, alphas and genotype of every epoch that is done, as JSON values.
+    memory : JSON values that a strategy keeps from epoch to epoch.
+    supernet, weight_optimiser, alpha_optimiser : made by :meth:`build`.
+    """
+
+    def __init__(self, spec: OneShotSpec, task: SearchTask, hooks: Hooks) -> None:
+        self.spec, self.task, self.hooks = spec, task, hooks
+        self.history: list[dict[str, Any]] = []
+        self.records: list[dict[str, Any]] = []
+        self.memory: dict[str, Any] = {}
+        self._stopped = False
+        self.build()
+
+    @property
+    def epoch(self) -> int:
+        """Number of epochs that are done."""
+        return len(self.history)
+
+    @property
+    def mixing(self) -> Mixing:
+        """How alphas become weights where nothing is drawn."""
+        return partial(self.hooks.weights, self)
+
+    def build(self) -> None:
+        """Build the supernet and its optimisers."""
+        torch.manual_seed(derive_seed(self.task.seed, "supernet"))
+        weights, alphas = self.spec.weights, self.spec.alphas
+        self.supernet = self.hooks.build(self).to(self.task.device)
+        self.weight_optimiser = torch.optim.SGD(
+            self.supernet.weight_parameters().values(),
+            lr=weights.learning_rate,
+            momentum=weights.momentum,
+            weight_decay=weights.weight_decay,
+        )
+        self.alpha_optimiser = torch.optim.Adam(
+            self.supernet.alpha_parameters().values(),
+            lr=alphas.learning_rate,
+            betas=(alphas.beta1, alphas.beta2),
+            weight_decay=alphas.weight_decay,
+        )
+
+    def stop(self) -> None:
+        """End the search before the epoch that is about to begin."""
+        self._stopped = True
+
+    def look_ahead(self) -> LookAhead:
+        """The step that the optimiser of the weights takes next."""
+        [group] = self.weight_optimiser.param_groups
+        state = self.weight_optimiser.state
+        buffers = {
+            name: state[w]["momentum_buffer"]
+            for name, w in self.supernet.weight_parameters().items()
+            if state[w].get("momentum_buffer") is not None
+        }
+        return LookAhead(group["lr"], group["momentum"], group["weight_decay"], buffers)
+
+    def run_epoch(self) -> dict[str, Any] | None:
+        """One pass over the data for weights, unless the strategy stops."""
+        task, spec, epoch = self.task, self.spec, self.epoch
+        torch.manual_seed(derive_seed(task.seed, "search epoch", epoch))
+        self.hooks.begin_epoch(self)
+        if self._stopped:
+            return None
+        rate = self._learning_rate()
+        for group in self.weight_optimiser.param_groups:
+            group["lr"] = rate
+        self.supernet.train()
+        alpha_batches = self._alpha_batches()
+        batches = shuffled_batches(
+            len(task.weights), spec.batch_size, derive_seed(task.seed, "search weights", epoch)
+        )
+        total = 0.0
+        for step, index in enumerate(batches):
+            torch.manual_seed(derive_seed(task.seed, "search step", epoch, step))
+            where = f"search epoch {epoch + 1}, step {step + 1}"
+            train = task.weights.batch(index)
+            self.supernet.mixing = self.hooks.draw(self, train)
+            if epoch >= spec.warmup_epochs:
+                self._step_alphas(train, next(alpha_batches))
+            loss, ua = self._step_weights(train, where)
+            total += loss * len(index)
+            task.progress.advance(loss=loss, ua=ua)
+        self.supernet.mixing = self.mixing
+        return {
+            "learning_rate": rate,
+            "weight_loss": total / len(task.weights),
+            **self._scores(),
+            **self._record(),
+        }
+
+    def _learning_rate(self) -> float:
+        """Cosine over epochs, as in DARTS."""
+        high, low = self.spec.weights.learning_rate, self.spec.weights.learning_rate_min
+        return low + 0.5 * (high - low) * (1 + math.cos(math.pi * self.epoch / self.spec.epochs))
+
+    def _alpha_batches(self) -> Iterator[Batch]:
+        def seed(cycle: int) -> int:
+            return derive_seed(self.task.seed, "search alphas", self.epoch, cycle)
+
+        part = self.task.alphas
+        for index in endless_batches(len(part), self.spec.batch_size, seed):
+            yield part.batch(index)
+
+    def _step_alphas(self, train: Batch, validation: Batch) -> None:
+        device = train[0].device
+        masks = random_state(device)
+        gradients = self.hooks.gradient(self, train, validation)
+        alphas = self.supernet.alpha_parameters()
+        if self.hooks.penalty is not None:
+            penalty = torch.autograd.grad(
+                self.hooks.penalty(self), list(alphas.values()), materialize_grads=True
+            )
+            for name, gradient in zip(alphas, penalty, strict=True):
+                gradients[name] = gradients[name] + gradient
+        for name, alpha in alphas.items():
+            alpha.grad = gradients[name]
+        self.alpha_optimiser.step()
+        # The training pass uses the dropout masks that the look-ahead step used.
+        restore_random_state(device, masks)
+
+    def _step_weights(self, train: Batch, where: str) -> tuple[float, float]:
+        logits = self.supernet(train[0])
+        loss = functional.cross_entropy(logits, train[1])
+        parameters = list(self.supernet.weight_parameters().values())
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.spec.weights.gradient_clip)
+        require_finite(float(norm), f"{where}: the gradient norm")
+        self.weight_optimiser.step()
+        self.weight_optimiser.zero_grad()  # a copy of all weights that the next step does not need
+        value, ua = loss_and_ua(logits.detach(), train[1])
+        require_finite(value, f"{where}: the loss")
+        return value, ua
+
+    def _scores(self) -> dict[str, float]:
+        part = self.task.alphas
+        logits = join_pieces(predict_logits(self.supernet, part.features), part.owners)
+        loss, ua = loss_and_ua(logits, part.utterance_targets)
+        return {"alpha_loss": loss, "alpha_ua": ua}
+
+    def _record(self) -> dict[str, float]:
+        """Write alphas and genotype of all epochs; return skips and entropies of this one."""
+        genotype = self.hooks.derive(self)
+        alphas = self.supernet.alpha_parameters()
+        record = {
+            "epoch": self.epoch + 1,
+            "alphas": {name: a.detach().cpu().tolist() for name, a in alphas.items()},
+            "genotype": genotype.to_dict(),
+        }
+        self.records.append(record)
+        files.write_json(self.task.folder.alphas, self.records)
+        entropies = {
+            f"entropy_{name}": float(torch.special.entr(w.detach()).sum(dim=1).mean())
+            for name, w in self.supernet.edge_weights().items()
+        }
+        skips = {f"skips_{name}": count for name, count in genotype.skip_counts().items()}
+        return {**skips, **entropies}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {
+            **with_prefix("supernet", self.supernet.state_dict()),
+            **pack_optimiser("weight_optimiser", self.weight_optimiser),
+            **pack_optimiser("alpha_optimiser", self.alpha_optimiser),
+        }
+        return tensors, {"records": self.records, "memory": self.memory}
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        self.records, self.memory = list(values["records"]), dict(values["memory"])
+        self.build()  # again, as a strategy may have built another supernet since
+        self.supernet.load_state_dict(without_prefix("supernet", tensors))
+        unpack_optimiser("weight_optimiser", self.weight_optimiser, tensors)
+        unpack_optimiser("alpha_optimiser", self.alpha_optimiser, tensors)
