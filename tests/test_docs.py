@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from emodarts.cli import app
+from emodarts.cli.app import app
 from emodarts.recipe import builtin_recipes
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ from emodarts.corpora import Corpus, load_corpus
 from emodarts.errors import RecipeError, RunError
 from emodarts.experiments.run import Options, _with_recorded_compute, run
 from emodarts.recipe import Recipe, load_recipe
-from emodarts.serving.predict import Model
+from emodarts.serving.model import Model
 
 FIRST_ORDER = ["search.order=1", "evaluation.folds=[0]"]
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from emodarts.corpora import load_corpus
     from emodarts.errors import EmodartsError
-    from emodarts.experiments.run import Options, run, search, train
+    from emodarts.experiments.plan import Options
+    from emodarts.experiments.run import run, search, train
     from emodarts.genotype import Genotype
     from emodarts.recipe import Recipe, load_recipe
-    from emodarts.serving.predict import Model
+    from emodarts.serving.model import Model
 
 __all__ = [
     "EmodartsError",
@@ -34,8 +35,8 @@ __all__ = [
 _HOMES = {
     "EmodartsError": "emodarts.errors",
     "Genotype": "emodarts.genotype",
-    "Model": "emodarts.serving.predict",
-    "Options": "emodarts.experiments.run",
+    "Model": "emodarts.serving.model",
+    "Options": "emodarts.experiments.plan",
     "Recipe": "emodarts.recipe",
     "load_corpus": "emodarts.corpora",
     "load_recipe": "emodarts.recipe",
@@ -47,7 +48,7 @@ _HOMES = {
 
 def load(folder: str) -> Model:
     """Load a trained model from its folder. Raises :class:`BundleError`."""
-    from emodarts.serving.predict import Model
+    from emodarts.serving.model import Model
 
     return Model.load(folder)
 

@@ -28,7 +28,7 @@ from emodarts.experiments.run import Options, run
 from emodarts.genotype import Edge, Genotype
 from emodarts.progress import Silent
 from emodarts.recipe import Recipe, load_recipe
-from emodarts.serving.predict import Model
+from emodarts.serving.model import Model
 
 CPU = torch.device("cpu")
 

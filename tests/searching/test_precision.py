@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from emodarts.searching.loop import SearchData, _Searcher, search_genotype
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,7 +24,6 @@ from emodarts.runtime import Fast, Precision, autocast, configure, require_preci
 from emodarts.searching import fast as fast_cell
 from emodarts.searching.fast import FastCell
 from emodarts.searching.gradients import first_order_gradient
-from emodarts.searching.loop import SearchData, _Searcher, search_genotype
 from emodarts.searching.supernet import Supernet
 from emodarts.space.normalise import apply_function
 from emodarts.training.batches import Part

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from emodarts.searching.loop import SearchData, search_genotype
 
 from emodarts.errors import CheckpointError, TrainingError
 from emodarts.genotype import Genotype
@@ -28,7 +29,6 @@ from emodarts.searching.gradients import (
     random_state,
     restore_random_state,
 )
-from emodarts.searching.loop import SearchData, search_genotype
 from emodarts.searching.supernet import Supernet
 from emodarts.training.batches import Part, loss_and_ua, predict_logits
 

@@ -20,7 +20,7 @@ from emodarts.experiments.plan import Options
 from emodarts.experiments.run import run
 from emodarts.recipe import SYSTEMS, FeatureSpec, Kind, Recipe, SystemSpec
 from emodarts.scoring.predictions import read_predictions
-from emodarts.serving.predict import Model
+from emodarts.serving.model import Model
 from emodarts.splits import Parts
 from emodarts.systems.classical import mean_cepstrum, mean_of_all
 from emodarts.systems.count import count_multiply_adds, count_parameters

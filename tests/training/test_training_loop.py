@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from emodarts.training.loop import Trained, epoch_file, learning_rate, train_network
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,7 +24,6 @@ from emodarts.training.batches import (
     loss_and_ua,
     shuffled_batches,
 )
-from emodarts.training.loop import Trained, epoch_file, learning_rate, train_network
 
 NETWORK = NetworkSpec(
     cnn=CNNSpec(cells=3, nodes=1, channels=2),

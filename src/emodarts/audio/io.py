@@ -77,33 +77,88 @@ def decode_audio(
     end: float | None = None,
 ) -> NDArray[np.float32]:
     """:func:`load_audio` of a file that is in memory; ``path`` only names it in messages."""
+    mono, rate = decode_samples(data, path, start, end)
+    resampled: NDArray[np.float32] = soxr.resample(mono, rate, sample_rate)
+    if resampled.size == 0:
+        raise too_short(path, mono.size, rate)
+    return resampled
+
+
+def decode_samples(
+    data: bytes, path: Path | str, start: float = 0.0, end: float | None = None
+) -> tuple[NDArray[np.float32], int]:
+    """Mono samples (n,) of a segment of a file in memory, and their rate in Hz, which is its own.
+
+    Raises as :func:`load_audio` does.
+    """
     with _open(data, path) as sound:
-        first, last = _frame_range(sound, path, start, end)
+        rate = sound.samplerate
+        first, last = _frame_range(sound.frames, rate, path, start, end)
         try:
             sound.seek(first)
             channels = sound.read(last - first, dtype="float32", always_2d=True)  # (n, channels)
         except soundfile.SoundFileError as error:
             raise AudioError(_undecodable(path, error)) from error
-        rate = sound.samplerate
     if (last - first - len(channels)) / rate > SLACK:
         raise AudioError(_truncated(path, (last - first) / rate, len(channels) / rate))
-    wrong = np.count_nonzero(~(np.abs(channels) <= _LOUDEST))
+    return _with_sound(to_mono(channels, path), path, start, end), rate
+
+
+def cut_samples(
+    samples: NDArray[np.floating[Any]],
+    sample_rate: int,
+    name: str,
+    start: float = 0.0,
+    end: float | None = None,
+) -> NDArray[np.float32]:
+    """:func:`decode_samples` of samples ``(n,)`` or ``(n, channels)`` instead of a file."""
+    first, last = _frame_range(len(samples), sample_rate, name, start, end)
+    return _with_sound(to_mono(samples[first:last], name), name, start, end)
+
+
+def to_mono(samples: NDArray[np.floating[Any]], name: Path | str) -> NDArray[np.float32]:
+    """Mean of the channels: ``(n,)`` or ``(n, channels)`` -> ``(n,)``.
+
+    Raises
+    ------
+    AudioError
+        For another shape, for integers, whose full scale is unknown, or for a sample that is not
+        finite.
+    """
+    if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
+        raise AudioError(
+            f"{name}: {samples.dtype} samples of shape {samples.shape}; allowed: floats of shape "
+            "(n,) or (n, channels), full scale 1"
+        )
+    wrong = np.count_nonzero(~(np.abs(samples) <= _LOUDEST))
     if wrong:
         raise AudioError(
-            f"{path}: {wrong} sample(s) are NaN, infinite or beyond {_LOUDEST:g}; "
+            f"{name}: {wrong} sample(s) are NaN, infinite or beyond {_LOUDEST:g}; "
             "allowed: finite numbers; full scale is 1"
         )
-    mono = channels.mean(axis=1)
+    single = samples.astype(np.float32, copy=False)
+    mono: NDArray[np.float32] = single.mean(axis=1) if single.ndim == 2 else single
+    return mono
+
+
+def _with_sound(
+    mono: NDArray[np.float32], name: Path | str, start: float, end: float | None
+) -> NDArray[np.float32]:
+    """The samples as they are, unless all are equal."""
     if mono.size == 0 or np.ptp(mono) == 0:
         level = mono[0] if mono.size else 0.0
         raise AudioError(
-            f"{path}: is silent (all samples equal {level:g}) between {start:g} s and "
+            f"{name}: is silent (all samples equal {level:g}) between {start:g} s and "
             f"{'the end' if end is None else f'{end:g} s'}"
         )
-    resampled: NDArray[np.float32] = soxr.resample(mono, rate, sample_rate)
-    if resampled.size == 0:
-        raise AudioError(f"{path}: {mono.size} sample(s) at {rate} Hz are too short to resample")
-    return resampled
+    return mono
+
+
+def too_short(name: Path | str, n_samples: int, sample_rate: int) -> AudioError:
+    """The error for samples of which resampling leaves none."""
+    return AudioError(
+        f"{name}: {n_samples} sample(s) at {sample_rate} Hz are too short to resample"
+    )
 
 
 def _open(data: bytes, path: Path | str) -> Any:
@@ -167,17 +222,19 @@ def _with_unknown_size(data: bytes) -> bytes:
     return data
 
 
-def _frame_range(sound: Any, path: Path | str, start: float, end: float | None) -> tuple[int, int]:
+def _frame_range(
+    frames: int, rate: int, name: Path | str, start: float, end: float | None
+) -> tuple[int, int]:
     """First frame, and one past the last. Raises :class:`AudioError`."""
-    duration = sound.frames / sound.samplerate
+    duration = frames / rate
     stop = duration if end is None else end
     if not 0 <= start < stop <= duration + SLACK:
         raise AudioError(
-            f"{path}: start {start:g} s and end {stop:g} s are not a segment of its "
+            f"{name}: start {start:g} s and end {stop:g} s are not a segment of its "
             f"{duration:.3f} s; allowed: 0 <= start < end <= {duration:.3f}"
         )
-    first = round(start * sound.samplerate)
-    return first, min(max(first + 1, round(stop * sound.samplerate)), sound.frames)
+    first = round(start * rate)
+    return first, min(max(first + 1, round(stop * rate)), frames)
 
 
 def _undecodable(path: Path | str, error: Exception) -> str:

@@ -1,0 +1,456 @@
+"""The commands. Each loads what it needs when it is called, so that help answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from emodarts.cli.options import (
+    AllDataOption,
+    CacheOption,
+    JsonOption,
+    LabelsOption,
+    PrepareRequest,
+    ReaderOption,
+    ResumeOption,
+    RootOption,
+    RunRequest,
+    StylesOption,
+    load_requested_recipe,
+    names,
+    with_request,
+)
+from emodarts.cli.printing import Style, print_answers, print_error, print_json, print_readers
+from emodarts.errors import AudioError, CorpusError, EmodartsError, list_lines
+
+if TYPE_CHECKING:
+    from emodarts.corpora import Corpus
+    from emodarts.experiments.plan import Options
+    from emodarts.serving.model import Answer
+
+app = typer.Typer(
+    name="emodarts",
+    help="Find, train, judge and deploy compact speech emotion recognition networks.",
+    epilog="Begin with:  emodarts demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+_DEBUG = "--debug"
+#: Unusable files that an error names one by one.
+_NAMED = 100
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"emodarts {version('emodarts')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(_DEBUG, help="Show the traceback of an error; works after any command."),
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+@app.command(epilog="Example:  emodarts demo --out demo")
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Run folder.")] = Path("demo"),
+    resume: ResumeOption = False,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search, train, test, report and predict on a small generated corpus, in minutes.
+
+    The corpus is a toy: its scores show that everything works and mean nothing for real speech.
+    """
+    from emodarts.corpora import load_corpus
+    from emodarts.experiments.plan import Options
+    from emodarts.experiments.run import run
+    from emodarts.layout import RunFolder
+    from emodarts.progress import for_terminal
+    from emodarts.recipe import load_recipe
+    from emodarts.reports.markdown import to_markdown
+    from emodarts.reports.report import write_report
+    from emodarts.reports.tables import result_blocks
+    from emodarts.serving.model import Model
+
+    corpus = load_corpus("synthetic", None if cache is None else cache / "synthetic")
+    result = run(
+        load_recipe("demo"), corpus, out, Options(resume=resume, cache=cache), for_terminal()
+    )
+    report = write_report(out)
+    fold = result["folds"][0]
+    model = RunFolder(out).trial(fold["fold"], result["seeds"][0]).model
+    unseen = next(u for u in corpus if u.speaker in fold["test_speakers"])
+    answers = Model.load(model).predict(unseen.path)
+    if as_json:
+        print_json({**result, "prediction": answers[0].to_dict()})
+        return
+    typer.echo(to_markdown(*result_blocks([result])))
+    typer.echo(f"\nA file of an unseen speaker, labelled {unseen.label}:")
+    print_answers("table", result["classes"], answers)
+    typer.echo(f"\nReport, with drawings of the cells: {report}")
+    typer.echo(f"Classify a file of your own:        emodarts predict {model} FILE")
+
+
+@app.command(epilog="Example:  emodarts corpora --corpus emodb --root emodb/wav --check")
+def corpora(
+    corpus: Annotated[
+        str | None, typer.Option("--corpus", metavar="NAME", help="Describe this corpus.")
+    ] = None,
+    root: RootOption = None,
+    reader: ReaderOption = None,
+    labels: LabelsOption = None,
+    styles: StylesOption = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Decode every file and list those that are unusable.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the readers, or what one of them finds: classes, speakers, durations, omissions.
+
+    Only the headers of audio files are read. With --check, unusable audio makes the exit code 2.
+    """
+    if corpus is None:
+        if root is not None or reader or labels or styles or check:
+            raise EmodartsError("every option but --json needs --corpus")
+        _list_readers(as_json)
+        return
+    listed = _load_corpus(corpus, root, reader)
+    from emodarts.audio.survey import find_bad_audio, read_headers
+    from emodarts.progress import for_terminal
+    from emodarts.recipe import Recipe
+    from emodarts.reports.corpus import corpus_page, describe_corpus
+    from emodarts.reports.markdown import to_markdown
+
+    progress = for_terminal()
+    if labels or styles:
+        chosen = Recipe.from_dict({"labels": labels}, "--labels").labels if labels else None
+        listed = listed.select(chosen, None if styles is None else names(styles))
+    progress.start("headers", len(listed))
+    headers = read_headers(listed.utterances, progress.advance)
+    bad = []
+    if check:
+        progress.start("check", len(listed))
+        bad = find_bad_audio(listed.utterances, progress.advance)
+    if as_json:
+        checked = {"bad": [{"name": n, "reason": r} for n, r in bad]} if check else {}
+        print_json({**describe_corpus(listed, headers), **checked})
+    else:
+        typer.echo(to_markdown(corpus_page(listed, headers)))
+    if bad:
+        raise AudioError(
+            f"{len(bad)} of {len(listed)} utterances have unusable audio:"
+            + list_lines([reason for _, reason in bad], _NAMED)
+        )
+
+
+def _list_readers(as_json: bool) -> None:
+    from emodarts.corpora import describe_readers, reader_options
+
+    readers = {name: (what, reader_options(name)) for name, what in describe_readers().items()}
+    if as_json:
+        print_json(
+            {name: {"what": what, "options": options} for name, (what, options) in readers.items()}
+        )
+    else:
+        print_readers(readers)
+
+
+@app.command(
+    epilog="Example:  emodarts run quick --corpus emodb --root emodb --seeds 0,1 --out runs/quick"
+)
+@with_request(RunRequest)
+def run(request: RunRequest) -> None:
+    """Search, train and test in every fold with every seed; report the scores.
+
+    Nothing is searched or trained on the speakers of a test fold. A run that was stopped ends,
+    with --resume, in the result that it would have had.
+    """
+    _carry_out(request)
+
+
+@app.command(
+    epilog="Example:  emodarts search quick --corpus emodb --root emodb --out runs/searched"
+)
+@with_request(RunRequest)
+def search(request: RunRequest, all_data: AllDataOption = False) -> None:
+    """First half of a run: find and draw the cells of every fold and seed, without training."""
+    _carry_out(request, train=False, all_data=all_data)
+
+
+@app.command(
+    epilog="Example:  emodarts train quick --genotype genotype.json --all-data --corpus emodb "
+    "--root emodb --out runs/deploy"
+)
+@with_request(RunRequest)
+def train(
+    request: RunRequest,
+    genotype: Annotated[
+        Path | None,
+        typer.Option(
+            "--genotype",
+            metavar="FILE",
+            help="Cells to train. [default: those of `search` in --out, with --resume]",
+        ),
+    ] = None,
+    all_data: AllDataOption = False,
+) -> None:
+    """Second half of a run: train and test cells that were found, or train the model to deploy."""
+    from emodarts.genotype import Genotype
+
+    given = None if genotype is None else Genotype.load(genotype)
+    _carry_out(request, search=False, genotype=given, all_data=all_data)
+
+
+@app.command(
+    epilog="Example:  emodarts predict runs/x/fold-0/seed-0/model talk.mp3 --window 4 --hop 2 "
+    "--format json"
+)
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Audio files, or folders of them."),
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            "--corpus", metavar="NAME", help="Classify a corpus, whether it has labels or not."
+        ),
+    ] = None,
+    root: RootOption = None,
+    reader: ReaderOption = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part", metavar="PART", help="Only this published part of the corpus, e.g. Test3."
+        ),
+    ] = None,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            "--window", metavar="SECONDS", help="Classify windows of this length, not whole files."
+        ),
+    ] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(
+            "--hop",
+            metavar="SECONDS",
+            help="From the start of a window to the next. [default: window]",
+        ),
+    ] = None,
+    style: Annotated[
+        Style, typer.Option("--format", help="json prints one object on each line.")
+    ] = "table",
+) -> None:
+    """Name the emotion in audio files of any format, sample rate and length.
+
+    Files that cannot be used are named on standard error and the others are classified; the exit
+    code is then 2.
+    """
+    from emodarts.serving.model import Model, find_audio
+    from emodarts.serving.windows import check_windows
+
+    check_windows(window, hop)
+    stretches: list[tuple[Path, float, float | None]] = []
+    faults: list[EmodartsError] = []
+    for path in files or ():
+        try:
+            stretches += [(file, 0.0, None) for file in find_audio(path)]
+        except EmodartsError as error:
+            faults.append(error)
+    if corpus is not None:
+        stretches += _stretches(_load_corpus(corpus, root, reader), part)
+    elif root is not None or reader or part is not None:
+        raise EmodartsError("--root, --corpus-option and --part need --corpus")
+    elif not files:
+        raise EmodartsError("No input: name audio files or folders.")
+    loaded = Model.load(model)
+    for fault in faults:
+        print_error(fault)
+    failed, classified = len(faults), 0
+
+    def answers() -> Iterator[Answer]:
+        nonlocal failed, classified
+        for file, start, end in stretches:
+            try:
+                found = loaded.predict(file, window, hop, start=start, end=end)
+            except EmodartsError as error:
+                failed += 1
+                print_error(error)
+            else:
+                classified += 1
+                yield from found
+
+    print_answers(style, loaded.classes, answers())
+    if failed and classified:
+        inputs = "1 input" if failed == 1 else f"{failed} inputs"
+        were = "was" if classified == 1 else "were"
+        print_error(f"{inputs} failed; the other {classified} {were} classified.")
+    if failed:
+        raise typer.Exit(2)
+
+
+def _stretches(corpus: Corpus, part: str | None) -> list[tuple[Path, float, float | None]]:
+    """File, start and end of the utterances of a corpus, or of one part of it."""
+    chosen = [u for u in corpus if part is None or (u.split or "").casefold() == part.casefold()]
+    if not chosen:
+        parts = ", ".join(corpus.count("split")) or "none"
+        raise CorpusError(f"corpus {corpus.name!r} has no part {part!r}; its parts: {parts}")
+    return [(u.path, u.start, u.end) for u in chosen]
+
+
+@app.command(
+    epilog="Example:  emodarts prepare emodarts --corpus msp-podcast --root msp --device cuda"
+)
+@with_request(PrepareRequest)
+def prepare(request: PrepareRequest) -> None:
+    """Compute and store the features of a corpus, so that runs start at once.
+
+    Memory does not grow with the corpus. After an interruption, the same command continues.
+    """
+    recipe = load_requested_recipe(request)
+    corpus = _load_corpus(request.corpus, request.root, request.reader)
+    from emodarts.experiments.prepare import prepare
+    from emodarts.progress import for_terminal
+    from emodarts.runtime import configure
+
+    facts = prepare(
+        recipe,
+        corpus,
+        configure(recipe.compute),
+        for_terminal(),
+        cache=request.cache,
+        skip_bad=request.skip_bad,
+    )
+    if request.as_json:
+        print_json(facts)
+        return
+    left = f", {len(facts['bad'])} left out" if facts["bad"] else ""
+    versions = f" in {facts['versions']} versions" if facts["versions"] > 1 else ""
+    typer.echo(f"{facts['utterances']} utterances{versions}{left}, stored in {facts['store']}")
+
+
+@app.command(epilog="Example:  emodarts report runs/searched runs/random")
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Run folders; several are compared.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Write the report of a run (Markdown and figures), or compare several runs."""
+    from emodarts.reports.markdown import to_markdown
+    from emodarts.reports.report import compare, load_result
+
+    results = [load_result(run) for run in runs]
+    text = to_markdown(compare(runs)) if len(runs) > 1 else _write_report(runs[0], results[0])
+    if as_json:
+        print_json(results[0] if len(results) == 1 else results)
+    else:
+        typer.echo(text)
+
+
+def _load_corpus(name: str, root: Path | None, given: Sequence[str] | None) -> Corpus:
+    from emodarts.corpora import load_corpus
+
+    options: dict[str, str] = {}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        if not equals or key in options:
+            raise CorpusError(f"--corpus-option {text!r}; allowed: KEY=VALUE, each KEY once")
+        options[key] = value
+    return load_corpus(name, root, **options)
+
+
+def _carry_out(request: RunRequest, **halves: Any) -> None:
+    """Do a run or a half of it, and print what it has made; ``halves`` are of :class:`Options`."""
+    recipe = load_requested_recipe(request)
+    corpus = _load_corpus(request.corpus, request.root, request.reader)
+    # Later than what may be wrong, since they load torch.
+    from emodarts.experiments.plan import Options
+    from emodarts.experiments.run import run
+    from emodarts.progress import for_terminal
+
+    out = request.out or Path("runs") / f"{recipe.name}-{request.corpus}"
+    options = Options(
+        resume=request.resume,
+        skip_bad=request.skip_bad,
+        cache=request.cache,
+        jobs=request.jobs,
+        **halves,
+    )
+    result = run(recipe, corpus, out, options, for_terminal())
+    if "trials" in result:
+        text = "\n".join(_draw_trial(out, trial, options) for trial in result["trials"])
+    else:
+        text = _write_report(out, result)
+    if request.as_json:
+        print_json(result)
+    else:
+        typer.echo(text)
+
+
+def _draw_trial(out: Path, trial: dict[str, Any], options: Options) -> str:
+    """Draw the cells of a trial where it has some; return the path of what it has made."""
+    from emodarts.layout import RunFolder
+    from emodarts.reports.report import draw_cells
+
+    folder = RunFolder(out).trial(None if options.all_data else trial["fold"], trial["seed"])
+    if folder.genotype.is_file():
+        draw_cells(folder)
+    return str(folder.model if options.train else folder.genotype)
+
+
+def _write_report(out: Path, result: dict[str, Any]) -> str:
+    """Write the report of a run; return its table and its path as text."""
+    from emodarts.reports.markdown import to_markdown
+    from emodarts.reports.report import write_report
+    from emodarts.reports.tables import result_blocks
+
+    path = write_report(out)
+    return f"{to_markdown(*result_blocks([result]))}\n\nReport: {path}"
+
+
+def _set_up_process() -> None:
+    """Settings of the whole process, which a library must leave to its caller."""
+    # Threads that spin long while they wait cost nine tenths of the time as soon as another
+    # process wants a core; threads that never spin triple the time of a small LSTM.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "300")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors of the project's own type end with exit code 2."""
+    _set_up_process()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = _DEBUG in given
+    try:
+        app(args=[a for a in given if a != _DEBUG], prog_name="emodarts")
+    except EmodartsError as error:
+        if debug:
+            raise
+        print_error(error)
+        sys.exit(2)

@@ -1,0 +1,268 @@
+"""A model's answers: the same for a file, an array and a stream."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from emodarts.audio.pieces import piece_starts
+from emodarts.bundle import Bundle
+from emodarts.errors import AudioError, BundleError, EmodartsError
+from emodarts.recipe import FeatureSpec, SystemSpec
+from emodarts.serving.model import Answer, Model, find_audio
+
+RATE = 8000
+MEL = FeatureSpec(sample_rate=RATE, duration=1.0, n_fft=256, hop_length=128, n_mels=16, pool=1)
+WAVE = FeatureSpec(kind="waveform", sample_rate=4000, duration=1.0, frame_length=40)
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Softmax of a fixed projection of every input's mean over time."""
+
+    scale: Mapping[str, float]
+
+    genotype = None
+
+    def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        scores = torch.zeros(1, 3)
+        for name, features in inputs.items():
+            mean = features.abs().mean(dim=(1, 3))  # (B, F)
+            angles = torch.arange(mean.shape[1] * 3).reshape(-1, 3).sin()
+            scores = scores + self.scale[name] * mean @ angles
+        return scores.softmax(dim=1)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return {}, {}
+
+
+def model_of(inputs: dict[str, FeatureSpec], **scale: float) -> Model:
+    fingerprints = dict.fromkeys(inputs, "")
+    return Model(
+        Bundle(SystemSpec(kind="chance"), Toy(scale), inputs, ("a", "b", "c"), fingerprints)
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return model_of({"features": MEL}, features=0.03)
+
+
+@pytest.fixture(scope="module")
+def two_streams() -> Model:
+    """Takes two maps, at two sample rates."""
+    return model_of({"mel": MEL, "wave": WAVE}, mel=0.02, wave=1.0)
+
+
+def noise(seconds: float, rate: int = RATE) -> NDArray[np.float32]:
+    """Noise that grows louder and duller, so that no two segments are alike."""
+    samples = np.random.default_rng(0).standard_normal(round(rate * seconds))
+    dull = np.convolve(samples, np.full(20, 0.2), "same")
+    share = np.linspace(0, 1, len(samples))
+    return (0.1 * (0.05 + share) * (share * dull + (1 - share) * samples)).astype(np.float32)
+
+
+def values(answers: list[Answer] | Iterator[Answer]) -> NDArray[np.float64]:
+    """Start, end and probabilities of each answer, one a row."""
+    return np.array([[a.start, a.end, *a.probabilities.values()] for a in answers])
+
+
+def one(model: Model, samples: NDArray[Any]) -> NDArray[np.float64]:
+    """Probabilities of samples at the model's rate."""
+    (answer,) = model.predict(samples, sample_rate=RATE)
+    return np.array(list(answer.probabilities.values()))
+
+
+@pytest.mark.parametrize("seconds", [2.2, 20.0])  # 20 s: more pieces than a batch holds
+def test_a_long_segment_is_the_mean_of_its_pieces(model: Model, seconds: float) -> None:
+    sound = noise(seconds)
+    parts = [sound[start : start + RATE] for start in piece_starts(len(sound), RATE)]
+    alone = np.array([one(model, part) for part in parts])
+    assert np.ptp(alone, axis=0).max() > 1e-2  # else the test means nothing
+    np.testing.assert_allclose(one(model, sound), alone.mean(axis=0), atol=1e-6)
+    assert one(model, sound).sum() == pytest.approx(1)
+
+
+def test_a_short_segment_is_padded_with_silence_at_its_end(model: Model) -> None:
+    sound = noise(0.4)
+    padded = np.concatenate([sound, np.zeros(RATE - len(sound), np.float32)])
+    assert np.array_equal(one(model, sound), one(model, padded))
+
+
+def test_windows_are_classified_as_if_they_were_recordings(model: Model) -> None:
+    sound = noise(3.0)
+    answers = model.predict(sound, 0.5, 1.25, sample_rate=RATE)
+    assert [(a.start, a.end) for a in answers] == [(0, 0.5), (1.25, 1.75), (2.5, 3)]
+    for answer, start in zip(answers, (0, 10000, 20000), strict=True):
+        alone = one(model, sound[start : start + 4000])
+        assert list(answer.probabilities.values()) == alone.tolist()
+        assert answer.label == model.classes[int(alone.argmax())]
+
+
+@pytest.mark.parametrize("name", ["model", "two_streams"])
+@pytest.mark.parametrize("rate", [RATE, 22050])
+@pytest.mark.parametrize(("window", "hop"), [(None, None), (0.7, 0.3), (1.5, None)])
+def test_a_file_is_the_array_of_its_samples(
+    name: str,
+    rate: int,
+    window: float | None,
+    hop: float | None,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
+    model: Model = request.getfixturevalue(name)
+    stereo = np.column_stack([noise(2.5, rate), 0.5 * noise(2.5, rate)[::-1]])
+    soundfile.write(tmp_path / "a.wav", stereo, rate, subtype="FLOAT")
+    segment = {"start": 0.25, "end": 2.4}
+    of_file = model.predict(tmp_path / "a.wav", window, hop, **segment)
+    of_array = model.predict(stereo, window, hop, sample_rate=rate, **segment)
+    assert {a.file for a in of_file} == {str(tmp_path / "a.wav")}
+    assert of_array == [replace(answer, file="") for answer in of_file]
+
+
+@settings(max_examples=25)
+@given(
+    st.sampled_from([RATE, 22050, 6000]),
+    st.sampled_from([1, 2]),
+    st.floats(0.1, 3.0),
+    st.sampled_from([(0.7, 0.3), (0.5, None), (0.25, 0.8), (2.0, 0.5)]),
+    st.lists(st.integers(0, 20_000), max_size=8),
+)
+def test_a_stream_gives_the_answers_of_the_array(
+    model: Model,
+    rate: int,
+    channels: int,
+    seconds: float,
+    windows: tuple[float, float | None],
+    sizes: list[int],
+) -> None:
+    sound = np.column_stack([noise(seconds, rate)] * channels)
+    sound = sound[:, 0] if channels == 1 else sound
+    chunks = np.split(sound, np.minimum(np.cumsum(sizes), len(sound)))
+    of_array = model.predict(sound, *windows, sample_rate=rate)
+    of_stream = list(model.stream(iter(chunks), rate, *windows))
+    if rate == RATE:
+        assert of_stream == of_array
+    else:
+        np.testing.assert_allclose(values(of_stream), values(of_array), atol=1e-6)
+
+
+def test_a_stream_of_several_inputs_gives_the_answers_of_the_array(two_streams: Model) -> None:
+    sound = noise(3.0, 22050)
+    chunks = np.split(sound, range(0, len(sound), 700))
+    of_array = two_streams.predict(sound, 1.2, 0.4, sample_rate=22050)
+    of_stream = two_streams.stream(chunks, 22050, 1.2, 0.4)
+    np.testing.assert_allclose(values(of_stream), values(of_array), atol=1e-6)
+
+
+def test_every_input_counts(two_streams: Model) -> None:
+    sound = noise(1.0)
+    alone = model_of({"mel": MEL}, mel=0.02)
+    assert np.abs(one(two_streams, sound) - one(alone, sound)).max() > 1e-3
+
+
+def test_a_stream_answers_while_it_comes_and_holds_little(model: Model) -> None:
+    read = 0
+
+    def chunks() -> Iterator[NDArray[np.float32]]:
+        nonlocal read
+        second = noise(1.0)
+        for _ in range(300):
+            read += 1
+            yield second
+
+    stream = model.stream(chunks(), RATE, 2.0)
+    assert (next(stream).end, read) == (2.0, 2)
+    tracemalloc.start()
+    for answer in stream:
+        assert answer.end == read
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert answer.end == 300
+    assert peak < 300 * RATE * 4 / 3  # bytes; all samples would be 9.6 MB
+
+
+def test_channels_are_averaged(model: Model) -> None:
+    sound = noise(1.0)
+    stereo = np.column_stack([2 * sound, np.zeros_like(sound)])
+    np.testing.assert_allclose(one(model, stereo), one(model, sound), atol=1e-6)
+
+
+def test_precision_of_the_array_does_not_matter(model: Model) -> None:
+    assert np.array_equal(one(model, noise(1.0).astype(np.float64)), one(model, noise(1.0)))
+
+
+def test_folders_are_searched_and_files_taken_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("b.wav", "a.FLAC", "deep/c.mp3", "notes.txt"):
+        (tmp_path / name).touch()
+    odd = tmp_path / "notes.txt"
+    assert find_audio(tmp_path) == [
+        tmp_path / "a.FLAC",
+        tmp_path / "b.wav",
+        tmp_path / "deep" / "c.mp3",
+    ]
+    assert find_audio(odd) == [odd]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(AudioError, match="holds no audio file"):
+        find_audio(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros(8000, np.float32), "silent"),
+        (np.array([0.1, np.nan], np.float32), "1 sample.s. are NaN"),
+        (np.arange(8000, dtype=np.int16), "int16 samples of shape .8000,.; allowed: floats"),
+        (np.zeros((1, 8000, 2)), "allowed: floats of shape"),
+        (np.zeros(0), "not a segment of its 0.000 s"),
+    ],
+)
+def test_arrays_that_cannot_be_used_are_refused(
+    model: Model, samples: NDArray[Any], message: str
+) -> None:
+    with pytest.raises(AudioError, match=message):
+        model.predict(samples, sample_rate=RATE)
+
+
+def test_a_stream_of_wrong_samples_is_refused(model: Model) -> None:
+    stream = model.stream([noise(1.0), np.full(10, np.inf)], RATE, 0.5)
+    assert [next(stream).start, next(stream).start] == [0, 0.5]
+    with pytest.raises(AudioError, match=r"10 sample\(s\) are NaN, infinite"):
+        next(stream)
+
+
+def test_the_rate_of_an_array_is_needed_and_that_of_a_file_is_known(
+    model: Model, tmp_path: Path
+) -> None:
+    with pytest.raises(EmodartsError, match="sample_rate of the array is None"):
+        model.predict(noise(1.0))
+    with pytest.raises(EmodartsError, match="give no sample_rate"):
+        model.predict(tmp_path / "a.wav", sample_rate=RATE)
+    with pytest.raises(EmodartsError, match="sample_rate of the array is 0"):
+        model.stream([], 0, 1.0)
+
+
+def test_impossible_windows_are_refused_before_anything_is_read(model: Model) -> None:
+    with pytest.raises(EmodartsError, match="allowed"):
+        model.predict("no such file", window=0.0)
+    with pytest.raises(EmodartsError, match="allowed"):
+        model.stream([], RATE, 1.0, 0.0)
+
+
+def test_features_made_by_something_else_are_refused(model: Model) -> None:
+    other = replace(model.bundle, fingerprints={"features": "openSMILE 2"})
+    with pytest.raises(BundleError, match="trained on mfcc features of openSMILE 2"):
+        Model(other)
