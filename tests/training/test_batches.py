@@ -54,15 +54,6 @@ def test_an_utterance_counts_once_however_many_pieces_it_has() -> None:
     assert Part(part.features, part.targets).utterance_targets.tolist() == [2, 2, 2, 0, 1, 1]
 
 
-def test_ua_is_the_mean_recall_of_the_classes_that_occur() -> None:
-    logits = torch.eye(4)[[0, 0, 1, 2, 2]]
-    targets = torch.tensor([0, 0, 0, 2, 2])
-    loss, ua = loss_and_ua(logits, targets)
-    assert ua == pytest.approx((2 / 3 + 1) / 2)
-    right, wrong = torch.tensor([1.0, 0, 0, 0]).log_softmax(0)[:2].tolist()
-    assert loss == pytest.approx(-(4 * right + wrong) / 5)
-
-
 def test_class_weights_undo_the_class_frequencies() -> None:
     targets = torch.tensor([0, 0, 0, 1, 2, 2])
     weights = class_weights(targets, 3)
