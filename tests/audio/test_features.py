@@ -253,13 +253,13 @@ def test_delta_of_a_parabola_is_its_derivative() -> None:
     torch.testing.assert_close(curvature, torch.full_like(curvature, 10.0))
 
 
-def test_deltas_are_channels_behind_the_map(spec: FeatureSpec) -> None:
+@pytest.mark.parametrize("deltas", [1, 2])
+def test_deltas_are_channels_after_the_map(spec: FeatureSpec, deltas: int) -> None:
     waveforms = batch(spec, 2)
     plain = FeatureExtractor(spec)(waveforms)
-    for deltas in (1, 2):
-        maps = FeatureExtractor(spec.model_copy(update={"deltas": deltas}))(waveforms)
-        expected = [plain, delta(plain, 1), delta(plain, 2)][: 1 + deltas]
-        assert torch.equal(maps, torch.cat(expected, dim=1))
+    maps = FeatureExtractor(spec.model_copy(update={"deltas": deltas}))(waveforms)
+    expected = [plain, delta(plain, 1), delta(plain, 2)][: 1 + deltas]
+    assert torch.equal(maps, torch.cat(expected, dim=1))
 
 
 # --- length ---

@@ -188,18 +188,21 @@ def test_folder_above_the_sessions(tmp_path: Path, release: str) -> None:
     assert turn.path.is_file()
 
 
-def test_wrong_folders(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        (None, "--root"),
+        ("none", "no such folder"),
+        ("other", "does not hold IEMOCAP"),
+        ("silent", "none of the 1 labelled turns"),
+    ],
+)
+def test_wrong_folders(tmp_path: Path, folder: str | None, message: str) -> None:
     put(tmp_path / "other/readme.txt")
     labels(tmp_path / "silent", "Ses01F_impro01", block("Ses01F_impro01_F000"))
-    for root, fault in (
-        (None, "--root"),
-        (tmp_path / "none", "no such folder"),
-        (tmp_path / "other", "does not hold IEMOCAP"),
-        (tmp_path / "silent", "none of the 1 labelled turns"),
-    ):
-        with pytest.raises(CorpusError, match=fault) as caught:
-            read_iemocap(root)
-        assert "dialog/EmoEvaluation" in str(caught.value)
+    with pytest.raises(CorpusError, match=message) as caught:
+        read_iemocap(None if folder is None else tmp_path / folder)
+    assert "dialog/EmoEvaluation" in str(caught.value)
 
 
 def test_repeats_may_agree_but_not_contradict(tmp_path: Path) -> None:

@@ -150,31 +150,36 @@ def test_a_folder_of_another_session_is_not_believed(tmp_path: Path) -> None:
     assert dict(corpus.skipped)[file] == "in a folder of session 2"
 
 
-def test_wrong_folders(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        (None, "--root"),
+        ("none", "no such folder"),
+        ("other", "does not hold MSP-IMPROV"),
+        ("silent", "none of the 1 labelled turns"),
+    ],
+)
+def test_wrong_folders(tmp_path: Path, folder: str | None, message: str) -> None:
     put(tmp_path / "other/readme.txt")
     put(tmp_path / "silent/Evaluation.txt", block(CLIP))
-    for root, fault in (
-        (None, "--root"),
-        (tmp_path / "none", "no such folder"),
-        (tmp_path / "other", "does not hold MSP-IMPROV"),
-        (tmp_path / "silent", "none of the 1 labelled turns"),
-    ):
-        with pytest.raises(CorpusError, match=fault) as caught:
-            read_msp_improv(root)
-        assert "Evaluation.txt" in str(caught.value)
+    with pytest.raises(CorpusError, match=message) as caught:
+        read_msp_improv(None if folder is None else tmp_path / folder)
+    assert "Evaluation.txt" in str(caught.value)
 
 
-def test_two_label_files_may_agree_but_not_contradict(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "other", [block(CLIP, "A"), block(CLIP, ratings="A:1.0; V:3.5; D:2.5")], ids=["label", "rating"]
+)
+def test_two_label_files_may_agree_but_not_contradict(tmp_path: Path, other: str) -> None:
     put(tmp_path / "Evaluation.txt", block(CLIP) * 2)
     put(tmp_path / "Evalution.txt", "\n" + block(CLIP))
     sound(tmp_path, CLIP)
     assert len(read_msp_improv(tmp_path)) == 1
-    for other in (block(CLIP, "A"), block(CLIP, ratings="A:1.0; V:3.5; D:2.5")):
-        put(tmp_path / "Evalution.txt", "\n" + other)
-        with pytest.raises(CorpusError) as caught:
-            read_msp_improv(tmp_path)
-        assert f"Evalution.txt, line 2: MSP-IMPROV-{CLIP}" in str(caught.value)
-        assert "Evaluation.txt, line 1" in str(caught.value)
+    put(tmp_path / "Evalution.txt", "\n" + other)
+    with pytest.raises(CorpusError) as caught:
+        read_msp_improv(tmp_path)
+    assert f"Evalution.txt, line 2: MSP-IMPROV-{CLIP}" in str(caught.value)
+    assert "Evaluation.txt, line 1" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -300,8 +300,9 @@ def test_wrong_json(tmp_path: Path, row: str, wanted: str) -> None:
     assert "1 error(s)" in message
 
 
-def test_files_that_are_no_table(tmp_path: Path) -> None:
-    for name, text, wanted in (
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
         ("a.csv", b"", "is empty"),
         ("a.csv", b"\n\r\n \n", "is empty"),
         ("a.jsonl", b"\n", "is empty"),
@@ -314,10 +315,15 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
         ("a.csv", f"{HEADER}\na.wav,s,x\n".encode("utf-16-le"), "line 1: a NUL byte"),
         ("a.parquet", b"PAR1 not really", "cannot read"),
         ("a.xlsx", b"PK", "allowed: .csv, .tsv, .jsonl"),
-    ):
-        path = table(tmp_path, text, name)
-        assert wanted in (message := fault(path)), message
-        assert str(path) in message
+    ],
+)
+def test_files_that_are_not_tables(tmp_path: Path, name: str, text: bytes, wanted: str) -> None:
+    path = table(tmp_path, text, name)
+    assert wanted in (message := fault(path))
+    assert str(path) in message
+
+
+def test_what_is_not_a_file(tmp_path: Path) -> None:
     assert "--root" in fault(None)
     assert "is a folder" in fault(tmp_path)
     assert "does not exist" in fault(tmp_path / "none.csv")
@@ -333,7 +339,7 @@ def test_ten_thousand_wrong_rows_make_a_summary(tmp_path: Path) -> None:
     assert len(message) < 2000
 
 
-def test_speakers_that_nobody_knows_are_not_one_person(tmp_path: Path) -> None:
+def test_unknown_speakers_are_not_one_speaker(tmp_path: Path) -> None:
     words = ["Unknown", "unknown", "", "nan", "NaN", "NA", "n/a", "None", "NULL"]
     rows = [f"a.wav,{word},x,{i},{i + 1},{'mf'[i % 2]}" for i, word in enumerate(words)]
     corpus = read_table(table(tmp_path, "\n".join([f"{HEADER},start,end,gender", *rows])))
@@ -349,24 +355,29 @@ def test_timedelta_text_is_read_to_the_nanosecond(nanoseconds: int) -> None:
     assert parse_seconds(repr(nanoseconds / 10**9)) == nanoseconds / 10**9
 
 
-def test_times() -> None:
-    assert parse_seconds("") is None
-    legal = {"2": 2, "1 days": 86400, "0 days": 0, "00:01:00": 60, "00:00:00.25": 0.25, "-0": 0}
-    for text, seconds in legal.items():
-        assert parse_seconds(text) == seconds
-    for text in (
-        "00:61:00",
-        "00:00:60",
-        "1_0",
-        "inf",
-        "nan",
-        "-1 days +23:59:59",
-        "١",
-        "1s",
-        "NaT",
-    ):
-        with pytest.raises(CorpusError, match="is not a time"):
-            parse_seconds(text)
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("", None),
+        ("2", 2),
+        ("1 days", 86400),
+        ("0 days", 0),
+        ("00:01:00", 60),
+        ("00:00:00.25", 0.25),
+        ("-0", 0),
+    ],
+)
+def test_times(text: str, seconds: float | None) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["00:61:00", "00:00:60", "1_0", "inf", "nan", "-1 days +23:59:59", "١", "1s", "NaT"],
+)
+def test_what_is_not_a_time(text: str) -> None:
+    with pytest.raises(CorpusError, match="is not a time"):
+        parse_seconds(text)
 
 
 ANY_FOLDER = settings(

@@ -169,9 +169,10 @@ FAULTS: list[tuple[bool, Callable[[Any], Any], str]] = [
 ]
 
 
+@pytest.mark.parametrize("allow", [False, True])
 @pytest.mark.parametrize(("recorded", "change", "message"), FAULTS)
 def test_every_fault_of_a_fold_file_is_explained(
-    recorded: bool, change: Callable[[Any], Any], message: str, tmp_path: Path
+    recorded: bool, change: Callable[[Any], Any], message: str, allow: bool, tmp_path: Path
 ) -> None:
     source = corpus()
     if recorded:
@@ -180,12 +181,14 @@ def test_every_fault_of_a_fold_file_is_explained(
         good = by_hand(source, {"train": "0123", "validation": "4", "test": "56"})
     file = write(tmp_path / "mine.json", good)
     assert make_folds(source, file).folds
-    for allow in (False, True):
-        broken = write(tmp_path / "mine.json", change(json.loads(json.dumps(good))))
-        with pytest.raises(SplitError, match=message):
-            make_folds(source, broken, allow)
+    broken = write(tmp_path / "mine.json", change(json.loads(json.dumps(good))))
+    with pytest.raises(SplitError, match=message):
+        make_folds(source, broken, allow)
+
+
+def test_a_missing_fold_file(tmp_path: Path) -> None:
     with pytest.raises(SplitError, match=r"no such file: .*missing\.json"):
-        make_folds(source, str(tmp_path / "missing.json"))
+        make_folds(corpus(), str(tmp_path / "missing.json"))
 
 
 SMALL = corpus(4, each=2, labels=LABELS[:2])
