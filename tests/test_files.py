@@ -237,6 +237,6 @@ def test_digest_does_not_depend_on_key_order(value: dict[str, object]) -> None:
     assert files.digest_of(value) == files.digest_of(backwards)
 
 
-def test_digest_tells_values_apart() -> None:
+def test_digest_differs_between_values() -> None:
     values = [{"a": 1}, {"a": "1"}, {"a": [1]}, {"a": None}, {"b": 1}, {"a": 1, "b": 1}, {}]
     assert len({files.digest_of(v) for v in values}) == len(values)

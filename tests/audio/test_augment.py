@@ -315,7 +315,7 @@ def test_mistakes_are_explained(keys: dict[str, Any], message: str) -> None:
         spec_of(**keys)
 
 
-def test_the_system_of_etienne_et_al_can_be_told() -> None:
+def test_the_system_of_etienne_et_al_is_a_recipe() -> None:
     """VTLP and oversampling of minority classes (arXiv 1802.05630)."""
     recipe = Recipe.from_dict(
         {

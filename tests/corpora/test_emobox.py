@@ -145,7 +145,7 @@ def test_iemocap_turns_are_those_of_its_own_reader(tmp_path: Path) -> None:
 
 
 def test_a_real_corpus_in_parts(emodb_root: Path, downloads: Path) -> None:
-    """339 of the 535 files of EmoDB: the folds keep what is there, and the rest is told."""
+    """339 of the 535 files of EmoDB: folds keep the files that exist, the others are listed."""
     assert downloads
     corpus = read_emobox(EMOBOX / "emodb", audio=str(emodb_root))
     assert len(corpus) == 339
@@ -276,7 +276,7 @@ def test_the_release_as_it_is_distributed(tmp_path: Path) -> None:
 
 
 def test_no_row_gets_the_sound_of_another(tmp_path: Path) -> None:
-    """Files of the same name are told apart by their folders; half of a corpus is allowed."""
+    """Files of the same name are distinguished by their folders; half of a corpus is allowed."""
     names = ("ann/1.wav", "bob/1.wav", "ann/2.wav", "bob/2.wav")
     rows = [row(name.replace("/", ""), wav=f"downloads/toy/{name}") for name in names]
     root = write(tmp_path / "data" / "two.jsonl", rows).parent
@@ -396,7 +396,7 @@ def test_no_corpus_or_several(toy: Path) -> None:
     [("emodb", "hello"), ("iemocap", "Ses06F_impro01_F000"), ("ravdess", "03-01-09-01-01-01-01"),
      ("cremad", "2001_IEO_ANG_XX"), ("toy", "03a01Wa")],
 )  # fmt: skip
-def test_a_name_that_tells_no_speaker(tmp_path: Path, dataset: str, stem: str) -> None:
+def test_a_name_without_a_speaker(tmp_path: Path, dataset: str, stem: str) -> None:
     put(tmp_path, f"{stem}.wav")
     write(tmp_path / "list.jsonl", [row(stem, dataset=dataset, wav=f"{stem}.wav")])
     (utterance,) = read_emobox(tmp_path)

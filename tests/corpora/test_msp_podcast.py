@@ -59,7 +59,7 @@ def test_letters_have_common_names_and_one_order(tmp_path: Path) -> None:
     assert corpus.select(("anger", "surprise")).count("label") == {"anger": 2, "surprise": 2}
 
 
-def test_unknown_speakers_are_nobody(tmp_path: Path) -> None:
+def test_unknown_speakers_are_none(tmp_path: Path) -> None:
     who = ["Unknown", "unknown", "", "N/A", "127"]
     gender = ["Unknown", "", "FEMALE", "Male", "Male"]
     rows = [

@@ -41,7 +41,7 @@ def fault(path: Path | None, **options: str) -> str:
     return str(caught.value)
 
 
-def told(corpus: Corpus) -> list[tuple[str, str | None, str | None]]:
+def summary(corpus: Corpus) -> list[tuple[str, str | None, str | None]]:
     return [(u.name, u.label, u.speaker) for u in corpus]
 
 
@@ -66,7 +66,7 @@ def test_every_column(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_all_formats_say_the_same(tmp_path: Path) -> None:
+def test_all_formats_give_the_same(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"file": "a.wav", "speaker": 3, "emotion": "x,y;z", "start": 0.1, "valence": 2.5},
         {"file": "b.wav", "speaker": None, "emotion": None, "start": None, "valence": None},
@@ -95,13 +95,13 @@ def test_all_formats_say_the_same(tmp_path: Path) -> None:
         "1.json": lines,
     }
     corpora = [read_table(table(tmp_path, text, name)) for name, text in written.items()]
-    assert told(corpora[0]) == [("a.wav:0.1-", "x,y;z", "3"), ("b.wav", None, None)]
+    assert summary(corpora[0]) == [("a.wav:0.1-", "x,y;z", "3"), ("b.wav", None, None)]
     assert corpora[0].utterances[0].valence == 2.5
     for corpus in corpora[1:]:
         assert corpus == corpora[0]
 
 
-def test_parquet_says_the_same(tmp_path: Path) -> None:
+def test_parquet_gives_the_same(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow of the extra audformat")
     from pyarrow import parquet
 
@@ -145,7 +145,7 @@ def test_a_real_corpus_by_its_table(tmp_path: Path, emodb_root: Path) -> None:
 def test_columns_by_other_names(tmp_path: Path) -> None:
     path = table(tmp_path, ",path,spk,label,file,session\n0,a.wav,s,x,q,1\n1,b.wav,t,y,q,2\n")
     corpus = read_table(path, file="path", speaker="spk", emotion="label", session="")
-    assert told(corpus) == [("a.wav", "x", "s"), ("b.wav", "y", "t")]
+    assert summary(corpus) == [("a.wav", "x", "s"), ("b.wav", "y", "t")]
     assert {u.session for u in corpus} == {None}
     # A column that may be missing under its own name may not under a name that was given.
     assert "'gendr'" in fault(path, file="path", speaker="spk", emotion="label", gender="gendr")
@@ -155,7 +155,7 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
     assert "no column 'emotion'" in message
     assert "path, spk, label, file, session" in message  # and a number of rows without a name
     bare = table(tmp_path, "file\na.wav\n", "bare.csv")
-    assert told(read_table(bare, speaker="", emotion="")) == [("a.wav", None, None)]
+    assert summary(read_table(bare, speaker="", emotion="")) == [("a.wav", None, None)]
     assert read_table(bare, speaker="", emotion="").classes == ()
     assert "option file=" in fault(bare, file="")
 
@@ -173,7 +173,7 @@ def test_folder_of_the_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     text = f"{HEADER}\nwav/a.wav,s,x\n{inside},s,x\nwav\\a.wav,s,x\n"
     corpus = read_table(table(tmp_path, text), audio="sound")
-    assert told(corpus) == [("wav/a.wav", "x", "s")]
+    assert summary(corpus) == [("wav/a.wav", "x", "s")]
     assert corpus.skipped == (
         ("wav/a.wav", "repeats an earlier row"), ("wav/a.wav", "repeats an earlier row"),
     )  # fmt: skip

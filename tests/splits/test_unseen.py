@@ -16,9 +16,7 @@ from emodarts.splits import make_folds, make_parts
 
 @pytest.mark.parametrize("sessions", [False, True])
 @pytest.mark.parametrize("split", ["speaker", "session", "groups:2", "groups:4", "groups:8"])
-def test_every_utterance_is_tested_once_by_networks_that_never_heard_its_speaker(
-    split: str, sessions: bool
-) -> None:
+def test_every_utterance_is_tested_once_on_an_unseen_speaker(split: str, sessions: bool) -> None:
     """Partners of a session stay together, so there are four to divide and not eight."""
     source = corpus(sessions=sessions)
     expected = {"speaker": 8, "session": 4, "groups:2": 2, "groups:4": 4, "groups:8": 8}[split]
@@ -40,8 +38,8 @@ def test_every_utterance_is_tested_once_by_networks_that_never_heard_its_speaker
         assert fold.speakers_apart
         assert fold.members is made.folds[0].members  # thousands of folds fit in memory
         for tie in ("speaker", "session", "dialogue"):
-            heard = values(source, fold.development, tie) - {None}
-            assert heard.isdisjoint(values(source, fold.test, tie))
+            seen = values(source, fold.development, tie) - {None}
+            assert seen.isdisjoint(values(source, fold.test, tie))
 
 
 def test_what_is_tied_through_others_stays_together() -> None:
@@ -152,4 +150,4 @@ def test_neither_speakers_nor_sessions(split: str) -> None:
 def test_pooling_of_official_parts_gives_a_warning(split: str) -> None:
     source = parted(corpus(), "Train", "Development", "Test1")
     assert "parts of its own (Train, Development, Test1)" in make_folds(source, split).warnings[-1]
-    assert not any("of its own" in told for told in make_folds(corpus(), split).warnings)
+    assert not any("of its own" in warning for warning in make_folds(corpus(), split).warnings)
