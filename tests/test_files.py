@@ -88,7 +88,9 @@ def test_failed_write_keeps_the_old_file(
     else:
         with monkeypatch.context() as patch:
             patch.setattr(*((os, "fsync") if step == "fsync" else (Path, "replace")), full)
-            with pytest.raises(WriteError, match=r"result\.json: No space left.*existing file is unchanged"):
+            with pytest.raises(
+                WriteError, match=r"result\.json: No space left.*existing file is unchanged"
+            ):
                 files.write_json(path, {"new": 2})
     assert files.read_json(path, RunError) == {"old": 1}
     assert names(tmp_path) == ["result.json"]

@@ -154,9 +154,7 @@ def test_bounded_and_different_for_every_seed() -> None:
     assert not np.allclose(one, other)
 
 
-def test_mean_spectrum_separates_less_than_its_movement(
-    corpus: Corpus, tmp_path: Path
-) -> None:
+def test_mean_spectrum_separates_less_than_its_movement(corpus: Corpus, tmp_path: Path) -> None:
     """A linear classifier on mean MFCC must not solve the demo, nor find nothing."""
     spec = FeatureSpec(
         sample_rate=16000, duration=2.0, n_fft=1024, hop_length=512, n_mels=128, n_mfcc=40, pool=1
