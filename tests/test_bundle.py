@@ -10,9 +10,10 @@ import torch
 from emodarts import files
 from emodarts.bundle import Bundle, load_bundle, save_bundle
 from emodarts.errors import BundleError
-from emodarts.recipe import CNNSpec, FeatureSpec, FixedSeqNN, NetworkSpec
+from emodarts.recipe import CNNSpec, FeatureSpec, FixedSeqNN, NetworkSpec, SystemSpec
 from emodarts.searching.derivation import random_genotype
 from emodarts.systems.discrete import DiscreteNetwork
+from emodarts.systems.neural import FittedNetwork
 from emodarts.training.batches import Normalisation
 
 FEATURES = FeatureSpec(sample_rate=8000, duration=1.0, n_fft=256, hop_length=128, n_mels=16)
@@ -25,14 +26,17 @@ def bundle() -> Bundle:
         cnn=CNNSpec(cells=3, nodes=2, channels=2), seqnn=FixedSeqNN(mode="fixed", width=4)
     )
     genotype = random_genotype(spec, torch.Generator().manual_seed(0))
-    network = DiscreteNetwork(genotype, spec, 16, 3, auxiliary=True)
+    network = DiscreteNetwork(genotype, spec, 16, 3, auxiliary_weight=0.4)
     network(torch.randn(4, 1, 16, 15))
+    normalisation = Normalisation(torch.randn(1, 16), torch.rand(1, 16) + 0.5)
+    settings = {"genotype": genotype.to_dict(), "network": spec.model_dump(mode="json")}
     return Bundle(
-        network.eval(),
-        FEATURES,
-        Normalisation(torch.randn(1, 16), torch.rand(1, 16) + 0.5),
-        ("a", "b", "c"),
-        {"corpus": "toy"},
+        system=SystemSpec(kind="searched"),
+        fitted=FittedNetwork(network, normalisation, settings, genotype),
+        inputs={"features": FEATURES},
+        classes=("a", "b", "c"),
+        fingerprints={"features": ""},
+        origin={"corpus": "toy"},
     )
 
 
@@ -43,25 +47,24 @@ def test_round_trip_is_exact(bundle: Bundle, tmp_path: Path) -> None:
         "model.safetensors",
     ]
     loaded = load_bundle(tmp_path / "model")
-    assert (loaded.features, loaded.classes, loaded.genotype, loaded.origin) == (
-        bundle.features,
-        bundle.classes,
-        bundle.genotype,
-        bundle.origin,
-    )
-    assert loaded.network.auxiliary is None
-    features = torch.randn(5, 1, 16, 15)
-    assert torch.equal(loaded.probabilities(features), bundle.probabilities(features))
-    torch.testing.assert_close(loaded.probabilities(features).sum(dim=1), torch.ones(5))
+    for name in ("system", "inputs", "classes", "fingerprints", "temperature", "origin"):
+        assert getattr(loaded, name) == getattr(bundle, name), name
+    assert loaded.genotype == bundle.genotype is not None
+    assert not any("auxiliary" in name for name in loaded.fitted.state()[0])
+    inputs = {"features": torch.randn(5, 1, 16, 15)}
+    assert torch.equal(loaded.probabilities(inputs), bundle.probabilities(inputs))
+    torch.testing.assert_close(loaded.probabilities(inputs).sum(dim=1), torch.ones(5))
 
 
 def test_probabilities_are_those_of_normalised_features(bundle: Bundle) -> None:
     features = torch.randn(5, 1, 16, 15)
-    mean, sd = bundle.normalisation.mean[..., None], bundle.normalisation.sd[..., None]
+    fitted = bundle.fitted
+    assert isinstance(fitted, FittedNetwork)
+    mean, sd = fitted.normalisation.mean[..., None], fitted.normalisation.sd[..., None]
     with torch.inference_mode():
-        expected = bundle.network((features - mean) / sd).softmax(dim=1)
-        assert not torch.allclose(bundle.network(features).softmax(dim=1), expected, atol=1e-4)
-    torch.testing.assert_close(bundle.probabilities(features), expected)
+        expected = fitted.network((features - mean) / sd).softmax(dim=1)
+        assert not torch.allclose(fitted.network(features).softmax(dim=1), expected, atol=1e-4)
+    torch.testing.assert_close(bundle.probabilities({"features": features}), expected)
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
@@ -86,7 +89,7 @@ def test_altered_weights_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"classes": ["b", "a", "c"]}, "was altered"),
-        ({"format": "emodarts.model/9"}, "legal: 'emodarts.model/2'"),
+        ({"format": "emodarts.model/2"}, "allowed: 'emodarts.model/3'"),
     ],
 )
 def test_an_altered_description_is_refused(
@@ -103,9 +106,13 @@ def test_an_altered_description_is_refused(
     ("change", "message"),
     [
         ({"surprise": 1}, "surprise"),
-        ({"genotype": {"format": "emodarts.genotype/1"}}, "no 'normal' cell"),
+        ({"settings": {"genotype": {"format": "emodarts.genotype/1"}}}, "no 'normal' cell"),
+        ({"settings": {}}, "do not fit"),
         ({"classes": ["a", "b"]}, "do not fit"),
-        ({"mean": "zero"}, "mean"),
+        ({"classes": ["a"]}, "classes"),
+        ({"inputs": {}}, "inputs"),
+        ({"system": {"kind": "oracle"}}, "unknown kind; allowed: searched"),
+        ({"temperature": 0.0}, "temperature"),
     ],
 )
 def test_a_description_with_a_right_digest_is_checked_all_the_same(

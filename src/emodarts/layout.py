@@ -6,138 +6,87 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+class _Entry:
+    """Path of a file or folder by its name in the folder ``path`` of its owner."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: TrialFolder | RunFolder, owner: type) -> Path:
+        return folder.path / self.name
+
+
 @dataclass(frozen=True)
 class TrialFolder:
-    """Files of one fold with one seed."""
+    """Files of one fold with one seed.
+
+    Attributes
+    ----------
+    genotype : the cells that were found or given.
+    search_history, training_history : losses and scores of every epoch.
+    alphas : alphas and genotype of every search epoch.
+    search_checkpoint, training_checkpoint : state after the last whole epoch.
+    epochs : folder of the weights of each epoch, kept until the optimistic score is known.
+    candidates : folder of the genotypes that a search evaluates, one subfolder each.
+    events : folder of TensorBoard events.
+    predictions : probabilities of every test utterance.
+    optimistic : what the best epoch on the test fold would have scored.
+    model : folder of the bundle.
+    cells : drawing of the genotype.
+    result : scores, cost and genotype; its presence says that the trial is finished.
+    """
 
     path: Path
 
-    @property
-    def genotype(self) -> Path:
-        """The cells that were found or given."""
-        return self.path / "genotype.json"
-
-    @property
-    def search_history(self) -> Path:
-        """Losses, UA, skips and entropies of every search epoch."""
-        return self.path / "search.csv"
-
-    @property
-    def alphas(self) -> Path:
-        """Alphas and genotype of every search epoch."""
-        return self.path / "alphas.json"
-
-    @property
-    def search_checkpoint(self) -> Path:
-        """State of a search after its last whole epoch."""
-        return self.path / "search.safetensors"
-
-    @property
-    def training_history(self) -> Path:
-        """Losses and scores of every training epoch."""
-        return self.path / "training.csv"
-
-    @property
-    def training_checkpoint(self) -> Path:
-        """State of a training after its last whole epoch."""
-        return self.path / "training.safetensors"
-
-    @property
-    def epochs(self) -> Path:
-        """Folder of the weights of each epoch, kept until the optimistic score is known."""
-        return self.path / "epochs"
+    genotype = _Entry("genotype.json")
+    search_history = _Entry("search.csv")
+    alphas = _Entry("alphas.json")
+    search_checkpoint = _Entry("search.safetensors")
+    training_history = _Entry("training.csv")
+    training_checkpoint = _Entry("training.safetensors")
+    epochs = _Entry("epochs")
+    candidates = _Entry("candidates")
+    events = _Entry("events")
+    predictions = _Entry("predictions.csv")
+    optimistic = _Entry("optimistic.json")
+    model = _Entry("model")
+    cells = _Entry("cells.png")
+    result = _Entry("result.json")
 
     def epoch_weights(self, epoch: int) -> Path:
         """Weights after an epoch, counted from 1."""
         return self.epochs / f"{epoch:04d}.safetensors"
 
-    @property
-    def candidates(self) -> Path:
-        """Folder of the genotypes that a search evaluates, one subfolder each."""
-        return self.path / "candidates"
-
-    @property
-    def events(self) -> Path:
-        """Folder of TensorBoard events."""
-        return self.path / "events"
-
-    @property
-    def predictions(self) -> Path:
-        """Probabilities of every test utterance."""
-        return self.path / "predictions.csv"
-
-    @property
-    def optimistic(self) -> Path:
-        """What the best epoch on the test fold would have scored."""
-        return self.path / "optimistic.json"
-
-    @property
-    def model(self) -> Path:
-        """Folder of the bundle."""
-        return self.path / "model"
-
-    @property
-    def cells(self) -> Path:
-        """Drawing of the genotype."""
-        return self.path / "cells.png"
-
-    @property
-    def result(self) -> Path:
-        """Scores, cost and genotype; its presence says that the trial is finished."""
-        return self.path / "result.json"
-
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Files of a run: a recipe on a corpus, over folds and seeds."""
+    """Files of a run: a recipe on a corpus, over folds and seeds.
+
+    Attributes
+    ----------
+    recipe : as it was asked for, with every key.
+    utterances : the utterance table, with the digest of each file's content.
+    folds : the utterances of every part, by fold and seed; also a fold file for other runs.
+    environment : versions, hardware, and how the run is computed.
+    data : corpus, classes, digests, and what was left out; its presence says that the header of the
+        run, which is all of the above, is whole.
+    predictions : of all folds and seeds.
+    optimistic : means over the trials.
+    report : folder of the report.
+    result : scores of the whole run; its presence says that the run is finished.
+    """
 
     path: Path
 
-    @property
-    def recipe(self) -> Path:
-        """The recipe as it was asked for, with every key."""
-        return self.path / "recipe.yaml"
-
-    @property
-    def data(self) -> Path:
-        """Corpus, classes, digests, and what was left out; its presence says that the header of
-        the run is whole."""
-        return self.path / "data.json"
-
-    @property
-    def utterances(self) -> Path:
-        """The utterance table, with the digest of each file's content."""
-        return self.path / "utterances.csv"
-
-    @property
-    def folds(self) -> Path:
-        """The utterances of every part, by fold and seed; also a fold file for other runs."""
-        return self.path / "folds.json"
-
-    @property
-    def environment(self) -> Path:
-        """Versions, hardware, and how the run is computed."""
-        return self.path / "environment.json"
-
-    @property
-    def predictions(self) -> Path:
-        """Probabilities of all folds and seeds."""
-        return self.path / "predictions.csv"
-
-    @property
-    def optimistic(self) -> Path:
-        """Means of what the best epochs on the test folds would have scored."""
-        return self.path / "optimistic.json"
-
-    @property
-    def report(self) -> Path:
-        """Folder of the report."""
-        return self.path / "report"
-
-    @property
-    def result(self) -> Path:
-        """Scores of the whole run; its presence says that the run is finished."""
-        return self.path / "result.json"
+    recipe = _Entry("recipe.yaml")
+    utterances = _Entry("utterances.csv")
+    folds = _Entry("folds.json")
+    environment = _Entry("environment.json")
+    data = _Entry("data.json")
+    predictions = _Entry("predictions.csv")
+    optimistic = _Entry("optimistic.json")
+    report = _Entry("report")
+    result = _Entry("result.json")
 
     def trial(self, fold: int | None, seed: int) -> TrialFolder:
         """Folder of a fold with a seed; ``fold`` None: no test fold, all data."""

@@ -25,14 +25,15 @@ def build(channels: int, *, searched: bool) -> DiscreteNetwork:
     seqnn = SearchedSeqNN(cells=1, nodes=1, width=6) if searched else FixedSeqNN(mode="fixed")
     genotype = Genotype(CELL, CELL, SEQUENCE if searched else None)
     spec = NetworkSpec(cnn=CNNSpec(cells=4, nodes=len(CELL), channels=channels), seqnn=seqnn)
-    network = DiscreteNetwork(genotype, spec, 11, 4, auxiliary=True)
+    network = DiscreteNetwork(genotype, spec, 11, 4, auxiliary_weight=0.4)
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.normal_(norm.running_mean)
             nn.init.uniform_(norm.running_var, 0.3, 3)
             nn.init.normal_(norm.weight, 1, 0.5)
             nn.init.normal_(norm.bias)
-    network.set_drop_path(0.5)
+    network.drop_path = 1.0
+    network.begin_epoch(0.5)
     return network.train()
 
 

@@ -95,7 +95,7 @@ def test_the_network_hears_the_order_of_frames() -> None:
 @pytest.mark.parametrize("size", [(10, 13), (4, 4), (16, 7)])
 def test_any_depth_and_any_map_size(cells: int, size: tuple[int, int]) -> None:
     spec = NetworkSpec(cnn=CNNSpec(cells=cells, nodes=2, channels=3), seqnn=SEQNNS["searched"])
-    network = build(spec, size[0], auxiliary=True)
+    network = build(spec, size[0], auxiliary_weight=0.4)
     logits, extra = network.forward_with_auxiliary(torch.randn(2, 1, *size))
     assert logits.shape == (2, 4)
     assert extra is not None
@@ -178,7 +178,7 @@ def test_genotype_and_network_must_agree_on_the_seqnn() -> None:
 
 def test_the_auxiliary_head_is_no_part_of_the_model() -> None:
     spec = SPECS["searched-join-mean"]
-    plain, extra = build(spec), build(spec, auxiliary=True)
+    plain, extra = build(spec), build(spec, auxiliary_weight=0.4)
     assert count_parameters(plain) == count_parameters(extra)
     assert count_parameters(plain) == sum(p.numel() for p in plain.parameters())
     assert extra.model_state().keys() == plain.state_dict().keys()
@@ -196,7 +196,8 @@ def test_drop_path_drops_whole_utterances_and_keeps_the_mean() -> None:
     assert abs(float(out.mean()) - 1) < 0.05
     assert torch.equal(layer.eval()(x), x)
     network = build(SPECS["searched-join-mean"])
-    network.set_drop_path(0.5)
+    network.drop_path = 1.0
+    network.begin_epoch(0.5)
     assert {m.probability for m in network.modules() if isinstance(m, DropPath)} == {0.5}
     skips = ((Edge(SKIP, 0), Edge(SKIP, 1)),)
     network = DiscreteNetwork(Genotype(skips, skips, skips), SPECS["searched-join-mean"], 10, 4)

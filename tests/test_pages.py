@@ -1,4 +1,4 @@
-"""``docs/recipes.md`` tells of every key of a recipe as it is."""
+"""Pages that are written from the source are up to date."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ import pytest
 from pydantic import BaseModel
 
 from emodarts import recipe
-from emodarts.recipe.features import FEATURES
 
 DOCS = Path(__file__).parents[1] / "docs"
+KINDS = {"features": recipe.FEATURES, "search": recipe.STRATEGIES, "system": recipe.SYSTEMS}
+
+
+def keys_without_sections(model: type[BaseModel]) -> set[str]:
+    sections = {"cnn", "seqnn", "weights", "alphas", "masks", "augmentation", "system"}
+    sections |= {"features", "network", "search", "training", "evaluation", "compute"}
+    return set(model.model_fields) - sections
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_recipes", DOCS / "make_recipes.py")
+    spec = importlib.util.spec_from_file_location("make_pages", DOCS / "make_pages.py")
     if spec is None or spec.loader is None:
-        raise FileNotFoundError(DOCS / "make_recipes.py")
+        raise FileNotFoundError(DOCS / "make_pages.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -28,8 +34,13 @@ def script() -> ModuleType:
 
 def test_page_is_up_to_date(script: ModuleType) -> None:
     assert (DOCS / "recipes.md").read_text(encoding="utf-8") == script.render(), (
-        "run: python docs/make_recipes.py"
+        "run: python docs/make_pages.py"
     )
+
+
+def test_every_file_of_the_house_is_listed_with_its_purpose(script: ModuleType) -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    assert page == script.render_files(page), "run: python docs/make_pages.py"
 
 
 def test_every_key_has_a_row(script: ModuleType) -> None:
@@ -43,23 +54,23 @@ def test_every_key_has_a_row(script: ModuleType) -> None:
             found |= keys(inner, f"{name}.") if isinstance(inner, dict) else {name}
         return found
 
-    for kind in FEATURES.values():
-        assert {f"features.{key}" for key in kind.spec.model_fields} <= rows
+    for section, kinds in KINDS.items():
+        for kind in kinds.values():
+            assert {f"{section}.{key}" for key in keys_without_sections(kind.spec)} <= rows
     for mode in ("searched", "fixed", "none"):
         full = recipe.Recipe.from_dict({"network": {"seqnn": {"mode": mode}}})
         assert keys(full.to_dict(), "") <= rows
 
 
-def test_every_key_has_a_meaning(script: ModuleType) -> None:
-    models = [
-        m
-        for m in vars(recipe).values()
-        if isinstance(m, type) and issubclass(m, BaseModel) and m.__module__ == recipe.__name__
-    ]
-    for model in (*models, *(kind.spec for kind in FEATURES.values())):
-        sections = {"cnn", "seqnn", "weights", "alphas", "masks"}
-        sections |= {"features", "network", "search", "training", "evaluation", "compute"}
-        assert set(model.model_fields) - sections <= set(script.meanings_of(model)), model
+MODELS = [
+    *(m for m in vars(recipe).values() if isinstance(m, type) and issubclass(m, BaseModel)),
+    *(kind.spec for kinds in KINDS.values() for kind in kinds.values()),
+]
+
+
+@pytest.mark.parametrize("model", dict.fromkeys(MODELS), ids=lambda m: m.__name__)
+def test_every_key_has_a_meaning(script: ModuleType, model: type[BaseModel]) -> None:
+    assert keys_without_sections(model) <= set(script.meanings_of(model))
 
 
 def test_example_of_the_page_is_a_recipe(script: ModuleType, tmp_path: Path) -> None:

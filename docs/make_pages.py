@@ -1,6 +1,7 @@
-"""Write ``docs/recipes.md`` from the models of :mod:`emodarts.recipe` and of the features.
+"""Write ``docs/recipes.md`` from :mod:`emodarts.recipe`, and the files of ``docs/architecture.md``.
 
-Run ``python docs/make_recipes.py`` after any change of a key; a test compares the two.
+Run ``python docs/make_pages.py`` after any change of a key, and of a file or its first line; a test
+compares pages and source.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from typing import Any
 
 from pydantic import BaseModel
 
+import emodarts
 from emodarts.recipe import FixedSeqNN, NoSeqNN, Recipe, SearchedSeqNN
-from emodarts.recipe.features import FEATURES, FeatureSpec
+from emodarts.recipe.section import KindSection
 
-PAGE = Path(__file__).with_name("recipes.md")
+DOCS = Path(__file__).parent
+SOURCE = Path(emodarts.__file__).parent
 
 INTRODUCTION = """\
 # Recipes
 
-<!-- Written by docs/make_recipes.py from recipe.py and audio/specs.py: edit those, not this. -->
+<!-- Written by docs/make_pages.py from src/emodarts/recipe: edit that, not this. -->
 
 A recipe is a YAML file that decides everything a run computes. Every key has a default, so a
 recipe lists only what differs from it; an unknown key, a wrong type or an impossible value is
-an error that names the key and what is legal. Defaults are the settings of emoDARTS
+an error that names the key and what is allowed. Defaults are the settings of emoDARTS
 ([arXiv 2403.14083](https://arxiv.org/abs/2403.14083)) where that paper gives them.
 
 ```yaml
@@ -42,7 +45,11 @@ evaluation: {split: speaker, seeds: [0, 1, 2]}
 file and `emodarts.Recipe.from_dict` a dictionary.
 
 `null` stands for "not given". Recipes with the same digest compute the same: the digest covers
-every key but `name` and those of `compute`."""
+every key but `name` and those of `compute`.
+
+The keys of `features`, `search` and `system` depend on `kind`, `strategy` and `kind`. To change it,
+give the whole section: `--set 'search={strategy: random}'`. A system refuses the sections that it
+does not use."""
 
 MODES: dict[str, type[BaseModel]] = {
     "searched": SearchedSeqNN,
@@ -64,6 +71,7 @@ def _sections(
 
     Keys that are as in ``base`` are left out, and the kind, which the heading names.
     """
+    kind_key = base.kind_key if base and issubclass(base, KindSection) else None
     meanings = meanings_of(model)
     schema = model.model_json_schema()["properties"]
     rows = []
@@ -71,7 +79,7 @@ def _sections(
     for name, field in model.model_fields.items():
         key = prefix + name
         known = base.model_fields.get(name) if base else None
-        if known and (name == "kind" or field.default == known.default):
+        if known and (field.default == known.default or (kind_key and name == kind_key)):
             continue
         inner = field.annotation
         if name == "seqnn":
@@ -80,9 +88,9 @@ def _sections(
                 below += _sections(f"{key}.", choice, heading)
         elif isinstance(inner, type) and issubclass(inner, BaseModel):
             below += _sections(f"{key}.", inner, f"## `{key}`")
-            if inner is FeatureSpec:
-                for kind, entry in FEATURES.items():
-                    heading = f"## `{key}` with `kind: {kind}`"
+            if issubclass(inner, KindSection):
+                for kind, entry in inner.kinds().items():
+                    heading = f"## `{key}` with `{inner.kind_key}: {kind}`"
                     below += _sections(f"{key}.", entry.spec, heading, inner)
         else:
             default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
@@ -141,5 +149,21 @@ def _type(schema: dict[str, Any]) -> str:
     return " ".join([name, " and ".join(bounds)]).strip()
 
 
+def render_files(page: str) -> str:
+    """The architecture page with the list of files and the first line of each anew."""
+    before, _, rest = page.partition("\n## Files\n")
+    _, _, after = rest.partition("\n## ")
+    lines = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        summary = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        if summary is not None:
+            name = path.relative_to(SOURCE).as_posix()
+            lines.append(f"{name:<34} {summary.splitlines()[0].rstrip('.')}")
+    listing = "\n".join(lines)
+    return f"{before}\n## Files\n\nBelow `src/emodarts`:\n\n```\n{listing}\n```\n\n## {after}"
+
+
 if __name__ == "__main__":
-    PAGE.write_text(render(), encoding="utf-8")
+    (DOCS / "recipes.md").write_text(render(), encoding="utf-8")
+    ARCHITECTURE = DOCS / "architecture.md"
+    ARCHITECTURE.write_text(render_files(ARCHITECTURE.read_text("utf-8")), encoding="utf-8")
