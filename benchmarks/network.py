@@ -69,7 +69,7 @@ def build(kind: str, n_features: int, *, trained: bool = False) -> DiscreteNetwo
 
 
 def training_step(network: DiscreteNetwork, batch: int, size: int) -> Callable[[], None]:
-    """A step as ``training.loop`` takes it, on made-up features."""
+    """A step as ``training.fit`` takes it, on made-up features."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(batch, 1, size, size, generator=generator)
     targets = torch.randint(N_CLASSES, (batch,), generator=generator)

@@ -100,7 +100,7 @@ def rounding(net: Any, device: torch.device) -> AbstractContextManager[object]:
 
 
 class Step:
-    """A step of alphas and one of weights, as ``searching.loop`` takes them."""
+    """A step of alphas and one of weights, as ``searching.one_shot`` takes them."""
 
     def __init__(self, net: Any, arguments: argparse.Namespace) -> None:
         self.net, self.order = net, arguments.order

@@ -270,7 +270,7 @@ def test_a_given_genotype_is_no_searched_one(
         ("data.json", "[]", "is not a JSON object"),
         ("environment.json", "{}", "has no device"),
         ("fold-0/seed-0/result.json", "{}", "has no fold"),
-        ("fold-0/seed-0/genotype.json", "{", "not JSON"),
+        ("folds.json", "{", "not JSON"),
     ],
 )
 def test_a_broken_file_of_a_run_is_named(

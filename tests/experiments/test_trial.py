@@ -102,7 +102,7 @@ def test_folds_and_seeds_draw_independently(
 @pytest.mark.parametrize(
     ("name", "change", "error", "message"),
     [
-        ("recipe.yaml", lambda t: t.replace("seeds:", "seeds: [3]\n#"), RunError, "not the recipe"),
+        ("recipe.yaml", lambda t: t.replace("groups:3", "groups:2"), RunError, "not the recipe"),
         ("utterances.csv", lambda t: t.replace("anger", "fear"), RunError, "not the table"),
         ("folds.json", lambda t: t.replace('"fold": 0', '"fold": 9'), RunError, "no parts of"),
     ],
@@ -142,6 +142,9 @@ def contents(out: Path) -> dict[Path, Any]:
         if name.name in ("search.csv", "training.csv"):
             rows = files.read_csv(path, RunError)
             found[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+        elif name.match("seed-*/result.json"):
+            result = files.read_object(path, RunError)
+            found[name] = {k: v for k, v in result.items() if k != "seconds"}
         elif "events" not in name.parts and name.name not in TIMED:
             found[name] = path.read_bytes()
     return found

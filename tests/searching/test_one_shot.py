@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from emodarts.searching.strategy import SearchTask
 from emodarts.searching.supernet import Supernet, mixed_edge
 from emodarts.space.cell import Cell
 from killing import Kill, Killed
-from toy_search import NETWORK, SPEC, make_task, records, search
+from toy_search import NETWORK, SPEC, halves, make_task, records, search
 
 
 class ToySpec(OneShotSpec):
@@ -271,3 +272,39 @@ def test_the_temperature_may_depend_on_the_epoch(tmp_path: Path) -> None:
 
     run(tmp_path, Hooks(weights=weights))
     assert temperatures == {1.0, 0.5, 0.25, 0.125}
+
+
+def hard_weights(search: Search, alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """1 for the strongest candidate and 0 for the others, with the gradient of softmax."""
+    soft = softmax(alphas)
+    return {
+        name: functional.one_hot(w.argmax(dim=1), w.shape[1]) + w - w.detach()
+        for name, w in soft.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "hooks",
+    [
+        Hooks(),
+        Hooks(gradient=second_order),
+        Hooks(weights=sigmoid_weights),
+        Hooks(weights=hard_weights),
+    ],
+    ids=["first order", "second order", "sigmoid", "hard"],
+)
+def test_a_search_ends_with_the_same_alphas_however_cells_are_computed(
+    tmp_path: Path, hooks: Hooks
+) -> None:
+    weights, alphas = (replace(half, features=half.features.double()) for half in halves())
+    hooks = replace(hooks, build=lambda search: build_supernet(search).double())
+    ends = []
+    for fast in (True, False):
+        folder, compute = tmp_path / str(fast), ComputeSpec(fast=fast)
+        start, *_, end = (
+            {name: torch.tensor(a, dtype=torch.float64) for name, a in record["alphas"].items()}
+            for record in run(folder, hooks, weights=weights, alphas=alphas, compute=compute)
+        )
+        assert all((alpha - start[name]).norm() > 1e-4 for name, alpha in end.items())
+        ends.append(end)
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-8)

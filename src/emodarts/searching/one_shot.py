@@ -58,11 +58,6 @@ def build_supernet(search: Search, edge: EdgeBuilder = mixed_edge) -> Supernet:
     )
 
 
-def softmax_weights(search: Search, alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Softmax over the candidates."""
-    return softmax(alphas)
-
-
 def first_order(search: Search, train: Batch, validation: Batch) -> dict[str, Tensor]:
     """Gradient of the validation loss at the present weights."""
     return first_order_gradient(search.supernet, validation, functional.cross_entropy)
@@ -105,7 +100,9 @@ class Hooks:
     """
 
     build: Callable[[Search], Supernet] = build_supernet
-    weights: Callable[[Search, Mapping[str, Tensor]], dict[str, Tensor]] = softmax_weights
+    weights: Callable[[Search, Mapping[str, Tensor]], dict[str, Tensor]] = lambda search, alphas: (
+        softmax(alphas)
+    )
     draw: Callable[[Search, Batch], Mixing] = lambda search, train: search.mixing
     gradient: Callable[[Search, Batch, Batch], dict[str, Tensor]] = first_order
     penalty: Callable[[Search], Tensor] | None = None
