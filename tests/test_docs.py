@@ -1,14 +1,20 @@
 """What the documentation says exists: links, commands, options, recipes."""
 
+import csv
+import importlib
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from emodarts.cli.app import app
-from emodarts.recipe import builtin_recipes
+from emodarts.errors import RecipeError
+from emodarts.layout import TrialFolder
+from emodarts.recipe import STRATEGIES, Recipe, builtin_recipes
+from toy_search import make_task, search
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -51,3 +57,25 @@ def test_the_readme_shows_commands() -> None:
 def test_every_recipe_tells_its_command() -> None:
     for path in RECIPES:
         assert commands_in(path.read_text()), path.name
+
+
+def test_example_of_a_search_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys in a recipe, and edges that are more decided the more the penalty weighs."""
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    [module] = re.findall(r'```python\n("""decided.py.*?)```', text, flags=re.DOTALL)
+    (tmp_path / "decided.py").write_text(module, encoding="utf-8")
+    monkeypatch.setitem(STRATEGIES, "decided", STRATEGIES["darts"])  # and away at the end
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "decided", raising=False)
+    importlib.import_module("decided")
+    entropies = []
+    for weight in (0.0, 100.0):
+        keys = {"strategy": "decided", "epochs": 4, "batch_size": 6, "entropy_weight": weight}
+        spec = Recipe.from_dict({"search": {**keys, "alphas": {"learning_rate": 0.1}}}).search
+        folder = tmp_path / str(weight)
+        search(spec, make_task(folder))
+        with TrialFolder(folder).search_history.open() as file:
+            entropies.append(float(list(csv.DictReader(file))[-1]["entropy_normal"]))
+    assert entropies[1] < entropies[0]
+    with pytest.raises(RecipeError, match="hessian"):
+        Recipe.from_dict({"search": {**keys, "hessian": "exact"}})

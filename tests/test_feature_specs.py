@@ -221,7 +221,7 @@ def no_type(waveform: Tensor, *, width=3) -> Tensor:  # type: ignore[no-untyped-
 
 
 @pytest.mark.parametrize("function", [no_star, no_type])
-def test_function_whose_keys_cannot_be_told(function: Any) -> None:
+def test_function_without_usable_keys(function: Any) -> None:
     with pytest.raises(EmodartsError, match=r"\(\): parameter 'width'; legal: the waveform, a st"):
         FeatureKind.of(function)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as pack_tensors
@@ -35,9 +35,9 @@ class _Description(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     format: str
-    system: SerializeAsAny[SystemSpec]
+    system: SystemSpec
     settings: dict[str, Any]
-    inputs: Annotated[dict[str, SerializeAsAny[FeatureSpec]], Field(min_length=1)]
+    inputs: Annotated[dict[str, FeatureSpec], Field(min_length=1)]
     fingerprints: dict[str, str]
     classes: Annotated[list[str], Field(min_length=2)]
     temperature: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]

@@ -32,7 +32,7 @@ def test_a_file_that_may_still_change_unseen_is_not_remembered(
     sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.utime(sound, (0, 0))
-    assert file_key(sound) is None, "the time of change counts, which nobody sets back"
+    assert file_key(sound) is None, "the time of change counts, which cannot be set back"
     now = time.time_ns()
     monkeypatch.setattr(time, "time_ns", lambda: now + 10**10)
     assert file_key(sound) is not None

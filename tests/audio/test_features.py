@@ -198,7 +198,7 @@ def test_wrong_shape(shape: tuple[int, ...]) -> None:
 def test_transform_that_denies_its_spec(monkeypatch: pytest.MonkeyPatch) -> None:
     extractor = FeatureExtractor(SMALL_MEL)
     monkeypatch.setattr(extractor.transform, "forward", lambda waveform: waveform[:, None])
-    with pytest.raises(ShapeError, match=r"\(2, 1, 48000\); its spec says \(2, 40, 241\)"):
+    with pytest.raises(ShapeError, match=r"\(2, 1, 48000\); its spec requires \(2, 40, 241\)"):
         extractor(batch(SMALL_MEL, 2))
 
 
@@ -212,7 +212,7 @@ def test_transform_that_denies_its_spec(monkeypatch: pytest.MonkeyPatch) -> None
     deltas=st.sampled_from([0, 1, 2]),
 )
 @example(kind="stft", n_samples=800, n_fft=201, hop_length=80, pool=1, deltas=0)
-def test_spec_tells_the_shape(kind: str, n_samples: int, deltas: int, **keys: int) -> None:
+def test_spec_gives_the_shape(kind: str, n_samples: int, deltas: int, **keys: int) -> None:
     own = {"win_length": 180} if kind == "stft" else {"n_mels": 8}
     rate = {"sample_rate": 8000, "duration": n_samples / 8000}
     spec = FeatureSpec(kind=kind, deltas=deltas, **rate, **keys, **own)
@@ -253,13 +253,13 @@ def test_delta_of_a_parabola_is_its_derivative() -> None:
     torch.testing.assert_close(curvature, torch.full_like(curvature, 10.0))
 
 
-def test_deltas_are_channels_behind_the_map(spec: FeatureSpec) -> None:
+@pytest.mark.parametrize("deltas", [1, 2])
+def test_deltas_are_channels_after_the_map(spec: FeatureSpec, deltas: int) -> None:
     waveforms = batch(spec, 2)
     plain = FeatureExtractor(spec)(waveforms)
-    for deltas in (1, 2):
-        maps = FeatureExtractor(spec.model_copy(update={"deltas": deltas}))(waveforms)
-        expected = [plain, delta(plain, 1), delta(plain, 2)][: 1 + deltas]
-        assert torch.equal(maps, torch.cat(expected, dim=1))
+    maps = FeatureExtractor(spec.model_copy(update={"deltas": deltas}))(waveforms)
+    expected = [plain, delta(plain, 1), delta(plain, 2)][: 1 + deltas]
+    assert torch.equal(maps, torch.cat(expected, dim=1))
 
 
 # --- length ---

@@ -24,15 +24,21 @@ def test_pieces_cover_everything_half_overlapping_and_end_with_the_sound(
     assert (steps <= max(1, piece // 2)).all()
 
 
-@pytest.mark.parametrize("length", ["pad", "repeat", "segments"])
-def test_only_segments_are_split(length: str) -> None:
-    spec = FeatureSpec(sample_rate=8000, duration=0.5, length=length)
-    for n in (10, 4000, 4001, 9000):
-        waveform = np.arange(n, dtype=np.float32)
-        pieces = split(waveform, spec)
-        if length != "segments":
-            assert [p.tolist() for p in pieces] == [waveform.tolist()]
-        else:
-            assert all(len(p) == min(n, 4000) for p in pieces)
-            assert [int(p[0]) for p in pieces] == piece_starts(n, 4000)
-            assert pieces[-1][-1] == n - 1
+SIZES = pytest.mark.parametrize("n", [10, 4000, 4001, 9000])
+
+
+@SIZES
+@pytest.mark.parametrize("length", ["pad", "repeat"])
+def test_sound_is_one_piece_unless_length_is_segments(length: str, n: int) -> None:
+    waveform = np.arange(n, dtype=np.float32)
+    pieces = split(waveform, FeatureSpec(sample_rate=8000, duration=0.5, length=length))
+    assert [p.tolist() for p in pieces] == [waveform.tolist()]
+
+
+@SIZES
+def test_segments_cover_the_sound(n: int) -> None:
+    spec = FeatureSpec(sample_rate=8000, duration=0.5, length="segments")
+    pieces = split(np.arange(n, dtype=np.float32), spec)
+    assert all(len(p) == min(n, 4000) for p in pieces)
+    assert [int(p[0]) for p in pieces] == piece_starts(n, 4000)
+    assert pieces[-1][-1] == n - 1

@@ -200,7 +200,7 @@ def test_published_folds_that_share_speakers_are_loaded_on_demand_only(
     shown = emodarts(
         *run, "--root", shared, *published, "--out", out, "--allow-speaker-overlap"
     ).stdout
-    assert any("higher than for" in w for w in result_of(out)["warnings"])
+    assert any("higher than for unseen speakers" in w for w in result_of(out)["warnings"])
     assert all(w in shown for w in result_of(out)["warnings"])
     apart = emobox_lists(tmp_path / "apart", tiny_emodb, "-03 -08")
     emodarts(*run, "--root", apart, *published, "--out", tmp_path / "honest")

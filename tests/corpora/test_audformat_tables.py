@@ -1,4 +1,4 @@
-"""Databases in audformat: those that its library writes, and those that nobody should open."""
+"""Databases in audformat: those that its library writes, and those that are unsafe to open."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_tables_that_contradict(tmp_path: Path, changed: dict[str, str], wanted:
     assert wanted in fault(database(tmp_path, **changed), table=BOTH)
 
 
-def test_a_table_that_tells_nothing(tmp_path: Path) -> None:
+def test_a_table_without_emotions_or_speakers(tmp_path: Path) -> None:
     root = database(tmp_path, files="file,speaker,session,duration\n")
     assert [u.speaker for u in read_audformat(root, table=BOTH)] == [None, None, "08"]
     assert "has no rows" in fault(root, table="files", emotion="")

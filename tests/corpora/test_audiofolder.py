@@ -70,7 +70,7 @@ def test_speakers(tmp_path: Path, pattern: str, speakers: dict[str, str]) -> Non
     assert {u.name: u.speaker for u in corpus} == speakers
 
 
-def test_a_word_for_many_people_is_nobody(tmp_path: Path) -> None:
+def test_words_for_unknown_speakers(tmp_path: Path) -> None:
     corpus = read_audiofolder(put(tmp_path, "sad/Unknown/a.wav"), speaker="/([^/]+)/")
     assert [u.speaker for u in corpus] == [None]
 

@@ -62,9 +62,9 @@ def test_real_names(real: Path) -> None:
 
 def test_genders_are_those_of_the_demographics(real: Path) -> None:
     with (DATA / "cremad" / "VideoDemographics.csv").open(newline="") as file:
-        told = {row["ActorID"]: row["Sex"].lower() for row in csv.DictReader(file)}
-    assert {u.speaker: u.gender for u in read_crema_d(real)} == told
-    assert Counter(told.values()) == {"male": 48, "female": 43}
+        found = {row["ActorID"]: row["Sex"].lower() for row in csv.DictReader(file)}
+    assert {u.speaker: u.gender for u in read_crema_d(real)} == found
+    assert Counter(found.values()) == {"male": 48, "female": 43}
 
 
 def test_real_votes(real: Path) -> None:
@@ -118,7 +118,7 @@ def test_what_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_heard_labels(tmp_path: Path, bom: str, end: str) -> None:
+def test_perceived_labels(tmp_path: Path, bom: str, end: str) -> None:
     put(tmp_path, *(f"1001_IEO_{e}_LO.wav" for e in ("ANG", "DIS", "FEA", "HAP")))
     rows = ("ANG_LO=N", "DIS_LO=A:N", "FEA_LO=F", "FEA_LO=F", "SAD_LO=S")
     votes = table(*(f"1001_IEO_{row}" for row in rows), end=end)

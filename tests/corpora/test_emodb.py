@@ -77,7 +77,7 @@ def test_any_depth(tmp_path: Path, below: str) -> None:
     assert [u.name for u in load_corpus("emodb", tmp_path)] == ["03a01Wa", "08a02Nb"]
 
 
-def test_debris_is_told(tmp_path: Path) -> None:
+def test_debris_is_listed(tmp_path: Path) -> None:
     put(tmp_path, "wav/03a01Wa.wav", "wav/._03a01Wa.wav", "wav/hello.wav", "07a01Wa.wav",
         "03a01Xa.wav", "03a01Wab.wav", "erkennung.txt", "03a02Wa.flac")  # fmt: skip
     corpus = load_corpus("emodb", tmp_path)
@@ -102,20 +102,23 @@ def test_same_file_twice(tmp_path: Path) -> None:
         load_corpus("emodb", tmp_path)
 
 
-def test_wrong_folders(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("none", "no such folder"),
+        ("text/readme.txt", "is a file"),
+        ("empty", "is empty"),
+        ("text", "has no EmoDB file"),
+    ],
+)
+def test_wrong_folders(tmp_path: Path, folder: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     put(tmp_path, "text/readme.txt", "text/hello.wav")
-    for root, fault in (
-        (tmp_path / "none", "no such folder"),
-        (tmp_path / "text" / "readme.txt", "is a file"),
-        (tmp_path / "empty", "is empty"),
-        (tmp_path / "text", "has no EmoDB file"),
-    ):
-        with pytest.raises(CorpusError, match=fault) as caught:
-            load_corpus("emodb", root)
-        assert str(root) in str(caught.value)
-        assert "03a01Wa.wav" in str(caught.value)
+    with pytest.raises(CorpusError, match=message) as caught:
+        load_corpus("emodb", tmp_path / folder)
+    assert str(tmp_path / folder) in str(caught.value)
+    assert "03a01Wa.wav" in str(caught.value)
 
 
 def test_unknown_corpus() -> None:
@@ -130,7 +133,7 @@ def test_import_is_light() -> None:
     assert result.stderr.strip() == "set()"
 
 
-def test_readers_of_real_corpora_say_that_they_need_a_folder() -> None:
-    for name in set(READERS) - {"synthetic"}:
-        with pytest.raises(CorpusError, match="--root"):
-            load_corpus(name, None)
+@pytest.mark.parametrize("name", sorted(READERS.keys() - {"synthetic"}))
+def test_readers_of_real_corpora_need_a_folder(name: str) -> None:
+    with pytest.raises(CorpusError, match="--root"):
+        load_corpus(name, None)

@@ -51,7 +51,7 @@ def test_a_locked_folder_is_named(tmp_path: Path) -> None:
         list(walk_files(tmp_path))
 
 
-def test_files_by_the_utterances_that_their_names_tell(tmp_path: Path) -> None:
+def test_files_are_indexed_by_their_utterances(tmp_path: Path) -> None:
     for name in ("a.wav", "a-wav/A.WAV", "._a.wav", "b.wav", "x/y.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"12345")
@@ -103,7 +103,7 @@ def test_many_faults_are_a_summary(tmp_path: Path) -> None:
     refuse_faults(tmp_path, [], "allowed: anything")
     with pytest.raises(CorpusError) as caught:
         refuse_faults(tmp_path, [f"line {k}: bad" for k in range(10_000)], "allowed: good")
-    told = str(caught.value).splitlines()
-    assert told[0] == f"{tmp_path} has 10000 error(s); allowed: good:"
-    assert told[-1] == "  and 9995 more"
-    assert len(told) == 7
+    found = str(caught.value).splitlines()
+    assert found[0] == f"{tmp_path} has 10000 error(s); allowed: good:"
+    assert found[-1] == "  and 9995 more"
+    assert len(found) == 7

@@ -80,7 +80,7 @@ def test_real_names_and_counts(real: Corpus, rows: list[Row]) -> None:
     assert real.count("speaker") == letters
     assert len(letters) == 10
     assert {(u.speaker or "")[-1] + (u.gender or "") for u in real} == {"Ffemale", "Mmale"}
-    # Both dialogues of a number, each with turns of both talkers.
+    # Both dialogues of a number, each with turns of both speakers.
     assert len(real.count("dialogue")) == 151
     for dialogue in ("Ses01F_impro01", "Ses01M_impro01"):
         assert len({u.speaker for u in real if u.dialogue == dialogue}) == 2
@@ -188,18 +188,21 @@ def test_folder_above_the_sessions(tmp_path: Path, release: str) -> None:
     assert turn.path.is_file()
 
 
-def test_wrong_folders(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        (None, "--root"),
+        ("none", "no such folder"),
+        ("other", "does not hold IEMOCAP"),
+        ("silent", "none of the 1 labelled turns"),
+    ],
+)
+def test_wrong_folders(tmp_path: Path, folder: str | None, message: str) -> None:
     put(tmp_path / "other/readme.txt")
     labels(tmp_path / "silent", "Ses01F_impro01", block("Ses01F_impro01_F000"))
-    for root, fault in (
-        (None, "--root"),
-        (tmp_path / "none", "no such folder"),
-        (tmp_path / "other", "does not hold IEMOCAP"),
-        (tmp_path / "silent", "none of the 1 labelled turns"),
-    ):
-        with pytest.raises(CorpusError, match=fault) as caught:
-            read_iemocap(root)
-        assert "dialog/EmoEvaluation" in str(caught.value)
+    with pytest.raises(CorpusError, match=message) as caught:
+        read_iemocap(None if folder is None else tmp_path / folder)
+    assert "dialog/EmoEvaluation" in str(caught.value)
 
 
 def test_repeats_may_agree_but_not_contradict(tmp_path: Path) -> None:
@@ -281,7 +284,7 @@ def test_any_label_file_gives_turns_or_a_corpus_error(
 
 @given(st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), max_size=40))
 @example("Ses01F_impro01_F000")
-def test_any_name_of_a_turn_is_told_or_refused(
+def test_any_name_of_a_turn_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
     root = tmp_path_factory.getbasetemp() / "any-turn"

@@ -61,9 +61,9 @@ def test_rows_repeat_or_contradict(tmp_path: Path) -> None:
     rows += [("7", said("d", "sad", "female"))]
     with pytest.raises(CorpusError, match=r"has 3 error\(s\); allowed: x") as caught:
         collect_turns(tmp_path, rows, "allowed: x")
-    for told in ("4: b differs from 2", "5: no row", "7: speaker 's1' is female here and "
+    for found in ("4: b differs from 2", "5: no row", "7: speaker 's1' is female here and "
                  "male in 6"):  # fmt: skip
-        assert told in str(caught.value)
+        assert found in str(caught.value)
 
 
 def test_labels_and_sound_meet_by_name(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_every_field_of_a_turn(tmp_path: Path) -> None:
     (turn,) = read_msp_improv(tmp_path)
     assert turn.name == f"MSP-IMPROV-{CLIP}"
     assert turn.path == tmp_path / "Audio/session1/S01A/S" / f"MSP-IMPROV-{CLIP}.wav"
-    # What the raters heard, not the anger (A) that the actor intended.
+    # The raters' label, not the anger (A) that the actor intended.
     assert turn.label == "N"
     assert (turn.speaker, turn.gender, turn.session) == ("F01", "female", "session1")
     assert (turn.style, turn.split) == ("S", None)
@@ -83,11 +83,11 @@ def test_dialogues_of_two_sessions_have_two_names(tmp_path: Path) -> None:
     corpus = read_msp_improv(tmp_path)
     assert len(corpus.count("speaker")) == 12
     assert len(corpus.count("session")) == 6
-    talkers = {(u.dialogue, u.session): set() for u in corpus}
-    assert len(talkers) == len(corpus.count("dialogue")) == 6
+    pairs = {(u.dialogue, u.session): set() for u in corpus}
+    assert len(pairs) == len(corpus.count("dialogue")) == 6
     for u in corpus:
-        talkers[u.dialogue, u.session].add(u.speaker)
-    assert sorted(map(sorted, talkers.values())) == [[f"F0{n}", f"M0{n}"] for n in range(1, 7)]
+        pairs[u.dialogue, u.session].add(u.speaker)
+    assert sorted(map(sorted, pairs.values())) == [[f"F0{n}", f"M0{n}"] for n in range(1, 7)]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_spellings_of_the_label_file(tmp_path: Path, head: str, name: str, end: 
     assert (turn.label, turn.arousal, turn.valence, turn.dominance) == ("N", 3.0, 3.5, 2.5)
 
 
-def test_a_rating_that_nobody_gave(tmp_path: Path) -> None:
+def test_a_missing_rating(tmp_path: Path) -> None:
     put(tmp_path / "Evaluation.txt", block(CLIP, "O", "A:NaN; V:1.500000; D:NaN"))
     sound(tmp_path, CLIP)
     (turn,) = read_msp_improv(tmp_path)
@@ -150,31 +150,36 @@ def test_a_folder_of_another_session_is_not_believed(tmp_path: Path) -> None:
     assert dict(corpus.skipped)[file] == "in a folder of session 2"
 
 
-def test_wrong_folders(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        (None, "--root"),
+        ("none", "no such folder"),
+        ("other", "does not hold MSP-IMPROV"),
+        ("silent", "none of the 1 labelled turns"),
+    ],
+)
+def test_wrong_folders(tmp_path: Path, folder: str | None, message: str) -> None:
     put(tmp_path / "other/readme.txt")
     put(tmp_path / "silent/Evaluation.txt", block(CLIP))
-    for root, fault in (
-        (None, "--root"),
-        (tmp_path / "none", "no such folder"),
-        (tmp_path / "other", "does not hold MSP-IMPROV"),
-        (tmp_path / "silent", "none of the 1 labelled turns"),
-    ):
-        with pytest.raises(CorpusError, match=fault) as caught:
-            read_msp_improv(root)
-        assert "Evaluation.txt" in str(caught.value)
+    with pytest.raises(CorpusError, match=message) as caught:
+        read_msp_improv(None if folder is None else tmp_path / folder)
+    assert "Evaluation.txt" in str(caught.value)
 
 
-def test_two_label_files_may_agree_but_not_contradict(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "other", [block(CLIP, "A"), block(CLIP, ratings="A:1.0; V:3.5; D:2.5")], ids=["label", "rating"]
+)
+def test_two_label_files_may_agree_but_not_contradict(tmp_path: Path, other: str) -> None:
     put(tmp_path / "Evaluation.txt", block(CLIP) * 2)
     put(tmp_path / "Evalution.txt", "\n" + block(CLIP))
     sound(tmp_path, CLIP)
     assert len(read_msp_improv(tmp_path)) == 1
-    for other in (block(CLIP, "A"), block(CLIP, ratings="A:1.0; V:3.5; D:2.5")):
-        put(tmp_path / "Evalution.txt", "\n" + other)
-        with pytest.raises(CorpusError) as caught:
-            read_msp_improv(tmp_path)
-        assert f"Evalution.txt, line 2: MSP-IMPROV-{CLIP}" in str(caught.value)
-        assert "Evaluation.txt, line 1" in str(caught.value)
+    put(tmp_path / "Evalution.txt", "\n" + other)
+    with pytest.raises(CorpusError) as caught:
+        read_msp_improv(tmp_path)
+    assert f"Evalution.txt, line 2: MSP-IMPROV-{CLIP}" in str(caught.value)
+    assert "Evaluation.txt, line 1" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +234,7 @@ def test_any_label_file_gives_turns_or_a_corpus_error(
 
 
 @given(st.text(max_size=40) | st.from_regex(r"S\d\d[AHNS]-[FM]\d\d-[PRSTX]-[FM]{2}\d\d"))
-def test_any_name_of_a_clip_is_told_or_refused(
+def test_any_name_of_a_clip_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, clip: str
 ) -> None:
     root = tmp_path_factory.getbasetemp() / "any-clip"

@@ -59,7 +59,7 @@ def test_letters_have_common_names_and_one_order(tmp_path: Path) -> None:
     assert corpus.select(("anger", "surprise")).count("label") == {"anger": 2, "surprise": 2}
 
 
-def test_unknown_speakers_are_nobody(tmp_path: Path) -> None:
+def test_unknown_speakers_are_none(tmp_path: Path) -> None:
     who = ["Unknown", "unknown", "", "N/A", "127"]
     gender = ["Unknown", "", "FEMALE", "Male", "Male"]
     rows = [
@@ -156,18 +156,21 @@ def test_debris_between_the_files(tmp_path: Path) -> None:
     }
 
 
-def test_wrong_folders(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        (None, "--root"),
+        ("none", "no such folder"),
+        ("other", "does not hold MSP-Podcast"),
+        ("silent", "none of the 1 labelled turns"),
+    ],
+)
+def test_wrong_folders(tmp_path: Path, folder: str | None, message: str) -> None:
     put(tmp_path / "other/readme.txt")
     table(tmp_path / "silent", HEADER + ROW)
-    for root, fault in (
-        (None, "--root"),
-        (tmp_path / "none", "no such folder"),
-        (tmp_path / "other", "does not hold MSP-Podcast"),
-        (tmp_path / "silent", "none of the 1 labelled turns"),
-    ):
-        with pytest.raises(CorpusError, match=fault) as caught:
-            read_msp_podcast(root)
-        assert "labels_consensus.csv" in str(caught.value)
+    with pytest.raises(CorpusError, match=message) as caught:
+        read_msp_podcast(None if folder is None else tmp_path / folder)
+    assert "labels_consensus.csv" in str(caught.value)
 
 
 @pytest.mark.parametrize("column", COLUMNS)

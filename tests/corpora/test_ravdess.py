@@ -44,7 +44,7 @@ def test_real_names(tmp_path: Path) -> None:
 
 
 def test_song_lacks_two_emotions_and_one_actor(tmp_path: Path) -> None:
-    """Every legal name, made from the published scheme: 1440 spoken and 1012 sung."""
+    """Every possible name, made from the published scheme: 1440 spoken and 1012 sung."""
     names = [
         f"03-{channel}-{emotion}-{intensity}-{statement}-{repetition}-{actor:02}"
         for channel, actors, emotions in (

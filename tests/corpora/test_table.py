@@ -41,7 +41,7 @@ def fault(path: Path | None, **options: str) -> str:
     return str(caught.value)
 
 
-def told(corpus: Corpus) -> list[tuple[str, str | None, str | None]]:
+def summary(corpus: Corpus) -> list[tuple[str, str | None, str | None]]:
     return [(u.name, u.label, u.speaker) for u in corpus]
 
 
@@ -66,7 +66,7 @@ def test_every_column(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_all_formats_say_the_same(tmp_path: Path) -> None:
+def test_all_formats_give_the_same(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"file": "a.wav", "speaker": 3, "emotion": "x,y;z", "start": 0.1, "valence": 2.5},
         {"file": "b.wav", "speaker": None, "emotion": None, "start": None, "valence": None},
@@ -95,13 +95,13 @@ def test_all_formats_say_the_same(tmp_path: Path) -> None:
         "1.json": lines,
     }
     corpora = [read_table(table(tmp_path, text, name)) for name, text in written.items()]
-    assert told(corpora[0]) == [("a.wav:0.1-", "x,y;z", "3"), ("b.wav", None, None)]
+    assert summary(corpora[0]) == [("a.wav:0.1-", "x,y;z", "3"), ("b.wav", None, None)]
     assert corpora[0].utterances[0].valence == 2.5
     for corpus in corpora[1:]:
         assert corpus == corpora[0]
 
 
-def test_parquet_says_the_same(tmp_path: Path) -> None:
+def test_parquet_gives_the_same(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow of the extra audformat")
     from pyarrow import parquet
 
@@ -145,7 +145,7 @@ def test_a_real_corpus_by_its_table(tmp_path: Path, emodb_root: Path) -> None:
 def test_columns_by_other_names(tmp_path: Path) -> None:
     path = table(tmp_path, ",path,spk,label,file,session\n0,a.wav,s,x,q,1\n1,b.wav,t,y,q,2\n")
     corpus = read_table(path, file="path", speaker="spk", emotion="label", session="")
-    assert told(corpus) == [("a.wav", "x", "s"), ("b.wav", "y", "t")]
+    assert summary(corpus) == [("a.wav", "x", "s"), ("b.wav", "y", "t")]
     assert {u.session for u in corpus} == {None}
     # A column that may be missing under its own name may not under a name that was given.
     assert "'gendr'" in fault(path, file="path", speaker="spk", emotion="label", gender="gendr")
@@ -155,7 +155,7 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
     assert "no column 'emotion'" in message
     assert "path, spk, label, file, session" in message  # and a number of rows without a name
     bare = table(tmp_path, "file\na.wav\n", "bare.csv")
-    assert told(read_table(bare, speaker="", emotion="")) == [("a.wav", None, None)]
+    assert summary(read_table(bare, speaker="", emotion="")) == [("a.wav", None, None)]
     assert read_table(bare, speaker="", emotion="").classes == ()
     assert "option file=" in fault(bare, file="")
 
@@ -173,7 +173,7 @@ def test_folder_of_the_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     text = f"{HEADER}\nwav/a.wav,s,x\n{inside},s,x\nwav\\a.wav,s,x\n"
     corpus = read_table(table(tmp_path, text), audio="sound")
-    assert told(corpus) == [("wav/a.wav", "x", "s")]
+    assert summary(corpus) == [("wav/a.wav", "x", "s")]
     assert corpus.skipped == (
         ("wav/a.wav", "repeats an earlier row"), ("wav/a.wav", "repeats an earlier row"),
     )  # fmt: skip
@@ -300,8 +300,9 @@ def test_wrong_json(tmp_path: Path, row: str, wanted: str) -> None:
     assert "1 error(s)" in message
 
 
-def test_files_that_are_no_table(tmp_path: Path) -> None:
-    for name, text, wanted in (
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
         ("a.csv", b"", "is empty"),
         ("a.csv", b"\n\r\n \n", "is empty"),
         ("a.jsonl", b"\n", "is empty"),
@@ -314,10 +315,15 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
         ("a.csv", f"{HEADER}\na.wav,s,x\n".encode("utf-16-le"), "line 1: a NUL byte"),
         ("a.parquet", b"PAR1 not really", "cannot read"),
         ("a.xlsx", b"PK", "allowed: .csv, .tsv, .jsonl"),
-    ):
-        path = table(tmp_path, text, name)
-        assert wanted in (message := fault(path)), message
-        assert str(path) in message
+    ],
+)
+def test_files_that_are_not_tables(tmp_path: Path, name: str, text: bytes, wanted: str) -> None:
+    path = table(tmp_path, text, name)
+    assert wanted in (message := fault(path))
+    assert str(path) in message
+
+
+def test_what_is_not_a_file(tmp_path: Path) -> None:
     assert "--root" in fault(None)
     assert "is a folder" in fault(tmp_path)
     assert "does not exist" in fault(tmp_path / "none.csv")
@@ -333,7 +339,7 @@ def test_ten_thousand_wrong_rows_make_a_summary(tmp_path: Path) -> None:
     assert len(message) < 2000
 
 
-def test_speakers_that_nobody_knows_are_not_one_person(tmp_path: Path) -> None:
+def test_unknown_speakers_are_not_one_speaker(tmp_path: Path) -> None:
     words = ["Unknown", "unknown", "", "nan", "NaN", "NA", "n/a", "None", "NULL"]
     rows = [f"a.wav,{word},x,{i},{i + 1},{'mf'[i % 2]}" for i, word in enumerate(words)]
     corpus = read_table(table(tmp_path, "\n".join([f"{HEADER},start,end,gender", *rows])))
@@ -349,24 +355,29 @@ def test_timedelta_text_is_read_to_the_nanosecond(nanoseconds: int) -> None:
     assert parse_seconds(repr(nanoseconds / 10**9)) == nanoseconds / 10**9
 
 
-def test_times() -> None:
-    assert parse_seconds("") is None
-    legal = {"2": 2, "1 days": 86400, "0 days": 0, "00:01:00": 60, "00:00:00.25": 0.25, "-0": 0}
-    for text, seconds in legal.items():
-        assert parse_seconds(text) == seconds
-    for text in (
-        "00:61:00",
-        "00:00:60",
-        "1_0",
-        "inf",
-        "nan",
-        "-1 days +23:59:59",
-        "١",
-        "1s",
-        "NaT",
-    ):
-        with pytest.raises(CorpusError, match="is not a time"):
-            parse_seconds(text)
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("", None),
+        ("2", 2),
+        ("1 days", 86400),
+        ("0 days", 0),
+        ("00:01:00", 60),
+        ("00:00:00.25", 0.25),
+        ("-0", 0),
+    ],
+)
+def test_times(text: str, seconds: float | None) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["00:61:00", "00:00:60", "1_0", "inf", "nan", "-1 days +23:59:59", "١", "1s", "NaT"],
+)
+def test_what_is_not_a_time(text: str) -> None:
+    with pytest.raises(CorpusError, match="is not a time"):
+        parse_seconds(text)
 
 
 ANY_FOLDER = settings(

@@ -41,7 +41,7 @@ def test_label_outside_the_classes() -> None:
         Corpus("toy", THREE, ("calm",))
 
 
-def test_select_fixes_the_order_and_tells_what_it_left() -> None:
+def test_select_fixes_the_order_and_lists_what_it_skips() -> None:
     corpus = Corpus("toy", (*THREE, said("d", "glad")), ("calm", "glad", "sad"), "a toy")
     chosen = corpus.select(("sad", "calm"))
     assert chosen.classes == ("sad", "calm")
@@ -51,9 +51,9 @@ def test_select_fixes_the_order_and_tells_what_it_left() -> None:
 
 
 def emotional() -> Corpus:
-    """A corpus with labels of its own, two styles, and a turn that nobody could agree on."""
-    told = [("a", "hap", "said"), ("b", "exc", "sung"), ("c", "neu", "said"), ("d", "ang", "sung")]
-    utterances = [replace(said(n, label), style=style) for n, label, style in told]
+    """A corpus with labels of its own, two styles, and a turn without consensus."""
+    found = [("a", "hap", "said"), ("b", "exc", "sung"), ("c", "neu", "said"), ("d", "ang", "sung")]
+    utterances = [replace(said(n, label), style=style) for n, label, style in found]
     return Corpus(
         "toy",
         (*utterances, replace(said("e", "neu"), label=None)),

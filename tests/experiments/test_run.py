@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from emodarts.experiments.dataset import load_dataset
 
-from emodarts.audio.store import extract
 from emodarts.bundle import load_bundle
 from emodarts.corpora import Corpus, load_corpus
+from emodarts.dataset import fill_store
 from emodarts.errors import (
     AudioError,
     EmodartsError,
@@ -25,20 +24,18 @@ from emodarts.errors import (
     SplitError,
     TrainingError,
 )
-from emodarts.experiments.run import Options, _with_recorded_compute, run
-from emodarts.experiments.trial import Trial, search_trial, train_trial
+from emodarts.experiments.run import Options, run
 from emodarts.genotype import Edge, Genotype
 from emodarts.progress import Silent
 from emodarts.recipe import Recipe, load_recipe
-from emodarts.runtime import Fast
-from emodarts.searching.loop import SearchData, search_genotype
 from emodarts.serving.model import Model
-from emodarts.splits import make_folds, make_parts
-from emodarts.systems.discrete import DiscreteNetwork
-from emodarts.training.batches import Part, class_indices
-from emodarts.training.loop import train_network
 
 CPU = torch.device("cpu")
+
+
+def only_fold(recipe: Recipe, folds: tuple[int, ...] = (0,)) -> Recipe:
+    evaluation = recipe.evaluation.model_copy(update={"folds": folds})
+    return recipe.model_copy(update={"evaluation": evaluation})
 
 
 def start(recipe: Recipe, corpus: Corpus, out: Path, cache: Path, **options: Any) -> dict[str, Any]:
@@ -86,8 +83,8 @@ def test_every_utterance_is_tested_exactly_once(
         assert sum(float(row[f"p_{c}"]) for c in corpus.classes) == pytest.approx(1)
     folds = json.loads((out / "folds.json").read_text())["folds"]
     for fold in folds:
-        heard = {n[:2] for part in ("train", "validation", "search_weights") for n in fold[part]}
-        assert heard.isdisjoint({name[:2] for name in fold["test"]})
+        found = {n[:2] for part in ("train", "validation", "search_weights") for n in fold[part]}
+        assert found.isdisjoint({name[:2] for name in fold["test"]})
 
 
 def test_the_run_directory_is_complete_and_its_models_load(
@@ -126,16 +123,16 @@ def test_the_saved_model_gives_the_scored_predictions_and_has_the_asked_width(
 ) -> None:
     value = tiny_recipe.to_dict()
     value["evaluation"]["folds"] = [0]
-    value["training"] |= {"channels": 3}
+    value["system"] |= {"channels": 3}
     out = tmp_path / "run"
     start(Recipe.from_dict(value), corpus, out, tmp_path / "cache")
     model = Model.load(out / "fold-0" / "seed-0" / "model")
-    assert model.bundle.network.spec.cnn.channels == 3
+    assert model.bundle.fitted.network.spec.cnn.channels == 3
     paths = {u.name: u.path for u in corpus}
     with (out / "predictions.csv").open() as file:
         for row in csv.DictReader(file):
-            heard = model.predict(paths[row["name"]])[0].probabilities
-            assert heard == pytest.approx({c: float(row[f"p_{c}"]) for c in heard}, abs=1e-4)
+            found = model.predict(paths[row["name"]])[0].probabilities
+            assert found == pytest.approx({c: float(row[f"p_{c}"]) for c in found}, abs=1e-4)
 
 
 def test_labels_choose_the_classes_and_their_order(
@@ -160,10 +157,9 @@ def test_the_data_digest_covers_the_sound(
     for gain in (1.0, 0.5):
         path = folder / "03a01Wa.wav"
         soundfile.write(path, gain * soundfile.read(path)[0], 8000)
-        data, _ = load_dataset(
-            tiny_recipe, load_corpus("emodb", folder), CPU, Silent(), cache=tmp_path / "cache"
-        )
-        digests.append(data.digest)
+        corpus = load_corpus("emodb", folder)
+        listing, _ = fill_store(tiny_recipe, corpus, tmp_path / "store", CPU, Silent())
+        digests.append(listing.digest)
     assert digests[0] != digests[1]
 
 
@@ -176,96 +172,6 @@ def test_the_optimistic_score_is_apart_and_marked(
     assert "optimistic" in values["warning"]
     assert "optimistic" not in json.dumps(result)
     assert not (out / "fold-0" / "seed-0" / "epochs").exists()
-
-
-def test_test_utterances_decide_nothing(
-    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path
-) -> None:
-    """Other sound and other labels in the test fold leave genotype and weights bit by bit."""
-    data, _ = load_dataset(tiny_recipe, corpus, CPU, Silent(), cache=tmp_path / "cache")
-    fold = make_folds(corpus, "groups:3").folds[0]
-    features = data.features.clone()
-    features[list(fold.test)] = 100 * torch.randn_like(features[list(fold.test)])
-    utterances = list(data.utterances)
-    for i in fold.test:
-        utterances[i] = dataclasses.replace(utterances[i], label="anger")
-    other = dataclasses.replace(data, features=features, utterances=tuple(utterances))
-    for protocol in ("paper", "full"):
-        weights = []
-        for name, variant in (("a", data), ("b", other)):
-            parts = make_parts(variant.utterances, fold, protocol, 0)  # type: ignore[arg-type]
-            folder = tmp_path / protocol / name
-            trial = Trial(tiny_recipe, 0, 0, parts, folder, torch.device("cpu"))
-            genotype = search_trial(trial, variant, Silent())
-            train_trial(trial, variant, genotype, Silent())
-            weights.append((folder / "model" / "model.safetensors").read_bytes())
-            weights.append((folder / "genotype.json").read_bytes())
-        assert weights[:2] == weights[2:]
-
-
-def test_normalisation_comes_from_training_utterances_only(
-    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path
-) -> None:
-    data, _ = load_dataset(tiny_recipe, corpus, CPU, Silent(), cache=tmp_path / "cache")
-    fold = make_folds(corpus, "groups:3").folds[0]
-    parts = make_parts(data.utterances, fold, "full", 0)
-    trial = Trial(tiny_recipe, 0, 0, parts, tmp_path / "t", torch.device("cpu"))
-    train_trial(trial, data, search_trial(trial, data, Silent()), Silent())
-    used = load_bundle(tmp_path / "t" / "model").normalisation
-    train = data.features[list(parts.train)].double()
-    torch.testing.assert_close(used.mean, train.mean(dim=(0, 3)).float())
-    everybody = data.features.double().mean(dim=(0, 3)).float()
-    assert not torch.allclose(used.mean, everybody)
-
-
-@pytest.mark.parametrize(
-    ("asked", "recorded"), [(True, "compiled"), ("eager", "eager"), (False, False)]
-)
-def test_a_run_records_its_order_of_sums(
-    corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path, asked: Fast, recorded: Fast
-) -> None:
-    if recorded == "compiled":
-        pytest.importorskip("numba")
-    changes = {"compute": {"device": "cpu", "threads": 1, "fast": asked}}
-    changes["evaluation"] = {"split": "groups:3", "folds": [0]}
-    changes["search"] = {**tiny_recipe.to_dict()["search"], "epochs": 1, "warmup_epochs": 0}
-    recipe = Recipe.from_dict({**tiny_recipe.to_dict(), **changes})
-    start(recipe, corpus, tmp_path / "run", tmp_path / "cache", train=False)
-    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
-    assert environment["fast"] == recorded
-    assert _with_recorded_compute(recipe, tmp_path / "run").compute.fast == recorded
-
-
-@pytest.mark.parametrize(
-    ("recorded", "kept"),
-    [
-        ({"fast": "compiled"}, "compiled"),
-        ({"fast": "eager"}, "eager"),
-        ({"fast": False}, False),
-        ({"fast": True}, "eager"),  # of a run from before there were compiled loops
-        ({}, False),  # of one from before there was a choice
-    ],
-    ids=str,
-)
-def test_a_resumed_run_keeps_its_order_of_sums(
-    tiny_recipe: Recipe, tmp_path: Path, recorded: dict[str, Fast], kept: Fast
-) -> None:
-    def resumed(fast: Fast) -> Fast:
-        changes = {"compute": {"device": "cpu", "threads": 1, "fast": fast}}
-        recipe = Recipe.from_dict({**tiny_recipe.to_dict(), **changes})
-        found: Fast = _with_recorded_compute(recipe, tmp_path).compute.fast
-        return found
-
-    environment = {"device": "cpu", "threads": 1, **recorded}
-    (tmp_path / "environment.json").write_text(json.dumps(environment))
-    for asked in (True, kept):
-        assert resumed(asked) == kept
-    for other in ("compiled", "eager", False):
-        if other != kept:
-            names = (str(value).lower() for value in (kept, other))
-            expected = r"begun with compute\.fast {}, .*leave compute\.fast {} out".format(*names)
-            with pytest.raises(RunError, match=expected):
-                resumed(other)
 
 
 def test_seeds_and_folds_can_be_chosen(corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path) -> None:
@@ -342,13 +248,13 @@ def test_a_directory_in_use_is_refused(
 def test_a_given_genotype_is_no_searched_one(
     corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
 ) -> None:
-    """Its search may have heard test speakers, and a resumed run must not mix two of them."""
+    """Its search may have used test speakers, and a resumed run must not mix two of them."""
     assert finished[1]["genotypes"] == "searched"
     genotype = Genotype.load(finished[0] / "fold-1" / "seed-0" / "genotype.json")
     out = tmp_path / "run"
     result = start(tiny_recipe, corpus, out, tmp_path, search=False, genotype=genotype)
     assert result["genotypes"] == "given"
-    assert "may have heard test speakers" in result["warnings"][0]
+    assert "may have used test speakers" in result["warnings"][0]
     other = dataclasses.replace(
         genotype, normal=((Edge("avg_pool_3x3", 0), Edge("max_pool_3x3", 1)),)
     )
@@ -362,7 +268,7 @@ def test_a_given_genotype_is_no_searched_one(
     ("name", "text", "message"),
     [
         ("data.json", "[]", "is not a JSON object"),
-        ("environment.json", "{}", "has no device, threads"),
+        ("environment.json", "{}", "has no device"),
         ("fold-0/seed-0/result.json", "{}", "has no fold"),
         ("fold-0/seed-0/genotype.json", "{", "not JSON"),
     ],
@@ -398,7 +304,7 @@ def test_a_class_without_usable_audio_cannot_be_skipped(
 def test_bad_folds_are_refused_before_any_audio_is_read(
     corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emodarts.experiments.dataset.extract", None)
+    monkeypatch.setattr("emodarts.experiments.plan.fill_store", None)
     evaluation = tiny_recipe.evaluation.model_copy(update={"split": "groups:7"})
     with pytest.raises(SplitError):
         start(tiny_recipe.model_copy(update={"evaluation": evaluation}), corpus, tmp_path, tmp_path)
@@ -410,7 +316,7 @@ def test_too_little_memory_is_explained(
     def exhaust(*_: Any, **__: Any) -> None:
         torch.empty(2**60)
 
-    monkeypatch.setattr("emodarts.experiments.run.search_trial", exhaust)
+    monkeypatch.setattr("emodarts.systems.searched.Searched.search", exhaust)
     with pytest.raises(TrainingError, match="does not fit in memory; lower"):
         start(tiny_recipe, corpus, tmp_path / "run", tmp_path)
 
@@ -521,42 +427,40 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["emodarts", "cnn-darts", "cnn-lstm-darts"])
-def test_the_papers_recipes_search_and_train_at_full_width_on_real_files(
-    name: str, emodb_root: Path, tmp_path: Path
+def test_trials_side_by_side_give_the_bits_of_trials_in_turn(
+    corpus: Corpus, tiny_recipe: Recipe, cache: Path, tmp_path: Path
 ) -> None:
-    """Two search steps and two training steps; only the batch is smaller, to spare memory."""
-    recipe = load_recipe(
-        name,
-        ["search.epochs=1", "search.batch_size=2", "training.epochs=1", "training.batch_size=2"],
-    )
-    corpus = load_corpus("emodb", emodb_root)
-    chosen = [
-        next(u for u in corpus if u.label == label and u.speaker == speaker)
-        for speaker in ("03", "08")
-        for label in ("anger", "happiness", "neutral", "sadness")
-    ]
-    extracted = extract(chosen, recipe.features, tmp_path / "features")
-    assert extracted.features.shape == (8, 1, 128, 128)
-    assert recipe.labels is not None
-    features = (extracted.features - extracted.features.mean()) / extracted.features.std()
-    targets = class_indices([u.label for u in extracted.utterances], recipe.labels)
-    halves = Part(features[:4], targets[:4]), Part(features[4:], targets[4:])
-    genotype = search_genotype(
-        recipe.search,
-        recipe.network,
-        SearchData(*halves, 4),
-        seed=0,
-        folder=tmp_path,
-        device=torch.device("cpu"),
-        progress=Silent(),
-    )
-    assert all(len(cell) == 4 for cell in genotype.cells.values())
-    alphas = json.loads((tmp_path / "alphas.json").read_text())[0]["alphas"]
-    assert all(np.isfinite(alphas[cell]).all() for cell in alphas)
-    network = DiscreteNetwork(genotype, recipe.trained_network, 128, 4, auxiliary=True)
-    trained = train_network(
-        network, *halves, recipe.training, 4, seed=0, folder=tmp_path, progress=Silent()
-    )
-    assert np.isfinite(trained.history[0]["train_loss"])
+    recipe = only_fold(tiny_recipe, folds=(0, 1))
+    start(recipe, corpus, tmp_path / "turn", cache)
+    start(recipe, corpus, tmp_path / "side", cache, jobs=2)
+    names = ("result.json", "predictions.csv", "fold-1/seed-0/model/model.safetensors")
+    for name in (*names, "fold-1/seed-0/alphas.json"):
+        assert (tmp_path / "side" / name).read_bytes() == (tmp_path / "turn" / name).read_bytes()
+
+
+def test_the_first_error_of_trials_side_by_side_is_raised_as_itself(
+    corpus: Corpus, tiny_recipe: Recipe, cache: Path, tmp_path: Path
+) -> None:
+    value = tiny_recipe.to_dict()
+    value["search"]["weights"] |= {"learning_rate": 1e30, "learning_rate_min": 0.0}
+    recipe = only_fold(Recipe.from_dict(value), folds=(0, 1))
+    with pytest.raises(TrainingError, match=r"fold [01] seed 0: search epoch \d, .* is (nan|inf)"):
+        start(recipe, corpus, tmp_path / "run", cache, jobs=2)
+
+
+@pytest.mark.parametrize("jobs", [0, -1])
+def test_a_number_of_jobs_that_cannot_be_is_refused(
+    corpus: Corpus, tiny_recipe: Recipe, cache: Path, tmp_path: Path, jobs: int
+) -> None:
+    with pytest.raises(RecipeError, match=f"--jobs {jobs}; allowed: at least 1, or auto"):
+        start(tiny_recipe, corpus, tmp_path / "run", cache, jobs=jobs)
+
+
+def test_a_system_without_a_search_has_no_halves(
+    corpus: Corpus, tiny_recipe: Recipe, cache: Path, tmp_path: Path
+) -> None:
+    value = {"features": tiny_recipe.features.model_dump(), "system": {"kind": "svm"}}
+    recipe = Recipe.from_dict(value)
+    with pytest.raises(RecipeError, match="system 'svm' searches no genotype"):
+        start(recipe, corpus, tmp_path / "run", cache, train=False)
+    assert not (tmp_path / "run").exists()

@@ -1,32 +1,26 @@
-"""One trial: which utterances do what, and that it can be killed at any file it writes."""
+"""One trial: what it leaves, and that it can be killed at any file it writes."""
 
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from emodarts.experiments.dataset import Dataset, load_dataset
-from emodarts.systems.baselines import mean_features
-from numpy.typing import NDArray
 
 from emodarts import files
-from emodarts.bundle import load_bundle
-from emodarts.checkpoint import load_tensors
 from emodarts.corpora import Corpus, load_corpus
-from emodarts.errors import RunError
-from emodarts.experiments import run as run_module
-from emodarts.experiments import trial as trial_module
-from emodarts.experiments.run import Options, run
-from emodarts.experiments.trial import Trial, search_trial, train_trial
+from emodarts.errors import AudioError, RunError
+from emodarts.experiments.plan import Options, TrialSpec, make_plan
+from emodarts.experiments.run import run
+from emodarts.experiments.trial import carry_out, forget_data
 from emodarts.progress import Silent
 from emodarts.recipe import Recipe
-from emodarts.searching.derivation import random_genotype
-from emodarts.splits import Parts, make_folds, make_parts
-from emodarts.training.batches import Part, class_indices
-from emodarts.training.loop import Trained, epoch_file
+from emodarts.splits import make_folds, make_parts
 
-CPU = torch.device("cpu")
 TIMED = ("environment.json", "search.safetensors", "training.safetensors")
 
 
@@ -35,132 +29,109 @@ def corpus(tiny_emodb: Path) -> Corpus:
     return load_corpus("emodb", tiny_emodb)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def data(corpus: Corpus, tiny_recipe: Recipe, cache: Path) -> Dataset:
-    return load_dataset(tiny_recipe, corpus, CPU, Silent(), cache=cache)[0]
-
-
-@pytest.mark.parametrize("protocol", ["paper", "full"])
-def test_each_part_is_used_for_what_its_name_says(
-    corpus: Corpus,
-    data: Dataset,
-    tiny_recipe: Recipe,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    protocol: Any,
-) -> None:
-    """Normalised by the utterances that train the weights of the network at hand."""
-    parts = make_parts(data.utterances, make_folds(corpus, "groups:3").folds[0], protocol, 0)
-    used: dict[str, Part] = {}
-    search, train = trial_module.search_genotype, trial_module.train_network
-
-    def search_spy(spec: Any, network: Any, halves: Any, **how: Any) -> Any:
-        used.update(search_weights=halves.weights, search_alphas=halves.alphas)
-        return search(spec, network, halves, **how)
-
-    def train_spy(network: Any, train_part: Part, validation: Part, *rest: Any, **how: Any) -> Any:
-        used.update(train=train_part, validation=validation)
-        return train(network, train_part, validation, *rest, **how)
-
-    monkeypatch.setattr(trial_module, "search_genotype", search_spy)
-    monkeypatch.setattr(trial_module, "train_network", train_spy)
-    trial = Trial(tiny_recipe, 0, 0, parts, tmp_path, CPU)
-    train_trial(trial, data, search_trial(trial, data, Silent()), Silent())
-    for name, fitted_to in (
-        ("search_weights", "search_weights"),
-        ("search_alphas", "search_weights"),
-        ("train", "train"),
-        ("validation", "train"),
-    ):
-        indices = getattr(parts, name)
-        fitted = data.features[list(getattr(parts, fitted_to))].double()
-        mean, sd = fitted.mean(dim=(0, 3)), fitted.std(dim=(0, 3), correction=0)
-        expected = (data.features[list(indices)] - mean[..., None]) / sd[..., None]
-        torch.testing.assert_close(used[name].features, expected.float(), msg=name)
-        assert torch.equal(used[name].targets, class_indices(data.labels(indices), data.classes)), (
-            name
-        )
-    kept = load_bundle(tmp_path / "model").normalisation
-    torch.testing.assert_close(kept.mean, mean.float())
-    torch.testing.assert_close(kept.sd, sd.float())
-
-
-def test_folds_and_seeds_draw_independently(tiny_recipe: Recipe, tmp_path: Path) -> None:
-    nobody = Parts((), (), (), (), ())
-    trials = [Trial(tiny_recipe, k, s, nobody, tmp_path, CPU) for k in (0, 1) for s in (0, 1)]
-    assert len({trial.seed_of_fold for trial in trials}) == 4
+@pytest.fixture
+def majority(tiny_recipe: Recipe) -> Recipe:
+    """A system that is fitted at once."""
+    value = tiny_recipe.to_dict()
+    kept = {key: value[key] for key in ("features", "evaluation", "compute")}
+    return Recipe.from_dict({**kept, "system": {"kind": "majority"}})
 
 
 def test_protocol_and_seed_make_the_parts(
-    corpus: Corpus, data: Dataset, tiny_recipe: Recipe, cache: Path, tmp_path: Path
+    corpus: Corpus, tiny_recipe: Recipe, cache: Path, tmp_path: Path
 ) -> None:
     value = tiny_recipe.to_dict()
     value["evaluation"] |= {"protocol": "paper", "folds": [1], "seeds": [0, 5]}
-    options = Options(cache=cache, train=False)
-    run(Recipe.from_dict(value), corpus, tmp_path / "run", options)
-    written = files.read_json(tmp_path / "run" / "folds.json", RunError)
+    make_plan(Recipe.from_dict(value), corpus, tmp_path / "run", Options(cache=cache), Silent())
+    written = files.read_object(tmp_path / "run" / "folds.json", RunError, "folds")
     fold = make_folds(corpus, "groups:3").folds[1]
     for entry, seed in zip(written["folds"], (0, 5), strict=True):
-        parts = make_parts(data.utterances, fold, "paper", seed)
-        assert entry == {"fold": 1, "seed": seed, **parts.names(data.utterances)}
+        parts = make_parts(corpus.utterances, fold, "paper", seed)
+        assert entry == {"fold": 1, "seed": seed, **parts.names(corpus.utterances)}
 
 
-def test_baselines_learn_from_the_training_fold_alone(
-    corpus: Corpus, data: Dataset, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+def test_a_spec_is_all_that_another_process_needs(
+    tiny_emodb: Path, majority: Recipe, tmp_path: Path
 ) -> None:
-    folds = make_folds(corpus, "groups:3").folds
-    means = mean_features(data.features, tiny_recipe.features)
-    majority: list[list[str]] = []
-    linear: list[tuple[NDArray[np.float64], list[str], NDArray[np.float64]]] = []
-
-    def majority_spy(labels: list[str], n: int) -> list[str]:
-        majority.append(labels)
-        return ["anger"] * n
-
-    def linear_spy(*asked: Any) -> list[str]:
-        linear.append(asked)
-        return ["anger"] * len(asked[2])
-
-    monkeypatch.setattr(run_module, "majority_answer", majority_spy)
-    monkeypatch.setattr(run_module, "logistic_regression", linear_spy)
-    scores = run_module._baselines(tiny_recipe, data, folds)
-    assert scores["majority"] == scores["logistic_regression"]
-    for fold, labels, asked in zip(folds, majority, linear, strict=True):
-        assert labels == asked[1] == data.labels(fold.development)
-        np.testing.assert_array_equal(asked[0], means[list(fold.development)])
-        np.testing.assert_array_equal(asked[2], means[list(fold.test)])
+    """The audio is not needed any more, nor anything but JSON values."""
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    for path in tiny_emodb.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    options = Options(cache=tmp_path / "cache")
+    corpus = load_corpus("emodb", folder)
+    plan = make_plan(majority, corpus, tmp_path / "run", options, Silent())
+    for path in folder.iterdir():
+        path.unlink()
+    text = json.dumps(plan.trials[2].to_dict())
+    assert TrialSpec(**json.loads(text)) == plan.trials[2]
+    command = [sys.executable, "-m", "emodarts.experiments.trial", text]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    result = files.read_json(tmp_path / "run" / "fold-2" / "seed-0" / "result.json", RunError)
+    assert (result["fold"], result["ua"]) == (2, 0.25)
+    assert not (tmp_path / "run" / "fold-1").exists()
 
 
-def test_the_optimistic_score_leaves_the_model_at_the_chosen_epoch(
-    data: Dataset, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_folds_and_seeds_draw_independently(
+    corpus: Corpus, majority: Recipe, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes through the weights of all epochs; here the first one is chosen."""
-    chosen: dict[str, torch.Tensor] = {}
-    train = trial_module.train_network
+    value = majority.to_dict()
+    value["evaluation"] |= {"folds": [0, 1], "seeds": [0, 1]}
+    seeds = []
 
-    def choose_the_first(network: Any, *rest: Any, **how: Any) -> Trained:
-        trained = train(network, *rest, **how)
-        chosen.update(load_tensors(epoch_file(tmp_path, 1))[0])
-        network.load_state_dict(chosen, strict=False)
-        return Trained(1, trained.history)
+    class Spy:
+        def __init__(self, spec: Any) -> None:
+            pass
 
-    monkeypatch.setattr(trial_module, "train_network", choose_the_first)
-    value = tiny_recipe.to_dict()
-    value["training"] |= {"epochs": 2, "optimistic": True}
-    train_rows, validation, test = (tuple(range(k, 72, 3)) for k in range(3))
-    parts = Parts((), (), train_rows, validation, test)
-    trial = Trial(Recipe.from_dict(value), 0, 0, parts, tmp_path, CPU)
-    genotype = random_genotype(tiny_recipe.network, torch.Generator().manual_seed(0))
-    train_trial(trial, data, genotype, Silent())
-    saved = load_bundle(tmp_path / "model").network.model_state()
-    assert saved.keys() == chosen.keys()
-    for name, weights in chosen.items():
-        assert torch.equal(saved[name], weights), name
+        def fit(self, task: Any) -> Any:
+            seeds.append(task.seed)
+            assert task.parts.test == ()
+            raise RunError("enough")
+
+    kinds = type(majority.system).kinds()
+    spied = dataclasses.replace(kinds["majority"], implementation=Spy)
+    monkeypatch.setitem(kinds, "majority", spied)  # type: ignore[arg-type]
+    recipe = Recipe.from_dict(value)
+    plan = make_plan(recipe, corpus, tmp_path / "run", Options(cache=cache), Silent())
+    for spec in plan.trials:
+        with pytest.raises(RunError, match="enough"):
+            carry_out(spec, Silent())
+    assert len(set(seeds)) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "error", "message"),
+    [
+        ("recipe.yaml", lambda t: t.replace("seeds:", "seeds: [3]\n#"), RunError, "not the recipe"),
+        ("utterances.csv", lambda t: t.replace("anger", "fear"), RunError, "not the table"),
+        ("folds.json", lambda t: t.replace('"fold": 0', '"fold": 9'), RunError, "no parts of"),
+    ],
+)
+def test_an_altered_header_is_refused(
+    corpus: Corpus,
+    majority: Recipe,
+    cache: Path,
+    tmp_path: Path,
+    name: str,
+    change: Any,
+    error: type[Exception],
+    message: str,
+) -> None:
+    plan = make_plan(majority, corpus, tmp_path / "run", Options(cache=cache), Silent())
+    path = tmp_path / "run" / name
+    path.write_text(change(path.read_text()))
+    forget_data()
+    with pytest.raises(error, match=message):
+        carry_out(plan.trials[0], Silent())
+
+
+def test_a_store_that_was_emptied_is_named(
+    corpus: Corpus, majority: Recipe, tmp_path: Path
+) -> None:
+    plan = make_plan(majority, corpus, tmp_path / "run", Options(cache=tmp_path), Silent())
+    empty = dataclasses.replace(plan.trials[0], store=str(tmp_path / "elsewhere"))
+    with pytest.raises(AudioError, match="elsewhere"):
+        carry_out(empty, Silent())
 
 
 def contents(out: Path) -> dict[Path, Any]:

@@ -160,7 +160,7 @@ def make_run(tmp_path: Path) -> MakeRun:
                 "classes": list(classes),
                 "n_utterances": 20 * folds,
                 "n_speakers": 2 * folds,
-                "skipped": [["x.wav", "label boredom not asked for"]] * 3,
+                "skipped": [["x.wav", "label boredom is not selected"]] * 3,
                 "bad": [["broken.wav", "not a sound file"]],
             },
         )

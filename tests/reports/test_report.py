@@ -42,7 +42,7 @@ def test_report_covers_the_run(make_run: MakeRun) -> None:
         "anger, happiness, neutral, sadness",
         "groups:2",
         "versions.torch",
-        "label boredom not asked for (3)",
+        "label boredom is not selected (3)",
         "not a sound file (1)",
         "### Fold 0, seed 0",
         "### Fold 1, seed 0",

@@ -1,15 +1,20 @@
 """Derivation of a genotype from alphas, and random genotypes."""
 
 from collections import Counter
+from collections.abc import Mapping
 
+import pytest
 import torch
+from torch import Tensor
 
-from emodarts.genotype import CNN_OPERATIONS, Edge
+from emodarts.genotype import Edge
 from emodarts.recipe import CNNSpec, NetworkSpec, NoSeqNN, SearchedSeqNN
 from emodarts.searching.derivation import derive_cell, derive_genotype, random_genotype
+from emodarts.searching.mixing import softmax
 from emodarts.searching.supernet import alpha_shapes
 
 OPERATIONS = ("a", "b", "none")
+CNN_OPERATIONS = tuple(CNNSpec().operations)
 
 
 def test_strongest_operation_of_the_two_strongest_edges() -> None:
@@ -19,7 +24,7 @@ def test_strongest_operation_of_the_two_strongest_edges() -> None:
     alpha[2, 1] = 2.0
     alpha[3, 0] = 3.0
     alpha[4, 0] = 1.0
-    assert derive_cell(alpha, OPERATIONS) == (
+    assert derive_cell(alpha.softmax(dim=1), OPERATIONS, 2) == (
         (Edge("a", 0), Edge("b", 1)),
         (Edge("b", 0), Edge("a", 1)),
     )
@@ -31,15 +36,34 @@ def test_none_is_never_chosen_but_its_weight_counts() -> None:
     alpha[2] = torch.tensor([3.0, 0.0, 9.0])  # highest raw alpha of an operation, drowned by none
     alpha[3] = torch.tensor([0.0, 1.0, 0.0])
     alpha[4] = torch.tensor([0.5, 0.0, 0.0])
-    _, second = derive_cell(alpha, OPERATIONS)
+    _, second = derive_cell(alpha.softmax(dim=1), OPERATIONS, 2)
     assert second == (Edge("b", 1), Edge("a", 2))
 
 
 def test_ties_go_to_the_earlier_source_and_candidate() -> None:
-    assert derive_cell(torch.zeros(5, 3), OPERATIONS) == (
+    assert derive_cell(torch.full((5, 3), 1 / 3), OPERATIONS, 2) == (
         (Edge("a", 0), Edge("a", 1)),
         (Edge("a", 0), Edge("a", 1)),
     )
+
+
+def test_a_weight_may_be_anything_that_orders_candidates() -> None:
+    spec = NetworkSpec(cnn=CNNSpec(nodes=2), seqnn=NoSeqNN(mode="none"))
+    torch.manual_seed(0)
+    alphas = {name: torch.randn(shape) for name, shape in alpha_shapes(spec).items()}
+
+    def reversed_softmax(alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return softmax({name: -alpha for name, alpha in alphas.items()})
+
+    found = derive_genotype(alphas, spec, reversed_softmax)
+    assert found == derive_genotype({name: -alpha for name, alpha in alphas.items()}, spec)
+    assert found != derive_genotype(alphas, spec)
+
+
+@pytest.mark.parametrize("rows", [4, 6])
+def test_alphas_of_another_number_of_nodes_are_refused(rows: int) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        derive_cell(torch.zeros(rows, 3), OPERATIONS, 2)
 
 
 def test_shapes_of_alphas() -> None:
@@ -56,8 +80,9 @@ def test_every_searched_cell_is_derived() -> None:
     genotype = derive_genotype(alphas, spec)
     assert genotype.sequence is not None
     assert [len(cell) for cell in genotype.cells.values()] == [2, 2, 3]
-    assert genotype.normal == derive_cell(alphas["normal"], CNN_OPERATIONS)
-    assert genotype.reduction == derive_cell(alphas["reduction"], CNN_OPERATIONS)
+    for name in ("normal", "reduction"):
+        weights = alphas[name].softmax(dim=1)
+        assert genotype.cells[name] == derive_cell(weights, CNN_OPERATIONS, 2)
     assert {e.operation for node in genotype.sequence for e in node} <= {
         "rnn_att_1",
         "rnn_att_2",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from emodarts.searching.loop import SearchData
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,7 +20,6 @@ from emodarts.searching import loop
 from emodarts.searching.fast import FastCell
 from emodarts.searching.gradients import first_order_gradient
 from emodarts.searching.grouped import GroupedCell
-from emodarts.searching.loop import SearchData
 from emodarts.searching.supernet import Supernet
 from emodarts.space.cell import Cell
 from emodarts.space.compiled import CompiledCell

@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from emodarts.errors import RecipeError
-from emodarts.progress import Silent
 from emodarts.recipe import (
     CNNSpec,
     ComputeSpec,
+    DartsSpec,
     NetworkSpec,
+    RandomSpec,
     SearchedSeqNN,
     SearchSpec,
     builtin_recipes,
@@ -23,10 +24,10 @@ from emodarts.runtime import Fast, Precision, autocast, configure, require_preci
 from emodarts.searching import fast as fast_cell
 from emodarts.searching.fast import FastCell
 from emodarts.searching.gradients import first_order_gradient
-from emodarts.searching.loop import SearchData, _Searcher, search_genotype
+from emodarts.searching.one_shot import Hooks, Search
 from emodarts.searching.supernet import Supernet
 from emodarts.space.normalise import apply_function
-from emodarts.training.batches import Part
+from toy_search import SPEC, make_task
 
 CPU = torch.device("cpu")
 TARGETS = torch.arange(8) % 3
@@ -44,11 +45,6 @@ def supernet(fast: Fast = "eager", precision: Precision = "fp32") -> Supernet:
 
 def features() -> Tensor:
     return torch.randn(8, 1, 16, 21, generator=torch.Generator().manual_seed(1))
-
-
-def halves() -> SearchData:
-    x = features()
-    return SearchData(Part(x, TARGETS), Part(x.flip(0), TARGETS.flip(0)), 3)
 
 
 def cosine(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
@@ -96,26 +92,25 @@ def test_maps_are_bfloat16_and_their_statistics_are_not() -> None:
     torch.testing.assert_close(covariance, rows.cov(correction=0), rtol=0, atol=2e-4)
 
 
-def test_float32_is_what_it_was() -> None:
-    first = [p.detach() for p in (supernet()(features()), supernet(precision="fp32")(features()))]
-    assert torch.equal(*first)
-    assert first[0].dtype == torch.float32
+def test_float32_needs_no_autocast() -> None:
     with autocast("fp32", CPU):
         assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_a_search_keeps_everything_but_maps_in_float32(fast: Fast) -> None:
-    spec = SearchSpec(epochs=1, batch_size=4, order=1)
-    searcher = _Searcher(spec, NETWORK, halves(), 0, CPU, fast, "bf16")
-    start = {name: alpha.detach().clone() for name, alpha in searcher.alphas.items()}
-    searcher.run_epoch(Silent())
-    assert all(not torch.equal(alpha, start[name]) for name, alpha in searcher.alphas.items())
-    kept = [t for o in (searcher.weight_optimiser, searcher.alpha_optimiser) for t in states(o)]
-    floating = [t for t in searcher.supernet.state_dict().values() if t.is_floating_point()]
+def test_a_search_keeps_everything_but_maps_in_float32(tmp_path: Path, fast: bool) -> None:
+    spec = SPEC.model_copy(update={"epochs": 1, "warmup_epochs": 0})
+    compute = ComputeSpec(fast=fast, precision="bf16")
+    searched = Search(spec, make_task(tmp_path, compute=compute), Hooks())
+    net = searched.supernet
+    start = {name: alpha.detach().clone() for name, alpha in net.alpha_parameters().items()}
+    searched.run_epoch()
+    assert all(not torch.equal(a, start[name]) for name, a in net.alpha_parameters().items())
+    kept = [t for o in (searched.weight_optimiser, searched.alpha_optimiser) for t in states(o)]
+    floating = [t for t in net.state_dict().values() if t.is_floating_point()]
     assert {t.dtype for t in (*kept, *floating)} == {torch.float32}
-    validation = features(), TARGETS
-    gradients = first_order_gradient(searcher.supernet, validation, functional.cross_entropy)
+    validation = searched.task.alphas.batch(torch.arange(8))
+    gradients = first_order_gradient(net, validation, functional.cross_entropy)
     assert {g.dtype for g in gradients.values()} == {torch.float32}
 
 
@@ -124,23 +119,15 @@ def states(optimiser: torch.optim.Optimizer) -> list[Tensor]:
     return [v for v in values if isinstance(v, Tensor)]
 
 
-def test_second_order_is_refused_and_a_random_genotype_is_not(tmp_path: Path) -> None:
-    def search(spec: SearchSpec) -> None:
-        search_genotype(
-            spec,
-            NETWORK,
-            halves(),
-            seed=0,
-            folder=tmp_path,
-            device=CPU,
-            progress=Silent(),
-            precision="bf16",
-        )
+@pytest.mark.parametrize("spec", [DartsSpec(order=1), RandomSpec()], ids=str)
+def test_bfloat16_is_enough_for_first_order_and_random_search(spec: SearchSpec) -> None:
+    spec.check_precision("bf16")
 
-    with pytest.raises(RecipeError, match=r"search\.order: 2 .* legal: search\.order 1"):
-        search(SearchSpec(epochs=1, order=2))
-    assert not list(tmp_path.iterdir())
-    search(SearchSpec(strategy="random", order=2))
+
+def test_bfloat16_is_too_coarse_for_second_order() -> None:
+    DartsSpec(order=2).check_precision("fp32")
+    with pytest.raises(ValueError, match=r"search\.order: 2 .* allowed: search\.order 1"):
+        DartsSpec(order=2).check_precision("bf16")
 
 
 def test_compiled_cells_are_not_for_bfloat16() -> None:

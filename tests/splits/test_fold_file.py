@@ -1,4 +1,4 @@
-"""Fold files: those of a run repeat it, those made by hand are checked, and every fault is told."""
+"""Fold files: those of a run repeat it, hand-made ones are checked, all faults explained."""
 
 from __future__ import annotations
 
@@ -101,17 +101,17 @@ def test_a_fold_file_can_be_made_by_hand(tmp_path: Path) -> None:
     for seed in (0, 9):
         assert make_parts(source.utterances, first, "full", seed).validation == first.validation
         assert len(make_parts(source.utterances, second, "paper", seed).train) == 36
-    # What the run leaves out may be named: labels not asked for, unusable audio.
+    # What the run leaves out may be named: unselected labels, unusable audio.
     chosen = source.select(LABELS[:3])
     bad, *good = chosen.utterances
-    heard = replace(
+    seen = replace(
         chosen, utterances=tuple(good), skipped=(*chosen.skipped, (bad.name, "unusable audio"))
     )
-    fewer = make_folds(heard, file)
+    fewer = make_folds(seen, file)
     assert fewer.warnings[0].startswith("49 utterances of ")
     assert len(fewer.folds[0].train) == 4 * 18 - 1
     with pytest.raises(SplitError, match=r"mine.json names 1 .*toy.* not have: '00-anger-0'"):
-        make_folds(replace(heard, skipped=chosen.skipped), file)
+        make_folds(replace(seen, skipped=chosen.skipped), file)
 
 
 #: A change of a good file (hand-made, or recorded) and what the error says.
@@ -169,9 +169,10 @@ FAULTS: list[tuple[bool, Callable[[Any], Any], str]] = [
 ]
 
 
+@pytest.mark.parametrize("allow", [False, True])
 @pytest.mark.parametrize(("recorded", "change", "message"), FAULTS)
 def test_every_fault_of_a_fold_file_is_explained(
-    recorded: bool, change: Callable[[Any], Any], message: str, tmp_path: Path
+    recorded: bool, change: Callable[[Any], Any], message: str, allow: bool, tmp_path: Path
 ) -> None:
     source = corpus()
     if recorded:
@@ -180,12 +181,14 @@ def test_every_fault_of_a_fold_file_is_explained(
         good = by_hand(source, {"train": "0123", "validation": "4", "test": "56"})
     file = write(tmp_path / "mine.json", good)
     assert make_folds(source, file).folds
-    for allow in (False, True):
-        broken = write(tmp_path / "mine.json", change(json.loads(json.dumps(good))))
-        with pytest.raises(SplitError, match=message):
-            make_folds(source, broken, allow)
+    broken = write(tmp_path / "mine.json", change(json.loads(json.dumps(good))))
+    with pytest.raises(SplitError, match=message):
+        make_folds(source, broken, allow)
+
+
+def test_a_missing_fold_file(tmp_path: Path) -> None:
     with pytest.raises(SplitError, match=r"no such file: .*missing\.json"):
-        make_folds(source, str(tmp_path / "missing.json"))
+        make_folds(corpus(), str(tmp_path / "missing.json"))
 
 
 SMALL = corpus(4, each=2, labels=LABELS[:2])

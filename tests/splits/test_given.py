@@ -93,13 +93,21 @@ def test_published_folds_keep_their_parts() -> None:
     # Names whose utterances were left out for their label or their audio are no fault.
     fewer = replace(source, utterances=source.utterances[1:])
     assert len(make_folds(fewer, "emobox").folds[0].train) == 95
-    for folds, message in (
+
+
+@pytest.mark.parametrize("allow", [False, True])
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
         ([("0123", "4", "46")], "test and the rest share utterance '04-anger-0'"),
         ([("01234", "4", "6")], "train and validation share utterance '04-anger-0'"),
         ([("0123", "", "67"), ("0123", "", "56")], "tested in fold 0 and in fold 1"),
         ([("0123", "", "")], "fold 0 has no test utterances"),
         ([], "no published folds"),
-    ):
-        for allow in (False, True):
-            with pytest.raises(SplitError, match=message):
-                make_folds(published(corpus(), *folds), "emobox", allow)
+    ],
+)
+def test_wrong_published_folds(
+    folds: list[tuple[str, str, str]], message: str, allow: bool
+) -> None:
+    with pytest.raises(SplitError, match=message):
+        make_folds(published(corpus(), *folds), "emobox", allow)

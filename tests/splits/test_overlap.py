@@ -1,4 +1,4 @@
-"""Given folds that test on heard or unknown speakers: refused, or taken on demand and marked."""
+"""Predefined folds that test on training or unknown speakers: refused, or allowed on request."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_unknown_speakers_of_published_parts_train_and_are_not_tested() -> None:
         make_folds(unknown(inner, "05", "06", "07"), "official")
 
 
-def test_nobody_known_at_all_needs_the_option() -> None:
+def test_folds_without_any_known_speaker_need_the_option() -> None:
     source = unknown(parted(corpus(), *["Train"] * 6, "Test"))
     with pytest.raises(SplitError, match=r"neither speakers nor sessions.*--allow-speaker-overlap"):
         make_folds(source, "official")
@@ -55,7 +55,7 @@ def test_nobody_known_at_all_needs_the_option() -> None:
 
 
 @pytest.mark.parametrize("tie", ["speaker", "session", "dialogue"])
-def test_given_folds_that_overlap_are_taken_on_demand_only_and_say_so(tie: str) -> None:
+def test_predefined_folds_that_overlap_need_the_option_and_give_a_warning(tie: str) -> None:
     base = parted(corpus(), *["Train"] * 5, "Dev", "Test")
     whose = {"speaker": "00", "session": "s", "dialogue": "d"}[tie]
     source = changed(base, lambda u: {tie: whose} if u.name in ("00-anger-1", "07-anger-0") else {})

@@ -35,7 +35,7 @@ def test_parts_share_nothing_that_the_protocol_forbids(
                 for tie in ("speaker", "session", "dialogue"):
                     trained = values(source, parts.train, tie) - {None}
                     assert trained.isdisjoint(values(source, parts.validation, tie))
-            else:  # validated as it is tested: on talkers that were heard
+            else:  # validated as it is tested: on pairs that were seen
                 assert abs(len(validation) / len(fold.development) - 0.2) < 0.02
                 assert values(source, parts.train, "speaker") == set(source.count("speaker"))
         for part in (weights, alphas, train, validation):

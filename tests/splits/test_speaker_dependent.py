@@ -9,7 +9,7 @@ from toy_corpora import corpus, unknown
 from emodarts.splits import make_folds
 
 
-def test_a_speaker_dependent_split_needs_no_speakers_and_says_what_it_is() -> None:
+def test_a_speaker_dependent_split_needs_no_speakers_and_gives_a_warning() -> None:
     nameless = unknown(corpus())
     made = make_folds(nameless, "speaker-dependent")
     assert len(made.folds) == 5

@@ -42,7 +42,7 @@ def test_impossible_folds_are_refused(source: Corpus, split: str, message: str) 
         make_folds(source, split)
 
 
-def test_a_deployment_fold_tests_on_nobody() -> None:
+def test_a_deployment_fold_has_no_test_part() -> None:
     for utterances in (corpus().utterances, unknown(corpus()).utterances):
         fold = deployment_fold(utterances)
         assert fold.test == ()
@@ -108,8 +108,8 @@ def test_any_corpus_gives_disjoint_folds_or_a_split_error(
             (values(source, sides[0], tie) & values(source, sides[1], tie)) - {None}
             for tie in ("speaker", "session")
         )
-        nobody = all(u.speaker is None for u in source)
-        blind = None in values(source, fold.test, "session" if nobody else "speaker")
+        unknown_all = all(u.speaker is None for u in source)
+        blind = None in values(source, fold.test, "session" if unknown_all else "speaker")
         if split != "speaker-dependent:3":
             assert fold.speakers_apart == (not overlap and not blind)
         if independent or (not allow and split != "speaker-dependent:3"):

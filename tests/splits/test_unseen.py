@@ -16,9 +16,7 @@ from emodarts.splits import make_folds, make_parts
 
 @pytest.mark.parametrize("sessions", [False, True])
 @pytest.mark.parametrize("split", ["speaker", "session", "groups:2", "groups:4", "groups:8"])
-def test_every_utterance_is_tested_once_by_networks_that_never_heard_its_speaker(
-    split: str, sessions: bool
-) -> None:
+def test_every_utterance_is_tested_once_on_an_unseen_speaker(split: str, sessions: bool) -> None:
     """Partners of a session stay together, so there are four to divide and not eight."""
     source = corpus(sessions=sessions)
     expected = {"speaker": 8, "session": 4, "groups:2": 2, "groups:4": 4, "groups:8": 8}[split]
@@ -40,8 +38,8 @@ def test_every_utterance_is_tested_once_by_networks_that_never_heard_its_speaker
         assert fold.speakers_apart
         assert fold.members is made.folds[0].members  # thousands of folds fit in memory
         for tie in ("speaker", "session", "dialogue"):
-            heard = values(source, fold.development, tie) - {None}
-            assert heard.isdisjoint(values(source, fold.test, tie))
+            seen = values(source, fold.development, tie) - {None}
+            assert seen.isdisjoint(values(source, fold.test, tie))
 
 
 def test_what_is_tied_through_others_stays_together() -> None:
@@ -125,25 +123,31 @@ def test_unknown_speakers_are_in_no_part_of_a_split_by_speakers(split: str) -> N
     assert sum(len(fold.test) for fold in made.folds) == 144
 
 
-def test_sessions_stand_for_speakers_where_no_speaker_is_known() -> None:
+@pytest.mark.parametrize("split", ["session", "groups:4"])
+def test_sessions_are_used_if_no_speaker_is_known(split: str) -> None:
     nameless = unknown(corpus(sessions=True))
-    for split in ("session", "groups:4"):
-        made = make_folds(nameless, split)
-        assert len(made.folds) == 4
-        assert "names no speakers: its sessions are used instead" in made.warnings[0]
-        parts = make_parts(nameless.utterances, made.folds[1], "full", 0)
-        assert values(nameless, parts.validation, "session").isdisjoint(
-            values(nameless, parts.train, "session")
-        )
+    made = make_folds(nameless, split)
+    assert len(made.folds) == 4
+    assert "names no speakers: its sessions are used instead" in made.warnings[0]
+    parts = make_parts(nameless.utterances, made.folds[1], "full", 0)
+    assert values(nameless, parts.validation, "session").isdisjoint(
+        values(nameless, parts.train, "session")
+    )
+
+
+def test_a_split_by_speaker_does_not_use_sessions() -> None:
     with pytest.raises(SplitError, match=r"96 .*no speaker.*session, column, speaker-dependent"):
         make_folds(unknown(corpus(4, sessions=True)), "speaker")
-    for split in ("speaker", "groups:2"):
-        with pytest.raises(SplitError, match="use split column, speaker-dependent"):
-            make_folds(unknown(corpus()), split)
+
+
+@pytest.mark.parametrize("split", ["speaker", "groups:2"])
+def test_neither_speakers_nor_sessions(split: str) -> None:
+    with pytest.raises(SplitError, match="use split column, speaker-dependent"):
+        make_folds(unknown(corpus()), split)
 
 
 @pytest.mark.parametrize("split", ["speaker", "groups:3", "speaker-dependent:2"])
-def test_pooling_of_official_parts_is_told(split: str) -> None:
+def test_pooling_of_official_parts_gives_a_warning(split: str) -> None:
     source = parted(corpus(), "Train", "Development", "Test1")
     assert "parts of its own (Train, Development, Test1)" in make_folds(source, split).warnings[-1]
-    assert not any("of its own" in told for told in make_folds(corpus(), split).warnings)
+    assert not any("of its own" in warning for warning in make_folds(corpus(), split).warnings)

@@ -1,10 +1,20 @@
 """Parts: pieces of utterances, their augmented versions, and how their answers are joined."""
 
+from itertools import islice
+
 import pytest
 import torch
 from torch.nn import functional
 
-from emodarts.training.batches import Normalisation, Part, join_pieces, loss_and_ua
+from emodarts.training.batches import (
+    Normalisation,
+    Part,
+    class_weights,
+    endless_batches,
+    join_pieces,
+    loss_and_ua,
+    shuffled_batches,
+)
 
 OWNERS = torch.tensor([0, 0, 0, 1, 2, 2])
 
@@ -42,6 +52,39 @@ def test_an_utterance_counts_once_however_many_pieces_it_has() -> None:
     part = Part(torch.zeros(6, 1, 2, 2), torch.tensor([2, 2, 2, 0, 1, 1]), OWNERS)
     assert part.utterance_targets.tolist() == [2, 0, 1]
     assert Part(part.features, part.targets).utterance_targets.tolist() == [2, 2, 2, 0, 1, 1]
+
+
+def test_class_weights_undo_the_class_frequencies() -> None:
+    targets = torch.tensor([0, 0, 0, 1, 2, 2])
+    weights = class_weights(targets, 3)
+    torch.testing.assert_close(weights, torch.tensor([6 / 9, 6 / 3, 6 / 6]))
+    torch.testing.assert_close(weights[targets].mean(), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 4), (17, 16), (32, 16), (33, 16), (7, 100)])
+def test_batches_hold_every_index_once_in_nearly_equal_sizes(n: int, size: int) -> None:
+    batches = shuffled_batches(n, size, 0)
+    assert sorted(torch.cat(batches).tolist()) == list(range(n))
+    sizes = [len(b) for b in batches]
+    assert max(sizes) <= size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_endless_batches_shuffle_every_cycle_anew() -> None:
+    batches = islice(endless_batches(7, 3, lambda cycle: 10 + cycle), 9)
+    expected = [batch for seed in (10, 11, 12) for batch in shuffled_batches(7, 3, seed)]
+    assert all(torch.equal(a, b) for a, b in zip(batches, expected, strict=True))
+    assert not torch.equal(torch.cat(expected[:3]), torch.cat(expected[3:6]))
+
+
+def test_normalisation_is_of_each_coefficient() -> None:
+    features = 5 * torch.randn(30, 1, 4, 9) + torch.arange(4.0).view(1, 1, 4, 1)
+    normalisation = Normalisation.fit(features)
+    out = normalisation.apply(features)
+    torch.testing.assert_close(out.mean(dim=(0, 1, 3)), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.std(dim=(0, 1, 3), correction=0), torch.ones(4))
+    constant = Normalisation.fit(torch.zeros(3, 1, 2, 2)).apply(torch.zeros(3, 1, 2, 2))
+    assert torch.isfinite(constant).all()
 
 
 def test_a_batch_holds_the_versions_that_were_drawn() -> None:

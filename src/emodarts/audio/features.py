@@ -89,7 +89,7 @@ class FeatureExtractor(nn.Module):
         maps: Tensor = self.transform(waveform)
         if maps.shape != (len(waveform), *self._shape):
             raise ShapeError(
-                f"{spec.kind} gave a map of shape {tuple(maps.shape)}; its spec says "
+                f"{spec.kind} returned a map of shape {tuple(maps.shape)}; its spec requires "
                 f"{(len(waveform), *self._shape)}"
             )
         maps = F.max_pool2d(maps.unsqueeze(1), (1, spec.pool))

@@ -182,7 +182,7 @@ def read(
     device: torch.device | str = "cpu",
     variant: Variant | None = None,
 ) -> FeatureSet:
-    """Return stored features, bitwise those of :func:`extract`; neither audio nor model is read.
+    """Return stored features, bitwise those of :func:`extract`; reads no audio and no weights.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ def check_folder(root: Path | None, corpus: str, wanted: str) -> Path:
         if not root.exists():
             raise CorpusError(f"no such folder: {root}; {looked}")
         if not root.is_dir():
-            raise CorpusError(f"{root} is a file; allowed: the folder with {wanted}")
+            raise CorpusError(f"{root} is a file; give the folder with {wanted}")
         empty = not any(root.iterdir())
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL byte
         reason = getattr(error, "strerror", None) or error

@@ -61,10 +61,14 @@ def settle_compute(
     device = resolve_device(asked.device)
     available = torch.get_num_threads()
     if jobs == "auto":
-        jobs = max(1, available // (asked.threads or 1)) if device.type == "cpu" else 1
-    threads = asked.threads or max(1, available // jobs)
+        n_jobs = max(1, available // (asked.threads or 1)) if device.type == "cpu" else 1
+    else:
+        n_jobs = jobs
+    threads = asked.threads or max(1, available // n_jobs)
     spec = asked.model_copy(update={"device": device.type, "threads": threads})
-    cells = resolve_fast(spec.fast, device, spec.precision)
+    cells: str = {False: "plain", "eager": "torch", "compiled": "compiled"}[
+        resolve_fast(spec.fast, device, spec.precision)
+    ]
     if resumed is not None and resumed.environment.is_file():
         recorded = files.read_object(resumed.environment, RunError, "cells")["cells"]
         if recorded != cells:
@@ -72,7 +76,7 @@ def settle_compute(
                 f"{resumed.path} was begun with {recorded} cells, which cannot be computed here "
                 f"({cells} would be); is numba installed? Or give another --out"
             )
-    return Compute(spec, cells, jobs)
+    return Compute(spec, cells, n_jobs)
 
 
 def recorded_compute(run: RunFolder) -> ComputeSpec:

@@ -35,8 +35,9 @@ def explain(
             lines.append(
                 f"unknown key {key!r}{did_you_mean(place[-1], keys)}; allowed: {', '.join(keys)}"
             )
-            others = owner.kinds().values() if issubclass(owner, KindSection) else ()
-            if any(place[-1] in kind.spec.model_fields for kind in others):
+            if issubclass(owner, KindSection) and any(
+                place[-1] in kind.spec.model_fields for kind in owner.kinds().values()
+            ):
                 lines.append(_another_kind(owner, place[:-1], value))
         elif fault["type"] == "value_error":
             lines.append(": ".join(filter(None, (key, str(fault["ctx"]["error"])))))

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import yaml
 from pydantic import (
     Field,
-    SerializeAsAny,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -47,10 +46,10 @@ class Recipe(Section):
     (``happy: [hap, exc]``) or ``own``, ``four``, ``four-merged``, ``five``."""
     styles: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Styles of speech to keep, e.g. ``improvised`` of IEMOCAP; by default all."""
-    features: SerializeAsAny[FeatureSpec] = MfccSpec()
-    system: SerializeAsAny[SystemSpec] = SearchedSpec()
+    features: FeatureSpec = MfccSpec()
+    system: SystemSpec = SearchedSpec()
     network: NetworkSpec = NetworkSpec()
-    search: SerializeAsAny[SearchSpec] = DartsSpec()
+    search: SearchSpec = DartsSpec()
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     compute: ComputeSpec = ComputeSpec()

@@ -122,7 +122,16 @@ class KindSection(Section):
             # Through JSON, so that strict types still take a list for a tuple.
             return cls._class_of(value).model_validate_json(text)
 
-        return core_schema.no_info_wrap_validator_function(of_its_kind, schema)
+        def keys_of_its_kind(value: KindSection, info: core_schema.SerializationInfo) -> Any:
+            return value.model_dump(mode=info.mode)
+
+        return core_schema.no_info_wrap_validator_function(
+            of_its_kind,
+            schema,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                keys_of_its_kind, info_arg=True
+            ),
+        )
 
     @model_validator(mode="after")
     def _possible(self) -> KindSection:

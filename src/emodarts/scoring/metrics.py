@@ -190,7 +190,7 @@ def _count(where: tuple[Indices, ...], shape: tuple[int, ...]) -> Floats:
 
 
 def confusions_by_unit(
-    predictions: Sequence[Prediction], units: Sequence[str], classes: Sequence[str]
+    predictions: Sequence[Prediction], units: Sequence[str] | Sequence[int], classes: Sequence[str]
 ) -> Floats:
     """Confusion matrices [shape=(units, seeds, C, C)] of predictions, by unit and seed.
 
@@ -198,15 +198,12 @@ def confusions_by_unit(
     ----------
     units : of each prediction, e.g. its speaker; the first axis has them sorted.
     """
-    unit_index = {name: i for i, name in enumerate(sorted(set(units)))}
-    seed_index = {seed: i for i, seed in enumerate(sorted({p.seed for p in predictions}))}
-    where = (
-        np.array([unit_index[unit] for unit in units]),
-        np.array([seed_index[p.seed] for p in predictions]),
-        _indices((p.label for p in predictions), classes),
-        _indices((p.predicted for p in predictions), classes),
-    )
-    return _count(where, (len(unit_index), len(seed_index), len(classes), len(classes)))
+    unit_names, unit = np.unique(units, return_inverse=True)
+    seeds, seed = np.unique([p.seed for p in predictions], return_inverse=True)
+    truth = _indices((p.label for p in predictions), classes)
+    predicted = _indices((p.predicted for p in predictions), classes)
+    shape = (len(unit_names), len(seeds), len(classes), len(classes))
+    return _count((unit, seed, truth, predicted), shape)
 
 
 def aggregate(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict[str, Any]:
@@ -235,20 +232,16 @@ def aggregate(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict
     """
     runs = by_fold_and_seed(predictions)
     seeds = list(next(iter(runs.values())))
-    scores = {
-        (fold, seed): score([p.label for p in run], [p.predicted for p in run], classes)
-        for fold, by_seed in runs.items()
-        for seed, run in by_seed.items()
-    }
-    table = np.array([[_row(scores[fold, seed]) for seed in seeds] for fold in runs])
+    counts = confusions_by_unit(predictions, [p.fold for p in predictions], classes)
+    table = _metrics(counts)
     fold_means, seed_means = table.mean(1), table.mean(0)
-    confusion = np.sum([np.array(s.confusion) for s in scores.values()], axis=0)
+    absent = counts[:, 0].sum(-1) == 0
     return {
         **_named(fold_means.mean(0)),
         **_named(_sd(fold_means), "_sd_folds"),
         **_named(_sd(seed_means), "_sd_seeds"),
         "pooled": _pooled(predictions, classes),
-        "confusion": [list(row) for row in _as_counts(confusion)],
+        "confusion": [list(row) for row in _as_counts(counts.sum((0, 1)))],
         "classes": list(classes),
         "n_test": sum(len(by_seed[seeds[0]]) for by_seed in runs.values()),
         "folds": [
@@ -256,17 +249,13 @@ def aggregate(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict
                 "fold": fold,
                 "n_test": len(by_seed[seeds[0]]),
                 **_named(fold_means[i]),
-                "absent_classes": list(scores[fold, seeds[0]].absent),
+                "absent_classes": [c for c, gone in zip(classes, absent[i], strict=True) if gone],
                 "test_speakers": sorted({p.speaker for p in by_seed[seeds[0]] if p.speaker}),
                 "seeds": [{"seed": s, **_named(table[i, j])} for j, s in enumerate(seeds)],
             }
             for i, (fold, by_seed) in enumerate(runs.items())
         ],
     }
-
-
-def _row(scores: Scores) -> tuple[float, float, float]:
-    return scores.ua, scores.wa, scores.macro_f1
 
 
 def _named(values: Floats | None, suffix: str = "") -> dict[str, float | None]:

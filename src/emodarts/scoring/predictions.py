@@ -139,28 +139,25 @@ def _check_seeds(runs: Runs) -> None:
     """Every seed has one prediction for each utterance of each fold, with the same truth."""
     seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
     for fold, by_seed in runs.items():
-        first = {p.name: p for p in next(iter(by_seed.values()))}
+        first, *_ = ({p.name: (p.label, p.speaker) for p in run} for run in by_seed.values())
         for seed in seeds:
             run = by_seed.get(seed, ())
-            counts = Counter(p.name for p in run)
-            twice = [name for name, n in counts.items() if n > 1]
-            if twice:
+            facts = {p.name: (p.label, p.speaker) for p in run}
+            if len(facts) < len(run):
+                twice = [name for name, n in Counter(p.name for p in run).items() if n > 1]
                 raise RunError(
                     f"fold {fold}, seed {seed}: {list_some(twice)} predicted more than once; "
                     "each test utterance must count once"
                 )
-            differing = sorted(set(counts) ^ set(first))
-            if differing:
+            if differing := sorted(set(facts) ^ set(first)):
                 raise RunError(
                     f"fold {fold}: the seeds cover different utterances, e.g. seed {seed} "
                     f"differs from seed {next(iter(by_seed))} in {list_some(differing)}"
                 )
-            for item in run:
-                other = first[item.name]
-                if (item.label, item.speaker) != (other.label, other.speaker):
-                    raise RunError(
-                        f"fold {fold}: label or speaker of {item.name!r} changes between seeds"
-                    )
+            if changed := [name for name in facts if facts[name] != first[name]]:
+                raise RunError(
+                    f"fold {fold}: label or speaker of {changed[0]!r} changes between seeds"
+                )
 
 
 def _check_folds(runs: Runs) -> None:

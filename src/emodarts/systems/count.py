@@ -7,6 +7,7 @@ as is usual in the field.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -41,7 +42,7 @@ def recurrent_multiply_adds(layer: nn.RNNBase, n_steps: int) -> int:
     return n_steps * total
 
 
-def count_multiply_adds(network: nn.Module, shape: tuple[int, int, int]) -> int:
+def count_multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
     """Multiply-adds for one piece with features of ``shape`` (C, F, T)."""
     total = 0
 

@@ -27,7 +27,7 @@ def fold(network: _Network) -> _Network:
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     if hasattr(folded, "auxiliary"):
-        folded.auxiliary = None
+        setattr(folded, "auxiliary", None)  # noqa: B010
     for module in list(folded.modules()):
         for name, child in module.named_children():
             if isinstance(child, DropPath):

@@ -20,10 +20,11 @@ class Darts:
 
     def search(self, task: SearchTask) -> Genotype:
         """As :func:`emodarts.searching.one_shot.search_one_shot`."""
-        gradient = first_order if self.spec.order == 1 else self._second_order
+        gradient = first_order if self.spec.order == 1 else self.second_order
         return search_one_shot(self.spec, task, Hooks(gradient=gradient))
 
-    def _second_order(self, search: Search, train: Batch, validation: Batch) -> dict[str, Tensor]:
+    def second_order(self, search: Search, train: Batch, validation: Batch) -> dict[str, Tensor]:
+        """Total derivative of the validation loss past the next step of the weights."""
         return second_order_gradient(
             search.supernet,
             train,

@@ -1,0 +1,338 @@
+"""Every system: what it is fitted to, what it gives, and that it survives a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import system_of
+from emodarts.bundle import Bundle, load_bundle, save_bundle
+from emodarts.corpora import load_corpus
+from emodarts.dataset import Dataset, Maps
+from emodarts.experiments.plan import Options
+from emodarts.experiments.run import run
+from emodarts.recipe import SYSTEMS, FeatureSpec, Kind, Recipe, SystemSpec
+from emodarts.scoring.predictions import read_predictions
+from emodarts.serving.model import Model
+from emodarts.splits import Parts
+from emodarts.systems.classical import mean_cepstrum, mean_of_all
+from emodarts.systems.count import count_multiply_adds, count_parameters
+from emodarts.systems.hand_made import HandMadeNetwork
+from emodarts.systems.system import Cost, FitTask, Outcome
+from emodarts.training.batches import Normalisation
+
+RecipeOf = Callable[..., Recipe]
+TaskOf = Callable[..., FitTask]
+
+
+def bits(outcome: Outcome) -> tuple[dict[str, bytes], Any]:
+    tensors, settings = outcome.fitted.state()
+    return {k: v.contiguous().numpy().tobytes() for k, v in tensors.items()}, settings
+
+
+@pytest.mark.parametrize("kind", SYSTEMS)
+def test_test_utterances_decide_nothing(
+    kind: str, recipe_of: RecipeOf, task_of: TaskOf, data: Dataset, parts: Parts
+) -> None:
+    """Other features and labels in the test fold leave what is fitted bit by bit."""
+    test = list(parts.test)
+    features = data.maps["features"].features.clone()
+    features[test] = 100 * torch.randn_like(features[test])
+    utterances = list(data.utterances)
+    for i in test:
+        utterances[i] = dataclasses.replace(utterances[i], label="anger")
+    listing = dataclasses.replace(data.listing, utterances=tuple(utterances))
+    other = Dataset(listing, {"features": Maps(features)})
+    recipe = recipe_of(kind)
+    first = system_of(recipe).fit(task_of(recipe, "a"))
+    second = system_of(recipe).fit(task_of(recipe, "b", data=other))
+    assert bits(first) == bits(second)
+    assert first.fitted.genotype == second.fitted.genotype
+
+
+@pytest.mark.parametrize("kind", SYSTEMS)
+def test_a_row_depends_on_that_row_alone_and_survives_a_bundle(
+    kind: str, recipe_of: RecipeOf, task_of: TaskOf, data: Dataset, tmp_path: Path
+) -> None:
+    recipe = recipe_of(kind)
+    outcome = system_of(recipe).fit(task_of(recipe))
+    inputs = data.inputs(tuple(range(17)))
+    found = outcome.fitted.probabilities(inputs)
+    assert found.shape == (17, 4)
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(17, dtype=found.dtype))
+    alone = torch.cat([outcome.fitted.probabilities(data.inputs((i,))) for i in range(17)])
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=0)
+    bundle = Bundle(
+        recipe.system, outcome.fitted, recipe.inputs, data.classes, {"features": ""}, origin={}
+    )
+    save_bundle(tmp_path / "model", bundle)
+    again = load_bundle(tmp_path / "model")
+    assert again.system == recipe.system
+    assert again.genotype == outcome.fitted.genotype
+    assert torch.equal(again.probabilities(inputs), found)
+
+
+def test_a_temperature_flattens_and_keeps_the_order(
+    recipe_of: RecipeOf, task_of: TaskOf, data: Dataset, tmp_path: Path
+) -> None:
+    recipe = recipe_of("svm")
+    fitted = system_of(recipe).fit(task_of(recipe)).fitted
+    bundle = Bundle(recipe.system, fitted, recipe.inputs, data.classes, {"features": ""}, 3.0)
+    save_bundle(tmp_path, bundle)
+    inputs = data.inputs((0, 1, 2))
+    plain, flat = fitted.probabilities(inputs), load_bundle(tmp_path).probabilities(inputs)
+    expected = plain ** (1 / 3) / (plain ** (1 / 3)).sum(dim=1, keepdim=True)
+    torch.testing.assert_close(flat, expected)
+    assert torch.equal(flat.argsort(dim=1), plain.argsort(dim=1))
+
+
+# --- a searched network ---
+
+
+def test_weights_come_from_the_parts_that_train_them(
+    recipe_of: RecipeOf, task_of: TaskOf, data: Dataset, parts: Parts
+) -> None:
+    """Normalised by the utterances that train, and by no others."""
+    recipe = recipe_of()
+    outcome = system_of(recipe).fit(task_of(recipe))
+    used = outcome.fitted.normalisation
+    train = data.maps["features"].features[list(parts.train)].double()
+    torch.testing.assert_close(used.mean, train.mean(dim=(0, 3)).float())
+    torch.testing.assert_close(used.sd, train.std(dim=(0, 3), correction=0).float())
+    everything = data.maps["features"].features.double().mean(dim=(0, 3)).float()
+    assert not torch.allclose(used.mean, everything)
+
+
+class Judge:
+    """A strategy from outside the package that judges two genotypes."""
+
+    seen: ClassVar[list[tuple[Any, float]]] = []
+
+    def __init__(self, spec: Any) -> None:
+        self.spec = spec
+
+    def search(self, task: Any) -> Any:
+        from emodarts.searching.derivation import random_genotype
+
+        Judge.seen.clear()
+        drawn = [random_genotype(task.network, torch.Generator().manual_seed(k)) for k in (0, 1, 0)]
+        Judge.seen.extend((genotype, task.evaluate(genotype)) for genotype in drawn)
+        return max(Judge.seen, key=lambda pair: pair[1])[0]
+
+
+def test_a_strategy_from_outside_judges_genotypes_on_inner_data(
+    recipe_of: RecipeOf, task_of: TaskOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emodarts.recipe import STRATEGIES, RandomSpec
+
+    class JudgeSpec(RandomSpec):
+        strategy: Literal["judge"] = "judge"  # type: ignore[assignment]
+
+    monkeypatch.setitem(STRATEGIES, "judge", Kind(JudgeSpec, Judge))
+    value = recipe_of().to_dict()
+    recipe = Recipe.from_dict({**value, "search": {"strategy": "judge"}})
+    task = task_of(recipe)
+    genotype = system_of(recipe).search(task)
+    (_, first), (_, second), (_, again) = Judge.seen
+    assert first == again
+    assert 0 <= min(first, second) <= max(first, second) <= 1
+    assert len(list(task.folder.candidates.iterdir())) == 2  # the third was not trained again
+    best = Judge.seen[0 if first >= second else 1][0]
+    assert genotype == best
+    trained = next(task.folder.candidates.iterdir()) / "training.csv"
+    before = trained.stat().st_mtime_ns
+    task.folder.genotype.unlink()
+    assert system_of(recipe).search(task) == genotype
+    assert trained.stat().st_mtime_ns == before
+
+
+# --- the hand-made CNN ---
+
+
+def test_the_hand_made_cnn_has_the_published_size() -> None:
+    """35,017 parameters (arXiv 2305.14402, Table 1), and multiply-adds counted by hand."""
+    spec = SYSTEMS["cnn"].spec()
+    network = HandMadeNetwork(spec, 1, 128, 128, 4)
+    assert count_parameters(network) == 5 + (33 * 33 * 32 + 32) + (32 * 4 + 4) == 35_017
+    convolution, dense = 66 * 66 * 4, 33 * 33 * 32 + 32 * 4
+    assert count_multiply_adds(network, (1, 128, 128)) == convolution + dense
+    assert network(torch.randn(2, 1, 128, 128)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (40, 65), (128, 128)])
+def test_the_hand_made_cnn_takes_maps_of_any_size(shape: tuple[int, int]) -> None:
+    network = HandMadeNetwork(SYSTEMS["cnn"].spec(), 2, *shape, 3)
+    assert network(torch.randn(2, 2, *shape)).shape == (2, 3)
+
+
+# --- linear models ---
+
+
+def test_coefficients_are_averaged_over_frames_and_log_mels_transformed_first() -> None:
+    features = torch.randn(3, 1, 64, 9)
+    mean = features[:, 0].double().mean(dim=2).numpy()
+    mfcc = FeatureSpec(kind="mfcc", n_mels=64, n_mfcc=64)
+    np.testing.assert_allclose(mean_cepstrum(features, mfcc), mean[:, :40])
+    k, n = np.mgrid[:40, :64]
+    cosines = np.sqrt(2 / 64) * np.cos(np.pi * k * (n + 0.5) / 64)
+    cosines[0] /= np.sqrt(2)
+    log_mel = FeatureSpec(kind="log_mel", n_mels=64)
+    np.testing.assert_allclose(mean_cepstrum(features, log_mel), mean @ cosines.T, atol=1e-12)
+
+
+def test_all_features_of_other_kinds_count_and_deltas_do_not() -> None:
+    features = torch.randn(3, 2, 64, 9)
+    spec = FeatureSpec(kind="waveform", frame_length=64, deltas=1)
+    mean = features[:, 0].double().mean(dim=2).numpy()
+    np.testing.assert_allclose(mean_cepstrum(features, spec), mean)
+    with_deltas = FeatureSpec(n_mels=64, deltas=1)
+    np.testing.assert_allclose(mean_cepstrum(features, with_deltas), mean[:, :40])
+    everything = features.double().mean(dim=3).flatten(1).numpy()
+    np.testing.assert_allclose(mean_of_all(features, spec), everything)
+
+
+@pytest.mark.parametrize("kind", ["svm", "logistic_regression"])
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_a_linear_model_answers_as_its_estimator(
+    kind: str,
+    n_classes: int,
+    recipe_of: RecipeOf,
+    task_of: TaskOf,
+    data: Dataset,
+    parts: Parts,
+) -> None:
+    classes = data.classes[:n_classes]
+    kept = {i for i, u in enumerate(data.utterances) if u.label in classes}
+    listing = dataclasses.replace(data.listing, classes=classes)
+    fewer = dataclasses.replace(data, listing=listing)
+    chosen = Parts(*(tuple(i for i in p if i in kept) for p in (parts.train, (), (), (), ())))
+    recipe = recipe_of(kind)
+    system = system_of(recipe)
+    fitted = system.fit(task_of(recipe, data=fewer, parts=chosen)).fitted
+    features = data.maps["features"].features[list(chosen.development)]
+    x = type(system).pool(features, recipe.features)
+    estimator = system.estimator(1)
+    standard = (x - x.mean(axis=0)) / x.std(axis=0)
+    targets = fewer.targets(chosen.development).numpy()
+    estimator.fit(standard, targets)
+    test = data.inputs(tuple(sorted(kept)))
+    z = (type(system).pool(test["features"], recipe.features) - x.mean(axis=0)) / x.std(axis=0)
+    answers = fitted.probabilities(test).argmax(dim=1).numpy()
+    np.testing.assert_array_equal(answers, estimator.predict(z))
+
+
+@pytest.mark.parametrize("kind", ["svm", "logistic_regression", "majority"])
+def test_systems_that_choose_nothing_are_fitted_to_the_whole_training_fold(
+    kind: str, recipe_of: RecipeOf, task_of: TaskOf, data: Dataset, parts: Parts
+) -> None:
+    recipe = recipe_of(kind)
+    whole = bits(system_of(recipe).fit(task_of(recipe)))
+    development = parts.development
+    assert set(development) | set(parts.test) == set(range(len(data.utterances)))
+    same = Parts(development, (), (), (), ())
+    assert bits(system_of(recipe).fit(task_of(recipe, parts=same))) == whole
+
+
+def test_majority_is_the_most_frequent_class_and_ties_go_to_the_first(
+    recipe_of: RecipeOf, task_of: TaskOf, data: Dataset
+) -> None:
+    def answer(labels: Sequence[str]) -> str:
+        utterances = tuple(
+            dataclasses.replace(u, label=label)
+            for u, label in zip(data.utterances, labels, strict=False)
+        )
+        listing = dataclasses.replace(data.listing, utterances=utterances)
+        chosen = Parts(tuple(range(len(labels))), (), (), (), ())
+        recipe = recipe_of("majority")
+        changed = dataclasses.replace(data, listing=listing)
+        fitted = system_of(recipe).fit(task_of(recipe, data=changed, parts=chosen)).fitted
+        return data.classes[int(fitted.probabilities(data.inputs((0,)))[0].argmax())]
+
+    assert answer(["sadness", "anger", "sadness"]) == "sadness"
+    assert answer(["sadness", "anger"]) == "anger"
+
+
+def test_chance_draws_every_class(recipe_of: RecipeOf, task_of: TaskOf, data: Dataset) -> None:
+    recipe = recipe_of("chance")
+    fitted = system_of(recipe).fit(task_of(recipe)).fitted
+    drawn = fitted.probabilities({"features": torch.randn(4000, 1, 2, 2)}).mean(dim=0)
+    torch.testing.assert_close(drawn, torch.full((4,), 0.25).double(), atol=0.03, rtol=0)
+
+
+# --- a system from outside the package, with two inputs ---
+
+
+class TwoStreamsSpec(SystemSpec):
+    """Nearest class mean of the loudness of two maps."""
+
+    kind: Literal["two-streams"] = "two-streams"
+    second: FeatureSpec
+
+    def inputs(self, features: FeatureSpec) -> dict[str, FeatureSpec]:
+        return {"first": features, "second": self.second}
+
+
+class TwoStreams:
+    def __init__(self, spec: TwoStreamsSpec, means: Tensor | None = None) -> None:
+        self.spec, self.means = spec, means
+
+    genotype = None
+
+    def fit(self, task: FitTask) -> Outcome:
+        indices = task.parts.development
+        x, targets = self._levels(task.data.inputs(indices)), task.data.targets(indices)
+        means = torch.stack([x[targets == k].mean(dim=0) for k in range(task.n_classes)])
+        return Outcome(TwoStreams(self.spec, means), Cost(means.numel(), means.numel(), 0.0))
+
+    def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return torch.softmax(-torch.cdist(self._levels(inputs), self.means), dim=1)
+
+    def _levels(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([inputs[n].mean(dim=(1, 2, 3)) for n in ("first", "second")], 1)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return {"means": self.means}, {}
+
+    def restore(
+        self, tensors: Mapping[str, Tensor], settings: Any, inputs: Any, classes: Any
+    ) -> TwoStreams:
+        return TwoStreams(self.spec, tensors["means"])
+
+
+def test_a_system_from_outside_takes_two_inputs_from_audio_to_a_bundle(
+    recipe_of: RecipeOf,
+    tiny_emodb: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(SYSTEMS, "two-streams", Kind(TwoStreamsSpec, TwoStreams))
+    value = recipe_of("majority").to_dict()
+    second = {"kind": "waveform", "sample_rate": 8000, "duration": 1.0, "frame_length": 80}
+    recipe = Recipe.from_dict(
+        {**value, "system": {"kind": "two-streams", "second": second}, "name": "two"}
+    )
+    corpus = load_corpus("emodb", tiny_emodb)
+    result = run(recipe, corpus, tmp_path / "run", Options(cache=cache))
+    assert (result["system"], result["parameters"], result["genotypes"]) == ("two-streams", 8, None)
+    trial = tmp_path / "run" / "fold-0" / "seed-0"
+    model = Model.load(trial / "model")
+    assert set(model.bundle.inputs) == {"first", "second"}
+    paths = {u.name: u.path for u in corpus}
+    for p in read_predictions(trial / "predictions.csv")[0]:
+        [answer] = model.predict(paths[p.name])
+        assert tuple(answer.probabilities.values()) == p.probabilities
+
+
+def test_normalisation_standardises_over_pieces_and_frames() -> None:
+    features = 3 + 2 * torch.randn(50, 2, 5, 40)
+    normalised = Normalisation.fit(features).apply(features)
+    torch.testing.assert_close(normalised.mean(dim=(0, 3)), torch.zeros(2, 5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normalised.std(dim=(0, 3)), torch.ones(2, 5), atol=1e-3, rtol=0)
