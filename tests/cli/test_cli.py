@@ -77,10 +77,11 @@ def test_run_ends_with_a_table_that_defines_its_scores(finished: Path) -> None:
     assert all((report.parent / image).read_bytes()[:4] == b"\x89PNG" for image in images)
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
 def test_same_recipe_in_another_process_gives_the_same_result(
-    finished: Path, tiny: tuple[str | Path, ...], tmp_path: Path
+    finished: Path, tiny: tuple[str | Path, ...], tmp_path: Path, jobs: str
 ) -> None:
-    done = emodarts("run", *tiny, "--out", tmp_path / "again", "--json")
+    done = emodarts("run", *tiny, "--jobs", jobs, "--out", tmp_path / "again", "--json")
     assert json.loads(done.stdout) == json.loads((finished / "result.json").read_text())
     assert same_outcome(finished, tmp_path / "again")
 
