@@ -1,12 +1,12 @@
-# Every target sets up what it needs in .venv; a fresh machine needs Python and make only.
+# Every target sets up what it needs in .venv; a new machine needs only Python and make.
 
 PYTHON ?= python3
 # Parallel test processes (0: none), threads of each, and extra arguments of pytest, e.g.
-# ARGS="-k recipe". Two processes of one thread do not fight for two cores.
+# ARGS="-k recipe". Two processes of one thread each do not compete for two cores.
 WORKERS ?= 2
 THREADS ?= 1
 ARGS ?=
-# Folder of sound files; without it `make bench` leaves feature extraction out.
+# Folder of audio files; without it `make bench` omits feature extraction.
 ROOT ?=
 
 VENV := .venv
@@ -20,7 +20,7 @@ SOURCES_OF_SETUP := pyproject.toml constraints.txt
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
-demo: $(VENV)/.core  ## Search, train, test, report and predict on made-up speech; replaces demo/
+demo: $(VENV)/.core  ## Search, train, test, report and predict on generated speech; replaces demo/
 	rm -rf demo
 	$(BIN)/emodarts demo --out demo
 
@@ -34,15 +34,15 @@ lint: $(VENV)/.dev  ## Check format and style
 types: $(VENV)/.dev  ## Check types
 	$(BIN)/mypy
 
-check: lint types test  ## All three
+check: lint types test  ## Check format, style and types, and run the tests
 
-bench: $(VENV)/.dev  ## Time everything at small sizes, in minutes; ROOT=DIR of sound adds features
+bench: $(VENV)/.dev  ## Time everything at small sizes, in minutes; ROOT=DIR of audio files adds features
 	set -e; for name in search_step network hessian scaling; do \
 	  $(BIN)/python benchmarks/$$name.py --quick --json bench/$$name.json; done
 	if [ -n "$(ROOT)" ]; then \
 	  $(BIN)/python benchmarks/features.py --quick --root "$(ROOT)" --json bench/features.json; fi
 
-clean:  ## Remove .venv, caches, demo/ and builds; runs/ and bench/ stay
+clean:  ## Remove .venv, caches, demo/ and builds, but not runs/ and bench/
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo
 	find src tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 

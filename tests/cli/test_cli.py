@@ -77,10 +77,11 @@ def test_run_ends_with_a_table_that_defines_its_scores(finished: Path) -> None:
     assert all((report.parent / image).read_bytes()[:4] == b"\x89PNG" for image in images)
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
 def test_same_recipe_in_another_process_gives_the_same_result(
-    finished: Path, tiny: tuple[str | Path, ...], tmp_path: Path
+    finished: Path, tiny: tuple[str | Path, ...], tmp_path: Path, jobs: str
 ) -> None:
-    done = emodarts("run", *tiny, "--out", tmp_path / "again", "--json")
+    done = emodarts("run", *tiny, "--jobs", jobs, "--out", tmp_path / "again", "--json")
     assert json.loads(done.stdout) == json.loads((finished / "result.json").read_text())
     assert same_outcome(finished, tmp_path / "again")
 
@@ -88,19 +89,25 @@ def test_same_recipe_in_another_process_gives_the_same_result(
 def same_outcome(a: Path, b: Path) -> bool:
     """Whether two runs found the same genotypes, scores, predictions and weights."""
     names = ["result.json", "predictions.csv"]
-    for trial in sorted(p.parent.relative_to(a) for p in a.glob("fold-*/seed-*/result.json")):
+    trials = sorted(p.parent.relative_to(a) for p in a.glob("fold-*/seed-*/result.json"))
+    for trial in trials:
         names += [
             str(trial / name)
             for name in (
                 "genotype.json",
                 "alphas.json",
-                "result.json",
                 "predictions.csv",
                 "model/model.safetensors",
                 "model/model.json",
             )
         ]
-    assert len(names) > 2
+
+    def results(run: Path) -> list[dict[str, Any]]:
+        found = [json.loads((run / trial / "result.json").read_text()) for trial in trials]
+        return [{k: v for k, v in result.items() if k != "seconds"} for result in found]
+
+    assert trials
+    assert results(a) == results(b)
     return all((a / name).read_bytes() == (b / name).read_bytes() for name in names)
 
 

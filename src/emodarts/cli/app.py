@@ -275,15 +275,15 @@ def predict(
     from emodarts.serving.windows import check_windows
 
     check_windows(window, hop)
-    stretches: list[tuple[Path, float, float | None]] = []
+    segments: list[tuple[Path, float, float | None]] = []
     faults: list[EmodartsError] = []
     for path in files or ():
         try:
-            stretches += [(file, 0.0, None) for file in find_audio(path)]
+            segments += [(file, 0.0, None) for file in find_audio(path)]
         except EmodartsError as error:
             faults.append(error)
     if corpus is not None:
-        stretches += _stretches(_load_corpus(corpus, root, reader), part)
+        segments += _segments(_load_corpus(corpus, root, reader), part)
     elif root is not None or reader or part is not None:
         raise EmodartsError("--root, --corpus-option and --part need --corpus")
     elif not files:
@@ -295,7 +295,7 @@ def predict(
 
     def answers() -> Iterator[Answer]:
         nonlocal failed, classified
-        for file, start, end in stretches:
+        for file, start, end in segments:
             try:
                 found = loaded.predict(file, window, hop, start=start, end=end)
             except EmodartsError as error:
@@ -314,7 +314,7 @@ def predict(
         raise typer.Exit(2)
 
 
-def _stretches(corpus: Corpus, part: str | None) -> list[tuple[Path, float, float | None]]:
+def _segments(corpus: Corpus, part: str | None) -> list[tuple[Path, float, float | None]]:
     """File, start and end of the utterances of a corpus, or of one part of it."""
     chosen = [u for u in corpus if part is None or (u.split or "").casefold() == part.casefold()]
     if not chosen:
