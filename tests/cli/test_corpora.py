@@ -88,7 +88,7 @@ def test_check_names_every_bad_file(tiny_emodb: Path, tmp_path: Path) -> None:
     assert "2 of 3 utterances have unusable audio" in done.stderr
     assert "03a01Wa.wav: is empty" in done.stderr
     assert "08a01Fa.wav: cannot be decoded" in done.stderr
-    assert "files without a header that can be read: 2;" in done.stdout
+    assert "files with an unreadable header: 2;" in done.stdout
 
 
 def test_a_table_of_ones_own_from_listing_to_unlabelled_speech(
