@@ -24,7 +24,7 @@ from emodarts import files
 from emodarts.errors import BundleError, GenotypeError, list_some
 from emodarts.genotype import Genotype
 from emodarts.recipe import SYSTEMS, FeatureSpec, SystemSpec
-from emodarts.systems.system import Fitted
+from emodarts.systems.system import Fitted, Saved
 
 FORMAT = "emodarts.model/3"
 WEIGHTS = "model.safetensors"
@@ -131,7 +131,7 @@ def load_bundle(folder: Path) -> Bundle:
     system = SYSTEMS[description.system.kind].build(description.system)
     try:
         fitted: Fitted = system.restore(
-            tensors, description.settings, description.inputs, tuple(description.classes)
+            Saved(tensors, description.settings, description.inputs, tuple(description.classes))
         )
     except (GenotypeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise BundleError(f"{folder}: weights and description do not fit: {error}") from error

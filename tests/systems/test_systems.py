@@ -25,7 +25,7 @@ from emodarts.splits import Parts
 from emodarts.systems.classical import mean_cepstrum, mean_of_all
 from emodarts.systems.count import count_multiply_adds, count_parameters
 from emodarts.systems.hand_made import HandMadeNetwork
-from emodarts.systems.system import Cost, FitTask, Outcome
+from emodarts.systems.system import Cost, FitTask, Outcome, Saved
 from emodarts.training.batches import Normalisation
 
 RecipeOf = Callable[..., Recipe]
@@ -300,10 +300,8 @@ class TwoStreams:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {"means": self.means}, {}
 
-    def restore(
-        self, tensors: Mapping[str, Tensor], settings: Any, inputs: Any, classes: Any
-    ) -> TwoStreams:
-        return TwoStreams(self.spec, tensors["means"])
+    def restore(self, saved: Saved) -> TwoStreams:
+        return TwoStreams(self.spec, saved.tensors["means"])
 
 
 def test_a_system_from_outside_takes_two_inputs_from_audio_to_a_bundle(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from emodarts.recipe import FeatureSpec
 from emodarts.recipe.system import LogisticRegressionSpec, SVMSpec
-from emodarts.systems.system import Cost, FitTask, Outcome
+from emodarts.systems.system import Cost, FitTask, Outcome, Saved
 
 Pool = Callable[[Tensor, FeatureSpec], NDArray[np.float64]]
 """Maps ``(M, C, F, T)`` to one row of numbers for each ``(M, D)``."""
@@ -106,19 +106,14 @@ class _Linear:
         seconds = time.monotonic() - begun
         return Outcome(fitted, Cost(weight.size + bias.size, weight.size, seconds))
 
-    def restore(
-        self,
-        tensors: Mapping[str, Tensor],
-        settings: Mapping[str, Any],
-        inputs: Mapping[str, FeatureSpec],
-        classes: Sequence[str],
-    ) -> LinearModel:
+    def restore(self, saved: Saved) -> LinearModel:
         """The model of some tensors. Raises ``ValueError`` if their shapes do not fit."""
-        spec = next(iter(inputs.values()))
-        mean, sd, weight, bias = (tensors[k] for k in ("mean", "sd", "weight", "bias"))
-        if weight.shape != (len(classes), len(mean)) or bias.shape != (len(classes),):
+        spec = next(iter(saved.inputs.values()))
+        mean, sd, weight, bias = (saved.tensors[k] for k in ("mean", "sd", "weight", "bias"))
+        n_classes = len(saved.classes)
+        if weight.shape != (n_classes, len(mean)) or bias.shape != (n_classes,):
             raise ValueError(
-                f"weights of shape {tuple(weight.shape)} for {len(classes)} classes and "
+                f"weights of shape {tuple(weight.shape)} for {n_classes} classes and "
                 f"{len(mean)} features"
             )
         return LinearModel(type(self).pool, spec, mean, sd, weight, bias)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from torch import Tensor, nn
 
 from emodarts.recipe import FeatureSpec
 from emodarts.recipe.system import HandMadeCNNSpec
 from emodarts.systems.neural import FittedNetwork, fit_network, restore_network
-from emodarts.systems.system import FitTask, Outcome
+from emodarts.systems.system import FitTask, Outcome, Saved
 from emodarts.training.classifier import Classifier
 
 
@@ -58,16 +55,10 @@ class HandMadeCNN:
         (spec,) = task.recipe.inputs.values()
         return fit_network(task, lambda training: self._network(spec, task.n_classes), {})
 
-    def restore(
-        self,
-        tensors: Mapping[str, Tensor],
-        settings: Mapping[str, Any],
-        inputs: Mapping[str, FeatureSpec],
-        classes: Sequence[str],
-    ) -> FittedNetwork:
+    def restore(self, saved: Saved) -> FittedNetwork:
         """The network of a bundle; see :meth:`emodarts.systems.system.System.restore`."""
-        (spec,) = inputs.values()
-        return restore_network(self._network(spec, len(classes)), tensors, settings)
+        (spec,) = saved.inputs.values()
+        return restore_network(self._network(spec, len(saved.classes)), saved)
 
     def _network(self, spec: FeatureSpec, n_classes: int) -> HandMadeNetwork:
         return HandMadeNetwork(

@@ -17,7 +17,7 @@ from emodarts.layout import TrialFolder
 from emodarts.runtime import derive_seed
 from emodarts.splits import Indices
 from emodarts.systems.count import count_multiply_adds, count_parameters
-from emodarts.systems.system import Cost, FitTask, Outcome
+from emodarts.systems.system import Cost, FitTask, Outcome, Saved
 from emodarts.training.batches import Normalisation
 from emodarts.training.classifier import Classifier
 from emodarts.training.fit import Trained, train_network
@@ -70,10 +70,7 @@ class FittedNetwork:
 
 
 def restore_network(
-    network: Classifier,
-    tensors: Mapping[str, Tensor],
-    settings: Mapping[str, Any],
-    genotype: Genotype | None = None,
+    network: Classifier, saved: Saved, genotype: Genotype | None = None
 ) -> FittedNetwork:
     """Fill an untrained network from :meth:`FittedNetwork.state`.
 
@@ -82,10 +79,10 @@ def restore_network(
     KeyError, RuntimeError
         If the tensors do not fit the network.
     """
-    network.load_state_dict(without_prefix("network", tensors))
-    statistics = without_prefix("normalisation", tensors)
+    network.load_state_dict(without_prefix("network", saved.tensors))
+    statistics = without_prefix("normalisation", saved.tensors)
     normalisation = Normalisation(statistics["mean"], statistics["sd"])
-    return FittedNetwork(network, normalisation, settings, genotype)
+    return FittedNetwork(network, normalisation, saved.settings, genotype)
 
 
 def train(

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from torch import Tensor
-
 from emodarts import files
 from emodarts.errors import RunError
 from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
-from emodarts.recipe import STRATEGIES, FeatureSpec, NetworkSpec
+from emodarts.recipe import STRATEGIES, NetworkSpec
 from emodarts.recipe.system import SearchedSpec
 from emodarts.runtime import resolve_fast
 from emodarts.searching.strategy import SearchTask
 from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.neural import Build, FittedNetwork, fit_network, restore_network, train
-from emodarts.systems.system import FitTask, Outcome
+from emodarts.systems.system import FitTask, Outcome, Saved
 
 
 class Searched:
@@ -63,21 +58,19 @@ class Searched:
         }
         return fit_network(task, self._build(task, genotype), settings, genotype)
 
-    def restore(
-        self,
-        tensors: Mapping[str, Tensor],
-        settings: Mapping[str, Any],
-        inputs: Mapping[str, FeatureSpec],
-        classes: Sequence[str],
-    ) -> FittedNetwork:
+    def restore(self, saved: Saved) -> FittedNetwork:
         """The network of a bundle; see :meth:`emodarts.systems.system.System.restore`."""
-        genotype = Genotype.from_dict(settings["genotype"])
-        spec = NetworkSpec.model_validate(settings["network"], strict=False)
-        ((_, features),) = inputs.items()
+        genotype = Genotype.from_dict(saved.settings["genotype"])
+        spec = NetworkSpec.model_validate(saved.settings["network"], strict=False)
+        (features,) = saved.inputs.values()
         network = DiscreteNetwork(
-            genotype, spec, features.n_features, len(classes), n_channels=features.n_channels
+            genotype,
+            spec,
+            features.n_features,
+            len(saved.classes),
+            n_channels=features.n_channels,
         )
-        return restore_network(network, tensors, settings, genotype)
+        return restore_network(network, saved, genotype)
 
     def _build(self, task: FitTask, genotype: Genotype) -> Build:
         recipe = task.recipe

@@ -103,6 +103,23 @@ class Outcome:
     epochs: Iterator[Fitted] | None = None
 
 
+@dataclass(frozen=True)
+class Saved:
+    """What a bundle holds of a system.
+
+    Attributes
+    ----------
+    tensors, settings : of :meth:`Fitted.state`.
+    inputs : how audio becomes each feature map, by name.
+    classes : labels in the order of the probabilities.
+    """
+
+    tensors: Mapping[str, Tensor]
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, FeatureSpec]
+    classes: Sequence[str]
+
+
 class System(Protocol):
     """Something that a recipe trains and tests. Its class is made with its keys of the recipe."""
 
@@ -118,13 +135,7 @@ class System(Protocol):
         """
         ...
 
-    def restore(
-        self,
-        tensors: Mapping[str, Tensor],
-        settings: Mapping[str, Any],
-        inputs: Mapping[str, FeatureSpec],
-        classes: Sequence[str],
-    ) -> Fitted:
+    def restore(self, saved: Saved) -> Fitted:
         """Make what :meth:`Fitted.state` described, on the CPU.
 
         Raises

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from emodarts.recipe import FeatureSpec
 from emodarts.recipe.system import ChanceSpec, MajoritySpec
-from emodarts.systems.system import Cost, FitTask, Outcome
+from emodarts.systems.system import Cost, FitTask, Outcome, Saved
 
 
 @dataclass(frozen=True)
@@ -47,17 +46,12 @@ class Majority:
         shares[int(counts.numpy().argmax())] = 1.0  # the first of several, unlike torch's
         return Outcome(Constant(shares), Cost(0, 0, 0.0))
 
-    def restore(
-        self,
-        tensors: Mapping[str, Tensor],
-        settings: Mapping[str, Any],
-        inputs: Mapping[str, FeatureSpec],
-        classes: Sequence[str],
-    ) -> Constant:
+    def restore(self, saved: Saved) -> Constant:
         """The answer of stored probabilities. Raises ``ValueError`` if they do not fit."""
-        if tensors["shares"].shape != (len(classes),):
-            raise ValueError(f"{len(tensors['shares'])} probabilities for {len(classes)} classes")
-        return Constant(tensors["shares"])
+        shares = saved.tensors["shares"]
+        if shares.shape != (len(saved.classes),):
+            raise ValueError(f"{len(shares)} probabilities for {len(saved.classes)} classes")
+        return Constant(shares)
 
 
 @dataclass(frozen=True)
@@ -90,12 +84,6 @@ class Chance:
         """Nothing is learned."""
         return Outcome(Draw(task.n_classes), Cost(0, 0, 0.0))
 
-    def restore(
-        self,
-        tensors: Mapping[str, Tensor],
-        settings: Mapping[str, Any],
-        inputs: Mapping[str, FeatureSpec],
-        classes: Sequence[str],
-    ) -> Draw:
+    def restore(self, saved: Saved) -> Draw:
         """The same answers."""
-        return Draw(len(classes))
+        return Draw(len(saved.classes))
