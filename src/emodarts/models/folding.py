@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from emodarts.models.network import DropPath, SearchedNetwork
+from emodarts.models.network import SearchedNetwork
+from emodarts.space.cell import DropPath
 from emodarts.space.cnn_ops import FactorisedReduce
 
 #: Below this many outputs, oneDNN's 1x1 convolution is faster on one thread than torch's own.

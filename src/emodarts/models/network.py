@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from emodarts.errors import GenotypeError
+from emodarts.fast import Implementation, cell_classes
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
-from emodarts.runtime import Fast, resolve_fast
-from emodarts.space.cell import Cell, Sources, genotype_sources
+from emodarts.space.cell import DropPath, Ends, genotype_edges
 from emodarts.space.cnn_ops import CNN_BUILDERS
-from emodarts.space.compiled import CompiledCell
 from emodarts.space.genotype import Genotype
 from emodarts.space.joint import CNNCellName, JointNetwork
 from emodarts.space.sequence_ops import SequenceSkip, build_sequence_operation
 
 _AUXILIARY_CHANNELS = 128
-
-
-class DropPath(nn.Module):
-    """In training, zero the edge of an utterance with a probability and scale the others up.
-
-    Source: FractalNet (arXiv 1605.07648), as used by DARTS on every edge but the identity.
-    """
-
-    def __init__(self, operation: nn.Module) -> None:
-        super().__init__()
-        self.operation = operation
-        self.probability = 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, ...)`` -> the operation's output, some utterances of it zero."""
-        y: Tensor = self.operation(x)
-        factors = self.factors(y)
-        return y if factors is None else y * factors
-
-    def factors(self, x: Tensor) -> Tensor | None:
-        """Draw what an output is multiplied by, ``(B, 1, ...)`` for ``x`` ``(B, ...)``, if any."""
-        if not self.training or self.probability == 0.0:
-            return None
-        keep = 1.0 - self.probability
-        shape = (x.shape[0],) + (1,) * (x.dim() - 1)
-        return torch.empty(shape, device=x.device, dtype=x.dtype).bernoulli_(keep) / keep
 
 
 class AuxiliaryHead(nn.Sequential):
@@ -65,29 +37,26 @@ class AuxiliaryHead(nn.Sequential):
 
 class _GenotypeEdges:
     affine = True
-    cnn_cell: type[Cell]
-    sequence_cell = Cell
 
-    def __init__(self, genotype: Genotype, fast: Fast) -> None:
+    def __init__(self, genotype: Genotype, implementation: Implementation) -> None:
         self.genotype = genotype
-        how = resolve_fast(fast, torch.device("cpu"))
-        self.cnn_cell = CompiledCell if how == "compiled" else Cell
+        self.cnn_cell, self.sequence_cell = cell_classes(implementation)
 
-    def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
+    def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[list[Ends], list[nn.Module]]:
         cell = self.genotype.cells[name]
         modules = []
         for node in cell:
             for edge in node:
                 stride = 2 if name == "reduction" and edge.source < 2 else 1
                 modules.append(CNN_BUILDERS[edge.operation](channels, stride, self.affine))
-        return genotype_sources(cell), _with_drop_path(modules)
+        return genotype_edges(cell), _with_drop_path(modules)
 
-    def sequence_edges(self, width: int) -> tuple[Sources, list[nn.Module]]:
+    def sequence_edges(self, width: int) -> tuple[list[Ends], list[nn.Module]]:
         if self.genotype.sequence is None:
             raise GenotypeError("the network has SeqNN cells but the genotype has no sequence cell")
         cell = self.genotype.sequence
         modules = [build_sequence_operation(e.operation, width) for node in cell for e in node]
-        return genotype_sources(cell), _with_drop_path(modules)
+        return genotype_edges(cell), _with_drop_path(modules)
 
 
 def _with_drop_path(modules: list[nn.Module]) -> list[nn.Module]:
@@ -106,8 +75,7 @@ class SearchedNetwork(JointNetwork):
     n_classes : number of logits.
     n_channels : C of the input.
     auxiliary : build the extra classifier that training uses; it is no part of the model.
-    fast : whether CNN cells are compiled, as in ``ComputeSpec``; weights are the same. Compiled
-        ones stay on a CPU.
+    implementation : of the cells, as in :mod:`emodarts.fast`; weights are the same.
 
     Raises
     ------
@@ -124,14 +92,15 @@ class SearchedNetwork(JointNetwork):
         *,
         n_channels: int = 1,
         auxiliary: bool = False,
-        fast: Fast = False,
+        implementation: Implementation = "plain",
     ) -> None:
         if genotype.sequence is not None and not isinstance(spec.seqnn, SearchedSeqNN):
             raise GenotypeError(
                 f"the genotype has a sequence cell but network.seqnn.mode is {spec.seqnn.mode!r}; "
                 "legal: 'searched'"
             )
-        super().__init__(spec, n_features, n_classes, _GenotypeEdges(genotype, fast), n_channels)
+        edges = _GenotypeEdges(genotype, implementation)
+        super().__init__(spec, n_features, n_classes, edges, n_channels)
         self.genotype = genotype
         self.auxiliary: AuxiliaryHead | None = None
         self._auxiliary_cell = 2 * spec.cnn.cells // 3

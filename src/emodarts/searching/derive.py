@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
-from emodarts.space.cell import all_sources
+from emodarts.space.cell import edges
 from emodarts.space.genotype import (
     CNN_OPERATIONS,
     EDGES_PER_NODE,
@@ -19,7 +19,7 @@ from emodarts.space.genotype import (
 )
 
 
-def derive_cell(alpha: Tensor, operations: Sequence[str]) -> CellGenotype:
+def derive_cell(alpha: Tensor, nodes: int, operations: Sequence[str]) -> CellGenotype:
     """Keep the strongest operation of each edge and the strongest edges of each node.
 
     Strength is the softmax weight over *all* candidates of the edge, with ``none`` in the
@@ -27,22 +27,18 @@ def derive_cell(alpha: Tensor, operations: Sequence[str]) -> CellGenotype:
 
     Parameters
     ----------
-    alpha : (E, O), rows in the order of :func:`emodarts.space.cell.all_sources`.
+    alpha : (E, O), rows in the order of :func:`emodarts.space.cell.edges`.
+    nodes : of the cell.
     operations : names of the O candidates.
     """
     weights = torch.softmax(alpha.detach().cpu().double(), dim=-1).tolist()
     candidates = [k for k, name in enumerate(operations) if name != NONE]
-    nodes = 0
-    while sum(len(s) for s in all_sources(nodes)) < len(weights):
-        nodes += 1
+    found: list[list[tuple[float, Edge]]] = [[] for _ in range(nodes)]
+    for row, (source, node) in zip(weights, edges(nodes), strict=True):
+        strength, best = max((row[k], -k) for k in candidates)
+        found[node].append((strength, Edge(operations[-best], source)))
     cell = []
-    row = 0
-    for sources in all_sources(nodes):
-        strongest = []
-        for source in sources:
-            strength, best = max((weights[row][k], -k) for k in candidates)
-            strongest.append((strength, Edge(operations[-best], source)))
-            row += 1
+    for strongest in found:
         strongest.sort(key=lambda pair: -pair[0])
         kept = [edge for _, edge in strongest[:EDGES_PER_NODE]]
         cell.append(tuple(sorted(kept, key=lambda edge: edge.source)))
@@ -53,10 +49,10 @@ def derive_genotype(alphas: Mapping[str, Tensor], spec: NetworkSpec) -> Genotype
     """Derive every searched cell. ``alphas`` as in ``Supernet.alphas``."""
     sequence = None
     if isinstance(spec.seqnn, SearchedSeqNN):
-        sequence = derive_cell(alphas["sequence"], spec.seqnn.operations)
+        sequence = derive_cell(alphas["sequence"], spec.seqnn.nodes, spec.seqnn.operations)
     return Genotype(
-        normal=derive_cell(alphas["normal"], CNN_OPERATIONS),
-        reduction=derive_cell(alphas["reduction"], CNN_OPERATIONS),
+        normal=derive_cell(alphas["normal"], spec.cnn.nodes, CNN_OPERATIONS),
+        reduction=derive_cell(alphas["reduction"], spec.cnn.nodes, CNN_OPERATIONS),
         sequence=sequence,
     )
 
@@ -70,8 +66,8 @@ def random_genotype(spec: NetworkSpec, generator: torch.Generator) -> Genotype:
     def cell(nodes: int, operations: Sequence[str]) -> CellGenotype:
         legal = [name for name in operations if name != NONE]
         drawn = []
-        for sources in all_sources(nodes):
-            order = torch.randperm(len(sources), generator=generator).tolist()
+        for node in range(nodes):
+            order = torch.randperm(node + 2, generator=generator).tolist()
             kept = sorted(order[:EDGES_PER_NODE])
             drawn.append(tuple(Edge(legal[draw(len(legal))], source) for source in kept))
         return tuple(drawn)

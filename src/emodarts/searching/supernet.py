@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
+from emodarts.fast import Implementation, cell_classes
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
-from emodarts.runtime import Fast, Precision, at_least_single, autocast, resolve_fast
-from emodarts.searching.fast import FastCell
-from emodarts.searching.fast_sequence import CompiledSequenceCell, FastSequenceCell
-from emodarts.space.cell import Cell, MixedOperation, Sources, all_sources, n_edges
+from emodarts.runtime import Precision, at_least_single, autocast
+from emodarts.space.cell import Ends, MixedOperation, edges
 from emodarts.space.cnn_ops import CNN_BUILDERS
-from emodarts.space.compiled import CompiledCell
 from emodarts.space.genotype import CNN_OPERATIONS, NONE
 from emodarts.space.joint import CNNCellName, JointNetwork
 from emodarts.space.sequence_ops import build_sequence_operation
@@ -22,42 +18,31 @@ from emodarts.space.sequence_ops import build_sequence_operation
 class _MixedEdges:
     affine = False  # a batch norm that can rescale would confuse the weight of its operation
 
-    def __init__(self, spec: NetworkSpec, fast: Literal[False, "eager", "compiled"]) -> None:
+    def __init__(self, spec: NetworkSpec, implementation: Implementation) -> None:
         self.spec = spec
-        self.cnn_cell = {False: Cell, "eager": FastCell, "compiled": CompiledCell}[fast]
-        self.sequence_cell = {
-            False: Cell,
-            "eager": FastSequenceCell,
-            "compiled": CompiledSequenceCell,
-        }[fast]
+        self.cnn_cell, self.sequence_cell = cell_classes(implementation)
 
-    def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
-        sources = all_sources(self.spec.cnn.nodes)
-        edges: list[nn.Module] = []
-        for node in sources:
-            for source in node:
-                stride = 2 if name == "reduction" and source < 2 else 1
-                operations = [
-                    CNN_BUILDERS[o](channels, stride, self.affine)
-                    for o in CNN_OPERATIONS
-                    if o != NONE
-                ]
-                edges.append(MixedOperation(CNN_OPERATIONS, operations))
-        return sources, edges
+    def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[list[Ends], list[nn.Module]]:
+        ends = edges(self.spec.cnn.nodes)
+        modules: list[nn.Module] = []
+        for source, _ in ends:
+            stride = 2 if name == "reduction" and source < 2 else 1
+            operations = [
+                CNN_BUILDERS[o](channels, stride, self.affine) for o in CNN_OPERATIONS if o != NONE
+            ]
+            modules.append(MixedOperation(CNN_OPERATIONS, operations))
+        return ends, modules
 
-    def sequence_edges(self, width: int) -> tuple[Sources, list[nn.Module]]:
+    def sequence_edges(self, width: int) -> tuple[list[Ends], list[nn.Module]]:
         seqnn = self.spec.seqnn
         if not isinstance(seqnn, SearchedSeqNN):
             raise TypeError(f"no SeqNN cells are searched in mode {seqnn.mode!r}")
-        sources = all_sources(seqnn.nodes)
-        edges: list[nn.Module] = [
-            MixedOperation(
-                seqnn.operations,
-                [build_sequence_operation(o, width) for o in seqnn.operations if o != NONE],
-            )
-            for _ in range(n_edges(seqnn.nodes))
+        names = [o for o in seqnn.operations if o != NONE]
+        ends = edges(seqnn.nodes)
+        return ends, [
+            MixedOperation(seqnn.operations, [build_sequence_operation(o, width) for o in names])
+            for _ in ends
         ]
-        return sources, edges
 
 
 class Supernet(nn.Module):
@@ -70,8 +55,7 @@ class Supernet(nn.Module):
     n_classes : number of logits.
     initial_sd : standard deviation of the normal distribution that alphas start from.
     n_channels : C of the input.
-    fast : how cells are computed, as in ``ComputeSpec``; weights are the same. Compiled ones stay
-        on a CPU.
+    implementation : of the cells, as in :mod:`emodarts.fast`; weights are the same.
     precision : of maps in a forward pass, as in ``ComputeSpec``; compiled cells have ``fp32`` only.
     """
 
@@ -83,13 +67,13 @@ class Supernet(nn.Module):
         initial_sd: float = 1e-3,
         n_channels: int = 1,
         *,
-        fast: Fast = True,
+        implementation: Implementation = "plain",
         precision: Precision = "fp32",
     ) -> None:
         super().__init__()
         self.precision = precision
-        edges = _MixedEdges(spec, resolve_fast(fast, torch.device("cpu"), precision))
-        self.network = JointNetwork(spec, n_features, n_classes, edges, n_channels)
+        mixed = _MixedEdges(spec, implementation)
+        self.network = JointNetwork(spec, n_features, n_classes, mixed, n_channels)
         shapes = alpha_shapes(spec)
         self.alphas = nn.ParameterDict(
             {name: initial_sd * torch.randn(shape) for name, shape in shapes.items()}
@@ -115,9 +99,9 @@ class Supernet(nn.Module):
 
 
 def alpha_shapes(spec: NetworkSpec) -> dict[str, tuple[int, int]]:
-    """Edges x candidates of each searched cell; rows as in ``all_sources``."""
-    cnn = (n_edges(spec.cnn.nodes), len(CNN_OPERATIONS))
+    """Edges x candidates of each searched cell; rows as in ``space.cell.edges``."""
+    cnn = (len(edges(spec.cnn.nodes)), len(CNN_OPERATIONS))
     shapes = {"normal": cnn, "reduction": cnn}
     if isinstance(spec.seqnn, SearchedSeqNN):
-        shapes["sequence"] = (n_edges(spec.seqnn.nodes), len(spec.seqnn.operations))
+        shapes["sequence"] = (len(edges(spec.seqnn.nodes)), len(spec.seqnn.operations))
     return shapes

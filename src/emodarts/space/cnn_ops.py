@@ -7,61 +7,95 @@ order of layers is that of DARTS (arXiv 1806.09055): ReLU, convolution, batch no
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emodarts.errors import ShapeError
 from emodarts.space.genotype import SKIP
 
 
-def _separable(
-    channels: int, kernel: int, stride: int, dilation: int, affine: bool
-) -> list[nn.Module]:
-    """ReLU, depthwise convolution, pointwise convolution, batch norm."""
-    return [
-        nn.ReLU(),
-        nn.Conv2d(
-            channels,
-            channels,
-            kernel,
-            stride=stride,
-            padding=dilation * (kernel - 1) // 2,
-            dilation=dilation,
-            groups=channels,
-            bias=False,
-        ),
-        nn.Conv2d(channels, channels, 1, bias=False),
-        nn.BatchNorm2d(channels, affine=affine),
-    ]
+#: Builds an operation: ``(channels, stride, affine)``.
+CNNBuilder = Callable[[int, int, bool], nn.Module]
 
 
-def _sep_conv(kernel: int) -> Callable[[int, int, bool], nn.Module]:
-    def build(channels: int, stride: int, affine: bool) -> nn.Module:
-        return nn.Sequential(
-            *_separable(channels, kernel, stride, 1, affine),
-            *_separable(channels, kernel, 1, 1, affine),
+class SeparableConvolution(nn.Sequential):
+    """ReLU, depthwise convolution, pointwise convolution, batch norm, as often as asked for.
+
+    Parameters
+    ----------
+    channels : C, in and out.
+    kernel : odd size of the depthwise convolutions, which are padded to keep the size of maps.
+    stride : 1 or 2, of the first depthwise convolution.
+    dilation : of the depthwise convolutions.
+    repeats : how often these layers follow each other: 2 in ``sep_conv``, 1 in ``dil_conv``.
+    affine : whether the batch norms have weights.
+    """
+
+    def __init__(
+        self, channels: int, kernel: int, stride: int, dilation: int, repeats: int, affine: bool
+    ) -> None:
+        if kernel % 2 == 0:
+            raise ShapeError(f"a separable convolution needs an odd kernel size; got {kernel}")
+        layers: list[nn.Module] = []
+        for k in range(repeats):
+            layers += [
+                nn.ReLU(),
+                nn.Conv2d(
+                    channels,
+                    channels,
+                    kernel,
+                    stride=stride if k == 0 else 1,
+                    padding=dilation * (kernel - 1) // 2,
+                    dilation=dilation,
+                    groups=channels,
+                    bias=False,
+                ),
+                nn.Conv2d(channels, channels, 1, bias=False),
+                nn.BatchNorm2d(channels, affine=affine),
+            ]
+        super().__init__(*layers)
+        self.geometry = (kernel, stride, dilation, repeats)
+
+    def stages(self) -> list[tuple[nn.Conv2d, nn.Conv2d, nn.BatchNorm2d]]:
+        """Depthwise and pointwise convolution and batch norm of each repeat."""
+        layers = cast(Any, list(self))
+        return list(zip(layers[1::4], layers[2::4], layers[3::4], strict=True))
+
+
+class Pool(nn.Sequential):
+    """Maximum or mean of 3x3 positions, those beyond the edge left out, and batch norm."""
+
+    def __init__(self, kind: Literal["max", "avg"], channels: int, stride: int, affine: bool):
+        pool = (
+            nn.MaxPool2d(3, stride, 1)
+            if kind == "max"
+            else nn.AvgPool2d(3, stride, 1, count_include_pad=False)
         )
+        super().__init__(pool, nn.BatchNorm2d(channels, affine=affine))
+        self.geometry = (kind, stride)
 
-    return build
-
-
-def _dil_conv(kernel: int) -> Callable[[int, int, bool], nn.Module]:
-    def build(channels: int, stride: int, affine: bool) -> nn.Module:
-        return nn.Sequential(*_separable(channels, kernel, stride, 2, affine))
-
-    return build
+    @property
+    def norm(self) -> nn.BatchNorm2d:
+        return cast(nn.BatchNorm2d, self[1])
 
 
-def _max_pool(channels: int, stride: int, affine: bool) -> nn.Module:
-    return nn.Sequential(nn.MaxPool2d(3, stride, 1), nn.BatchNorm2d(channels, affine=affine))
-
-
-def _avg_pool(channels: int, stride: int, affine: bool) -> nn.Module:
-    return nn.Sequential(
-        nn.AvgPool2d(3, stride, 1, count_include_pad=False),
-        nn.BatchNorm2d(channels, affine=affine),
+def _sep_conv(kernel: int) -> CNNBuilder:
+    return lambda channels, stride, affine: SeparableConvolution(
+        channels, kernel, stride, 1, 2, affine
     )
+
+
+def _dil_conv(kernel: int) -> CNNBuilder:
+    return lambda channels, stride, affine: SeparableConvolution(
+        channels, kernel, stride, 2, 1, affine
+    )
+
+
+def _pool(kind: Literal["max", "avg"]) -> CNNBuilder:
+    return lambda channels, stride, affine: Pool(kind, channels, stride, affine)
 
 
 def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
@@ -105,10 +139,10 @@ class ProjectMap(nn.Sequential):
         )
 
 
-#: Builders ``(channels, stride, affine)`` of every candidate but ``none``, which is no module.
-CNN_BUILDERS: dict[str, Callable[[int, int, bool], nn.Module]] = {
-    "max_pool_3x3": _max_pool,
-    "avg_pool_3x3": _avg_pool,
+#: Builders of every candidate but ``none``, which is no module.
+CNN_BUILDERS: dict[str, CNNBuilder] = {
+    "max_pool_3x3": _pool("max"),
+    "avg_pool_3x3": _pool("avg"),
     SKIP: _skip,
     "sep_conv_3x3": _sep_conv(3),
     "sep_conv_5x5": _sep_conv(5),
