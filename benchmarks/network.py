@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emodarts.fast import resolve
 from emodarts.models.count import count_multiply_adds, count_parameters
 from emodarts.models.folding import fold
 from emodarts.models.network import SearchedNetwork
@@ -64,8 +65,10 @@ def build(kind: str, n_features: int, *, trained: bool = False) -> SearchedNetwo
     """The network of a random genotype, as it is trained or answers; both have the same weights."""
     genotype = random_genotype(SPEC, torch.Generator().manual_seed(GENOTYPE_SEED))
     torch.manual_seed(0)
-    fast = trained and kind == "emodarts"
-    return KINDS[kind](genotype, SPEC, n_features, N_CLASSES, auxiliary=True, fast=fast)
+    implementation = resolve(trained and kind == "emodarts", torch.device("cpu"))
+    return KINDS[kind](
+        genotype, SPEC, n_features, N_CLASSES, auxiliary=True, implementation=implementation
+    )
 
 
 def training_step(network: SearchedNetwork, batch: int, size: int) -> Callable[[], None]:

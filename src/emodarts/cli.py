@@ -651,6 +651,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # process wants a core; threads that never spin triple the time of a small LSTM.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "300")
+    from emodarts.fast import keep_freed_memory
+
+    keep_freed_memory()
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = _DEBUG in given
     try:

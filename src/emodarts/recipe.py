@@ -371,11 +371,9 @@ class ComputeSpec(_Section):
     """``auto``: CUDA, else MPS, else CPU."""
     threads: PositiveInt | None = None
     """Of torch; default: its own choice. Recorded, as results depend on it bit by bit."""
-    fast: Literal[True, False, "eager", "compiled"] = True
-    """Compute cells in a faster order of sums, and keep freed memory: ``compiled`` loops on a CPU,
-    for search and training, which the extra ``fast`` installs; or ``eager`` calls of torch, for the
-    search. ``true``: compiled where that can be; ``false``: edge by edge. Recorded, as ``threads``.
-    """
+    fast: bool = True
+    """Compute cells in a faster order of sums: by compiled loops on a CPU, by few calls of torch
+    elsewhere and for ``bf16``. Off: edge by edge. Recorded, as ``threads``."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of maps while searching and training: those of ``bf16`` take half the room; it is meant for
     GPUs. It has another result, so it is recorded, as ``threads``; it has no compiled cells, and

@@ -370,7 +370,9 @@ def test_gradients_of_some_tensors_are_those_of_all(
 ) -> None:
     cell, inputs = both_cells(implementation)[kind]
     weights = mixing_weights(cell)
-    expected = torch.autograd.grad(cell(*inputs, weights).sin().sum(), [weights, *cell.parameters()])
+    expected = torch.autograd.grad(
+        cell(*inputs, weights).sin().sum(), [weights, *cell.parameters()]
+    )
     for name, parameter in cell.named_parameters():
         parameter.requires_grad_(constant != "all" and not name.endswith(constant))
     wanted = [weights, *cell.parameters()]

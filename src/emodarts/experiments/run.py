@@ -27,11 +27,12 @@ from emodarts.experiments.trial import (
     train_trial,
     trial_predictions,
 )
+from emodarts.fast import resolve
 from emodarts.models.baselines import logistic_regression, majority_answer, mean_features
 from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Progress, Silent
 from emodarts.recipe import Recipe
-from emodarts.runtime import configure, describe_environment, resolve_fast
+from emodarts.runtime import configure, describe_environment
 from emodarts.searching.loop import require_precise_enough
 from emodarts.space.genotype import Genotype
 from emodarts.splits import Fold, deployment_fold, make_folds, make_parts
@@ -201,22 +202,25 @@ def _with_recorded_compute(recipe: Recipe, out: Path) -> Recipe:
     """Device, threads, order of sums and precision decide the bits; a resumed run keeps its own."""
     if not (out / ENVIRONMENT).is_file():
         return recipe
-    recorded = files.read_object(out / ENVIRONMENT, RunError, "device", "threads")
+    recorded = files.read_object(out / ENVIRONMENT, RunError, "device", "threads", "fast")
     asked = recipe.compute
     for key in ("device", "threads"):
         wanted = getattr(asked, key)
         if wanted not in ("auto", None, recorded[key]):
             raise _begun_otherwise(out, key, recorded[key], wanted)
-    # A run that does not tell was begun before there was a fast order, one that tells `true`
-    # before there were compiled loops.
-    fast = recorded.get("fast", False)
-    fast = "eager" if fast is True else fast
-    if asked.fast is not True and asked.fast != fast:
+    fast = recorded["fast"] != "plain"
+    # The default is no wish: the option need not be repeated.
+    if "fast" in asked.model_fields_set and asked.fast != fast:
         raise _begun_otherwise(out, "compute.fast", str(fast).lower(), str(asked.fast).lower())
     precision = recorded.get("precision", "fp32")  # all that there was at first
-    # The default is no wish: the option need not be repeated.
     if "precision" in asked.model_fields_set and asked.precision != precision:
         raise _begun_otherwise(out, "compute.precision", precision, asked.precision)
+    cells = resolve(fast, torch.device(recorded["device"]), precision)
+    if cells != recorded["fast"]:
+        raise RunError(
+            f"{out} was begun with {recorded['fast']!r} cells, and this installation has {cells!r} "
+            "ones for it; continue it where numba can be imported as it could there"
+        )
     compute = {
         "device": recorded["device"],
         "threads": recorded["threads"],
@@ -331,7 +335,7 @@ def _write_header(
         out / ENVIRONMENT,
         {
             **describe_environment(device),
-            "fast": resolve_fast(recipe.compute.fast, device, recipe.compute.precision),
+            "fast": resolve(recipe.compute.fast, device, recipe.compute.precision),
             "precision": recipe.compute.precision,
             "started": started,
         },

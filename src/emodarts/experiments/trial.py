@@ -15,12 +15,13 @@ from emodarts.batches import join_pieces, predict_logits
 from emodarts.checkpoint import load_tensors
 from emodarts.errors import RunError
 from emodarts.experiments.dataset import Dataset
+from emodarts.fast import Implementation, resolve
 from emodarts.models.bundle import Bundle, save_bundle
 from emodarts.models.count import count_multiply_adds, count_parameters
 from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Progress
 from emodarts.recipe import Recipe
-from emodarts.runtime import Fast, derive_seed, resolve_fast
+from emodarts.runtime import derive_seed
 from emodarts.searching.loop import SearchData, search_genotype
 from emodarts.space.genotype import Genotype
 from emodarts.splits import Indices, Parts
@@ -96,8 +97,9 @@ def train_trial(
     recipe, parts = trial.recipe, trial.parts
     normalisation = data.normalisation(parts.train)
     torch.manual_seed(derive_seed(trial.seed_of_fold, "network"))
-    fast = resolve_fast(recipe.compute.fast, trial.device, recipe.compute.precision)
-    quick = _network(trial, data, genotype, fast)
+    compute = recipe.compute
+    implementation = resolve(compute.fast, trial.device, compute.precision)
+    quick = _network(trial, data, genotype, implementation)
     trained = train_network(
         quick,
         data.part(parts.train, normalisation, trial.device, varied=True),
@@ -111,7 +113,7 @@ def train_trial(
         precision=recipe.compute.precision,
     )
     # What is tested computes as what is saved.
-    network = _network(trial, data, genotype, False).eval()
+    network = _network(trial, data, genotype, "plain").eval()
     network.load_state_dict(quick.state_dict())
     bundle = Bundle(
         network, recipe.features, normalisation, data.classes, fingerprint=data.fingerprint
@@ -138,7 +140,9 @@ def train_trial(
     return result
 
 
-def _network(trial: Trial, data: Dataset, genotype: Genotype, fast: Fast) -> SearchedNetwork:
+def _network(
+    trial: Trial, data: Dataset, genotype: Genotype, implementation: Implementation
+) -> SearchedNetwork:
     recipe = trial.recipe
     return SearchedNetwork(
         genotype,
@@ -147,7 +151,7 @@ def _network(trial: Trial, data: Dataset, genotype: Genotype, fast: Fast) -> Sea
         len(data.classes),
         n_channels=data.features.shape[1],
         auxiliary=recipe.training.auxiliary_weight > 0,
-        fast=fast,
+        implementation=implementation,
     ).to(trial.device)
 
 

@@ -190,9 +190,10 @@ class _Branch:
     """A convolutional candidate of an edge; weights by place in the plan."""
 
     state: int
-    step: int
-    stride: int
+    first: tuple[int, int, int]
+    """Step, stride and dilation of the first depthwise convolution."""
     dilation: int
+    """Of the others."""
     layers: list[tuple[int, int, _Norm]]
     """Depthwise and pointwise convolution and batch norm, once or twice."""
     factors: Array | None
@@ -267,16 +268,17 @@ class _Plan:
         for k, (depthwise, pointwise, norm) in enumerate(operation.stages()):
             own = self._norm(norm, weight if k == repeats - 1 else None)
             layers.append((self._place(depthwise.weight), self._place(pointwise.weight), own))
-        step = 1
-        if stride == dilation == 2:  # the ordinary convolution of every other position
-            step, stride, dilation = 2, 1, 1
+        # With both, it is the ordinary convolution of every other position.
+        first = (2, 1, 1) if stride == dilation == 2 else (1, stride, dilation)
         place = self._place(state.maps)
-        self.branches.append(_Branch(place, step, stride, dilation, layers, factors))
+        self.branches.append(_Branch(place, first, dilation, layers, factors))
 
     def _norm(self, module: nn.BatchNorm2d, weight: Tensor | None) -> _Norm:
         gain, shift = weight, None
         if module.affine:
-            gain, shift = (t if weight is None else weight * t for t in (module.weight, module.bias))
+            gain, shift = (
+                t if weight is None else weight * t for t in (module.weight, module.bias)
+            )
         return _Norm(module, *(None if t is None else self._place(t) for t in (gain, shift)))
 
     def _place(self, tensor: Tensor) -> int:
@@ -358,15 +360,16 @@ class _Stage:
         self.kernel, self.pointwise, self.norm = branch.layers[layer]
         self.last = layer == len(branch.layers) - 1
         self.folded: Any = None
+        """Made from its maps."""
         self.maps: Any = None
 
     def call(self, tensors: Sequence[Tensor]) -> maps.Stage:
         """To make its maps, or as it was made."""
-        geometry = 1, 1, 1
+        geometry = 1, 1, self.branch.dilation
         if self.before is None:
             x = _array(tensors[self.branch.state])  # (B, C, F, T)
             matrix, bias = np.empty((0, 0), x.dtype), np.empty(0, x.dtype)
-            geometry = self.branch.step, self.branch.stride, self.branch.dilation
+            geometry = self.branch.first
         else:
             x, folded = _array(self.before.maps), self.before.folded
             matrix, bias = folded.matrix.astype(x.dtype), folded.bias.astype(x.dtype)
@@ -379,12 +382,15 @@ class _Stage:
         sums = np.zeros((batch, channels)), np.zeros((batch, channels, channels))
         return maps.Stage(x, matrix, bias, kernel, *geometry, _array(self.maps), *sums, summed)
 
-    def fold(self, call: maps.Stage, tensors: Sequence[Tensor]) -> None:
+    def fold(
+        self, call: maps.Stage, tensors: Sequence[Tensor], statistics: RunningStatistics
+    ) -> None:
         """What follows its maps, by their sums."""
         count = call.out.size // call.out.shape[1]
         moments = _moments(call.sums, call.products, count) if call.summed else None
         pointwise = _array(tensors[self.pointwise])[:, :, 0, 0]
         self.folded = _Folded(pointwise, *self.norm.values(tensors), moments, self.norm.module)
+        self.folded.keep(self.norm.module, count, statistics)
 
     def term(self) -> maps.Term:
         """Its result in the sum of a node."""
@@ -415,9 +421,7 @@ def _compute(
         maps.in_parallel(maps.depthwise, calls)
         for stage, call in zip(stages, calls, strict=True):
             if stage.folded is None:
-                stage.fold(call, tensors)
-                count = call.out.size // call.out.shape[1]
-                stage.folded.keep(stage.norm.module, count, statistics)
+                stage.fold(call, tensors, statistics)
 
 
 class _Gradients:
@@ -471,9 +475,10 @@ class _DirectTerm:
             if direct.moments is not None:
                 moments = cast(Any, tuple(_array(tensors[k]) for k in direct.moments))
             norm = direct.norm
-            self.folded = _Folded(pointwise, *norm.values(tensors), moments, norm.module)
+            folded = _Folded(pointwise, *norm.values(tensors), moments, norm.module)
+            self.folded = folded
             read = tensors[direct.maps]
-            self.folded.keep(norm.module, read.numel() // read.shape[1], statistics)
+            folded.keep(norm.module, read.numel() // read.shape[1], statistics)
 
     def term(self, tensors: Sequence[Tensor]) -> maps.Term:
         """In the sum of a node."""
@@ -513,9 +518,7 @@ class _Node(torch.autograd.Function):
         terms = [direct.term(tensors) for direct in ctx.directs]
         terms += [stage.term() for stage in stages if stage.last]
         batch, _, *size = terms[0].maps.shape
-        out = torch.from_numpy(
-            np.empty((batch, len(terms[0].matrix), *size), terms[0].maps.dtype)
-        )
+        out = torch.from_numpy(np.empty((batch, len(terms[0].matrix), *size), terms[0].maps.dtype))
         maps.mix(terms, _array(out))
         # A supernet has too many to keep them: they are made again.
         kept = [] if plan.recomputed else [stage.maps for stage in stages]
@@ -585,7 +588,8 @@ def _differentiate(
             maps.StageGradient(
                 of_maps,
                 made,
-                *(each.astype(dtype) for each in of_sums),
+                of_sums[0].astype(dtype),
+                of_sums[1].astype(dtype),
                 gradients.of(stage.branch.state) if stage.before is None else np.empty_like(x),
                 np.zeros((len(x), *made.matrix.shape)),
                 np.zeros((len(x), *made.bias.shape)),
@@ -636,12 +640,12 @@ class _MomentsOf(torch.autograd.Function):
     def backward(ctx: Any, of_mean: Tensor, of_covariance: Tensor) -> Tensor:
         x, *moments = ctx.saved_tensors
         of_x = torch.empty_like(x)
-        found = (_array(each) for each in moments)
-        of_sums = _of_sums(_array(of_mean), _array(of_covariance), cast(Any, tuple(found)), _array(x))
-        own = (each.astype(_array(x).dtype) for each in of_sums)
-        maps.in_parallel(
-            maps.moments_gradient, [maps.MomentsGradient(_array(x), *own, _array(of_x))]
-        )
+        found = cast(Any, tuple(_array(each) for each in moments))
+        matrix, sums = _of_sums(_array(of_mean), _array(of_covariance), found, _array(x))
+        read = _array(x)
+        own = matrix.astype(read.dtype), sums.astype(read.dtype)
+        call = maps.MomentsGradient(read, *own, _array(of_x))
+        maps.in_parallel(maps.moments_gradient, [call])
         return of_x
 
 
@@ -677,8 +681,8 @@ def _call_pools(
         middle = torch.arange(0, size, stride)
         counts.append((middle + 1).clamp_max(size - 1) - (middle - 1).clamp_min(0) + 1)
     shares = (1.0 / torch.outer(*counts).double()).to(x.dtype)
-    of_pools = (_array(each.contiguous()) for each in pooled)
-    call = maps.Pools(_array(x), stride, _array(shares), *of_pools, _array(of_x))
+    highest, means = (_array(each.contiguous()) for each in pooled)
+    call = maps.Pools(_array(x), stride, _array(shares), highest, means, _array(of_x))
     maps.in_parallel(kernel, [call])
 
 

@@ -88,7 +88,11 @@ class _Candidate:
     def _ways(self) -> list[tuple[int, Way, Layer]]:
         """Every layer in every direction, in the order in which they are computed."""
         return [
-            (k // self.directions, Way(k % self.directions * self.units, k % self.directions == 1), p)
+            (
+                k // self.directions,
+                Way(k % self.directions * self.units, k % self.directions == 1),
+                p,
+            )
             for k, p in enumerate(self.layers)
         ]
 
@@ -166,11 +170,12 @@ class _Candidates(torch.autograd.Function):
         outputs = x.new_empty(len(modules), *x.shape[:2], width)  # (n, T, B, H)
         # The longest first, so that no thread begins one when the others are done.
         ctx.order = sorted(
-            range(len(modules)), key=lambda k: -sum(p.size for p in ctx.candidates[k].layers[0]) * len(ctx.candidates[k].layers)
+            range(len(modules)),
+            key=lambda k: (
+                -sum(p.size for p in ctx.candidates[k].layers[0]) * len(ctx.candidates[k].layers)
+            ),
         )
-        in_threads(
-            lambda k: ctx.candidates[k].forward(sequence, outputs[k].numpy()), ctx.order
-        )
+        in_threads(lambda k: ctx.candidates[k].forward(sequence, outputs[k].numpy()), ctx.order)
         ctx.parts = [slice(rows.index(r), rows.index(r) + rows.count(r)) for r in sorted(set(rows))]
         ctx.save_for_backward(x, weights, outputs, *parameters)  # torch notes changes since
         return tuple(

@@ -18,6 +18,8 @@ from llvmlite import binding, ir
 from numba.core import cgutils as untyped_cgutils
 from numba.extending import intrinsic
 
+#: Modules of compiled functions that call each other.
+_SOURCES = ("jit", "convolution", "maps", "recurrence")
 #: Sums may be reordered; infinities and NaN keep their meaning.
 _FAST_MATH = {"contract", "reassoc", "nsz", "arcp"}
 
@@ -46,7 +48,7 @@ def compiled(function: Kernel) -> Kernel:
 
 @functools.cache
 def _stamp_of_sources() -> tuple[tuple[str, float, int], ...]:
-    facts = [(path.name, path.stat()) for path in sorted(Path(__file__).parent.glob("*.py"))]
+    facts = [(name, Path(__file__).with_name(f"{name}.py").stat()) for name in _SOURCES]
     return tuple((name, each.st_mtime, each.st_size) for name, each in facts)
 
 

@@ -178,7 +178,7 @@ def lstm(x: Array, layer: Layer, way: Way, h: Array, gates: Array, c: Array) -> 
 
 @compiled
 def rnn(x: Array, layer: Layer, way: Way, h: Array) -> None:
-    """``h_t = tanh(W x_t + V h_s + biases)``, s the step before: (T, B, I) -> its units of ``h``."""
+    """``h_t = tanh(W x_t + V h_s + biases)``, s the step before; its units of ``h`` are written."""
     time, batch, units = len(x), x.shape[1], len(layer.of_state)
     last = way.first + units
     z = np.empty((time, batch, units), x.dtype)

@@ -90,7 +90,7 @@ def _mixtures(
             case _:
                 found = [operation(x) * w for operation, w in zip(operations, own, strict=True)]
                 maps = torch.cat(found, dim=1)
-        maps = maps.unflatten(1, (len(edges), -1))
+        maps = _by_edge(maps, len(edges))
         totals = maps if totals is None else totals + maps
     if pools:
         joined = torch.cat([maps for _, maps, _ in pools], dim=1)
@@ -101,6 +101,11 @@ def _mixtures(
         weight, maps = own.to(maps.dtype)[:, None, None, None], maps.unsqueeze(1)
         totals = weight * maps if totals is None else torch.addcmul(totals, weight, maps)
     return cast(Tensor, totals).unbind(1)
+
+
+def _by_edge(x: Tensor, n_edges: int) -> Tensor:
+    """``(B, E * C, F, T)`` -> ``(B, E, C, F, T)``."""
+    return x.view(x.shape[0], n_edges, -1, *x.shape[2:])
 
 
 def _kind(operation: nn.Module) -> tuple[Any, ...] | None:
@@ -177,6 +182,6 @@ def _factorised_reductions(
         if layers[0] is not None:
             kernels = torch.cat([layer.weight for layer in layers])
             found = functional.conv2d(padded[:, :, offset::2, offset::2], kernels)
-            maps.append(found.unflatten(1, (len(operations), -1)))
+            maps.append(_by_edge(found, len(operations)))
     joined = torch.cat(maps, dim=2).flatten(1, 2)
     return _normalised(statistics, joined, [[o.norm] for o in operations], weights)

@@ -33,9 +33,10 @@ from emodarts.checkpoint import (
 )
 from emodarts.errors import CheckpointError, RecipeError
 from emodarts.events import EventWriter
+from emodarts.fast import resolve
 from emodarts.progress import Progress
 from emodarts.recipe import NetworkSpec, SearchSpec
-from emodarts.runtime import Fast, Precision, derive_seed, resolve_fast
+from emodarts.runtime import Precision, derive_seed
 from emodarts.searching.derive import derive_genotype, random_genotype
 from emodarts.searching.gradients import (
     Batch,
@@ -72,7 +73,7 @@ def search_genotype(
     device: torch.device,
     progress: Progress,
     task: str = "search",
-    fast: Fast = True,
+    fast: bool = True,
     precision: Precision = "fp32",
 ) -> Genotype:
     """Find a genotype; continue from ``folder`` if a killed search left a checkpoint there.
@@ -137,7 +138,7 @@ class _Searcher:
         data: SearchData,
         seed: int,
         device: torch.device,
-        fast: Fast = True,
+        fast: bool = True,
         precision: Precision = "fp32",
     ) -> None:
         self.spec, self.network_spec, self.data, self.seed = spec, network, data, seed
@@ -151,7 +152,7 @@ class _Searcher:
             data.n_classes,
             spec.alphas.initial_sd,
             n_channels,
-            fast=resolve_fast(fast, device, precision),
+            implementation=resolve(fast, device, precision),
             precision=precision,
         )
         self.supernet.to(device)

@@ -103,7 +103,9 @@ class Cell(nn.Module):
     def into(self, node: int) -> list[tuple[int, int, nn.Module]]:
         """Row, source and module of the edges of a node."""
         return [
-            (row, source, self.edges[row]) for row, (source, to) in enumerate(self.ends) if to == node
+            (row, source, self.edges[row])
+            for row, (source, to) in enumerate(self.ends)
+            if to == node
         ]
 
     def forward(self, first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -16,7 +16,6 @@ from torch.nn import functional
 from emodarts.errors import ShapeError
 from emodarts.space.genotype import SKIP
 
-
 #: Builds an operation: ``(channels, stride, affine)``.
 CNNBuilder = Callable[[int, int, bool], nn.Module]
 
