@@ -32,6 +32,7 @@ FLOORS = [
     {"corpora"},
     {"splits"},
     {"space"},
+    {"fast"},
     {"searching", "models"},
     {"training"},
     {"experiments"},

@@ -24,7 +24,7 @@ def test_it_computes_what_the_supernet_computes(space: SequenceSpace) -> None:
         dropout=0.0,
     )
     torch.manual_seed(0)
-    ours = Supernet(spec, 16, 3, 0.5, fast=False).double().train()
+    ours = Supernet(spec, 16, 3, 0.5).double().train()
     plain = Yardstick(spec, 16, 3).double().train()
     plain.load_state_dict(ours.state_dict())
     x, y = torch.randn(3, 1, 16, 12, dtype=torch.float64), torch.tensor([0, 1, 2])

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from emodarts.models.folding import fold
-from emodarts.models.network import DropPath, SearchedNetwork
+from emodarts.models.network import SearchedNetwork
 from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, SearchedSeqNN
+from emodarts.space.cell import DropPath
 from emodarts.space.genotype import CNN_OPERATIONS, NONE, Edge, Genotype
 
 OPERATIONS = [name for name in CNN_OPERATIONS if name != NONE]

@@ -13,10 +13,11 @@ from emodarts.models.count import (
     count_parameters,
     recurrent_multiply_adds,
 )
-from emodarts.models.network import DropPath, SearchedNetwork
+from emodarts.models.network import SearchedNetwork
 from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
 from emodarts.searching.derive import random_genotype
 from emodarts.searching.supernet import Supernet
+from emodarts.space.cell import DropPath
 from emodarts.space.cnn_ops import FactorisedReduce
 from emodarts.space.genotype import CNN_OPERATIONS, SEQUENCE_OPERATIONS, SKIP, Edge, Genotype
 

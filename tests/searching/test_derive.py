@@ -19,7 +19,7 @@ def test_strongest_operation_of_the_two_strongest_edges() -> None:
     alpha[2, 1] = 2.0
     alpha[3, 0] = 3.0
     alpha[4, 0] = 1.0
-    assert derive_cell(alpha, OPERATIONS) == (
+    assert derive_cell(alpha, 2, OPERATIONS) == (
         (Edge("a", 0), Edge("b", 1)),
         (Edge("b", 0), Edge("a", 1)),
     )
@@ -31,12 +31,12 @@ def test_none_is_never_chosen_but_its_weight_counts() -> None:
     alpha[2] = torch.tensor([3.0, 0.0, 9.0])  # highest raw alpha of an operation, drowned by none
     alpha[3] = torch.tensor([0.0, 1.0, 0.0])
     alpha[4] = torch.tensor([0.5, 0.0, 0.0])
-    _, second = derive_cell(alpha, OPERATIONS)
+    _, second = derive_cell(alpha, 2, OPERATIONS)
     assert second == (Edge("b", 1), Edge("a", 2))
 
 
 def test_ties_go_to_the_earlier_source_and_candidate() -> None:
-    assert derive_cell(torch.zeros(5, 3), OPERATIONS) == (
+    assert derive_cell(torch.zeros(5, 3), 2, OPERATIONS) == (
         (Edge("a", 0), Edge("a", 1)),
         (Edge("a", 0), Edge("a", 1)),
     )
@@ -56,8 +56,8 @@ def test_every_searched_cell_is_derived() -> None:
     genotype = derive_genotype(alphas, spec)
     assert genotype.sequence is not None
     assert [len(cell) for cell in genotype.cells.values()] == [2, 2, 3]
-    assert genotype.normal == derive_cell(alphas["normal"], CNN_OPERATIONS)
-    assert genotype.reduction == derive_cell(alphas["reduction"], CNN_OPERATIONS)
+    assert genotype.normal == derive_cell(alphas["normal"], spec.cnn.nodes, CNN_OPERATIONS)
+    assert genotype.reduction == derive_cell(alphas["reduction"], spec.cnn.nodes, CNN_OPERATIONS)
     assert {e.operation for node in genotype.sequence for e in node} <= {
         "rnn_att_1",
         "rnn_att_2",

@@ -10,23 +10,20 @@ from torch.nn import functional
 
 from emodarts.batches import Part
 from emodarts.errors import RecipeError
+from emodarts.fast import Implementation
 from emodarts.progress import Silent
 from emodarts.recipe import (
     CNNSpec,
-    ComputeSpec,
     NetworkSpec,
     SearchedSeqNN,
     SearchSpec,
     builtin_recipes,
     load_recipe,
 )
-from emodarts.runtime import Fast, Precision, autocast, configure, require_precision, resolve_fast
-from emodarts.searching import fast as fast_cell
-from emodarts.searching.fast import FastCell
+from emodarts.runtime import Precision, autocast, require_precision
 from emodarts.searching.gradients import first_order_gradient
 from emodarts.searching.loop import SearchData, _Searcher, search_genotype
 from emodarts.searching.supernet import Supernet
-from emodarts.space.normalise import apply_function
 
 CPU = torch.device("cpu")
 TARGETS = torch.arange(8) % 3
@@ -37,9 +34,10 @@ NETWORK = NetworkSpec(
 )
 
 
-def supernet(fast: Fast = "eager", precision: Precision = "fp32") -> Supernet:
+def supernet(implementation: Implementation = "torch", precision: Precision = "fp32") -> Supernet:
     torch.manual_seed(0)
-    return Supernet(NETWORK, 16, 3, 0.5, fast=fast, precision=precision).train()
+    net = Supernet(NETWORK, 16, 3, 0.5, implementation=implementation, precision=precision)
+    return net.train()
 
 
 def features() -> Tensor:
@@ -68,10 +66,12 @@ def computed(net: Supernet, x: Tensor) -> tuple[Tensor, Tensors, Tensors, Tensor
     return loss.detach(), grads[: len(alphas)], grads[len(alphas) :], statistics
 
 
-@pytest.mark.parametrize("fast", ["eager", False])
-def test_loss_gradients_and_statistics_are_near_those_of_float64(fast: Fast) -> None:
+@pytest.mark.parametrize("implementation", ["torch", "plain"])
+def test_loss_gradients_and_statistics_are_near_those_of_float64(
+    implementation: Implementation,
+) -> None:
     """Loss to 2e-2, statistics to 2e-2, directions of gradients to a cosine of 0.95."""
-    net, exact = supernet(fast, "bf16"), supernet().double()
+    net, exact = supernet(implementation, "bf16"), supernet().double()
     loss, alphas, weights, statistics = computed(net, features())
     true = computed(exact, features().double())
     assert loss.item() == pytest.approx(true[0].item(), rel=2e-2)
@@ -83,17 +83,11 @@ def test_loss_gradients_and_statistics_are_near_those_of_float64(fast: Fast) -> 
     assert {t.dtype for t in wide} == {torch.float32}
 
 
-def test_maps_are_bfloat16_and_their_statistics_are_not() -> None:
+def test_maps_are_bfloat16() -> None:
     net = supernet(precision="bf16")
     with autocast("bf16", CPU):
         maps = net.network.cnn_maps(features(), net.edge_weights())
-    assert isinstance(net.network.cnn_cells[0], FastCell)
     assert {m.dtype for m in maps} == {torch.bfloat16}
-    x = (3 + torch.rand(16, 4, 32, 32)).bfloat16()  # a mean that bfloat16 could not sum up
-    mean, covariance = apply_function(fast_cell._MomentsOf, x, None)
-    rows = x.double().transpose(0, 1).flatten(1)
-    torch.testing.assert_close(mean, rows.mean(dim=1), rtol=1e-6, atol=0)
-    torch.testing.assert_close(covariance, rows.cov(correction=0), rtol=0, atol=2e-4)
 
 
 def test_float32_is_what_it_was() -> None:
@@ -105,7 +99,7 @@ def test_float32_is_what_it_was() -> None:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_a_search_keeps_everything_but_maps_in_float32(fast: Fast) -> None:
+def test_a_search_keeps_everything_but_maps_in_float32(fast: bool) -> None:
     spec = SearchSpec(epochs=1, batch_size=4, order=1)
     searcher = _Searcher(spec, NETWORK, halves(), 0, CPU, fast, "bf16")
     start = {name: alpha.detach().clone() for name, alpha in searcher.alphas.items()}
@@ -141,17 +135,6 @@ def test_second_order_is_refused_and_a_random_genotype_is_not(tmp_path: Path) ->
         search(SearchSpec(epochs=1, order=2))
     assert not list(tmp_path.iterdir())
     search(SearchSpec(strategy="random", order=2))
-
-
-def test_compiled_cells_are_not_for_bfloat16() -> None:
-    assert resolve_fast(True, CPU, "bf16") == "eager"
-    assert resolve_fast("eager", CPU, "bf16") == "eager"
-    assert resolve_fast(False, CPU, "bf16") is False
-    message = r"compute\.fast: no compiled .* compute\.precision is bf16; legal: true, eager, false"
-    with pytest.raises(RecipeError, match=message):
-        configure(ComputeSpec(device="cpu", fast="compiled", precision="bf16"))
-    with pytest.raises(RecipeError, match=message):
-        supernet("compiled", "bf16")
 
 
 def test_a_device_without_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional
 
 from emodarts.errors import ShapeError
+from emodarts.fast import Implementation
 from emodarts.recipe import CNNSpec, NetworkSpec, NoSeqNN
-from emodarts.runtime import Fast
 from emodarts.searching.supernet import Supernet
-from emodarts.space.cell import Cell, MixedOperation, all_sources
+from emodarts.space.cell import Cell, MixedOperation, edges
 from emodarts.space.cnn_ops import CNN_BUILDERS, FactorisedReduce
 from emodarts.space.genotype import CNN_OPERATIONS, NONE, SEQUENCE_OPERATIONS, SEQUENCE_SPACES
 from emodarts.space.sequence_ops import Recurrent, TimeAttention, build_sequence_operation
@@ -156,19 +156,19 @@ def test_attention_is_a_softmax_over_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fast", "layout"),
+    ("implementation", "layout"),
     [
-        (False, torch.channels_last),
-        ("eager", torch.channels_last),
+        ("plain", torch.channels_last),
+        ("torch", torch.channels_last),
         ("compiled", torch.contiguous_format),
     ],
 )
 def test_maps_have_the_layout_that_their_cells_are_fast_in(
-    fast: Fast, layout: torch.memory_format
+    implementation: Implementation, layout: torch.memory_format
 ) -> None:
     """OneDNN is several times slower in the other one; one channel hides the difference."""
     spec = NetworkSpec(cnn=CNNSpec(cells=1, nodes=1, channels=2), seqnn=NoSeqNN(mode="none"))
-    maps = Supernet(spec, 8, 3, fast=fast).network.cnn_maps(
+    maps = Supernet(spec, 8, 3, implementation=implementation).network.cnn_maps(
         torch.randn(2, 1, 8, 9), {"reduction": torch.ones(2, 8)}
     )
     assert all(m.is_contiguous(memory_format=layout) for m in maps)
@@ -202,9 +202,9 @@ def test_cell_sums_edges_and_joins_nodes() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.factor * x
 
-    sources = all_sources(2)
-    assert sources == ((0, 1), (0, 1, 2))
-    cell = Cell((nn.Identity(), nn.Identity()), sources, [Scale(f) for f in (1, 2, 3, 4, 5)], 1)
+    ends = edges(2)
+    assert ends == [(0, 0), (1, 0), (0, 1), (1, 1), (2, 1)]
+    cell = Cell((nn.Identity(), nn.Identity()), ends, [Scale(f) for f in (1, 2, 3, 4, 5)], 1)
     a, b = torch.randn(2, 3), torch.randn(2, 3)
     first = a + 2 * b
     torch.testing.assert_close(cell(a, b), torch.cat([first, 3 * a + 4 * b + 5 * first], dim=1))

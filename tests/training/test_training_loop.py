@@ -17,10 +17,11 @@ from emodarts.batches import (
     loss_and_ua,
     shuffled_batches,
 )
-from emodarts.models.network import DropPath, SearchedNetwork
+from emodarts.models.network import SearchedNetwork
 from emodarts.progress import Silent
 from emodarts.recipe import CNNSpec, MaskSpec, NetworkSpec, SearchedSeqNN, TrainingSpec
 from emodarts.searching.derive import random_genotype
+from emodarts.space.cell import DropPath
 from emodarts.training import loop
 from emodarts.training.augment import Mixture, mask_features
 from emodarts.training.loop import Trained, epoch_file, learning_rate, train_network

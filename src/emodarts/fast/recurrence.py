@@ -105,7 +105,8 @@ def _sigmoid_of(x: Array) -> None:
 
 
 @compiled
-def _tanh_of(x: Array) -> None:
+def tanh_of(x: Array) -> None:
+    """In place, of a row."""
     for k in range(len(x)):
         x[k] = _tanh(x[k])
 
@@ -171,7 +172,7 @@ def lstm(x: Array, layer: Layer, way: Way, h: Array, gates: Array, c: Array) -> 
         for b in range(batch):
             row = gates[t, b]
             _sigmoid_of(row[: 2 * units])
-            _tanh_of(row[2 * units : 3 * units])
+            tanh_of(row[2 * units : 3 * units])
             _sigmoid_of(row[3 * units :])
             _cell(row, c[s, b] if n > 0 else nothing, c[t, b], h[t, b, way.first : last])
 
@@ -189,7 +190,7 @@ def rnn(x: Array, layer: Layer, way: Way, h: Array) -> None:
         if n > 0:
             add_product(h[s, :, way.first : last], turned, z[t])
         for b in range(batch):
-            _tanh_of(z[t, b])
+            tanh_of(z[t, b])
             h[t, b, way.first : last] = z[t, b]
 
 
