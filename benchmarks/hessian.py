@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from emodarts.fast import resolve
 from emodarts.recipe import CNNSpec, NetworkSpec, SearchedSeqNN, load_recipe
 from emodarts.searching.gradients import (
     Batch,
@@ -50,7 +51,9 @@ def build(size: str) -> tuple[Supernet, int, int]:
         else (recipe.network, recipe.features.n_features, recipe.features.n_frames)
     )
     torch.manual_seed(0)
-    return Supernet(spec, n_features, N_CLASSES).train(), n_features, n_frames
+    implementation = resolve(True, torch.device("cpu"))
+    supernet = Supernet(spec, n_features, N_CLASSES, implementation=implementation)
+    return supernet.train(), n_features, n_frames
 
 
 class Batches:

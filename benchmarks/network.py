@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emodarts.fast import resolve
 from emodarts.recipe import CNNSpec, NetworkSpec, SearchedSeqNN
 from emodarts.searching.derivation import random_genotype
 from emodarts.systems.count import count_multiply_adds, count_parameters
@@ -64,8 +65,16 @@ def build(kind: str, n_features: int, *, trained: bool = False) -> DiscreteNetwo
     """The network of a random genotype, as it is trained or answers; both have the same weights."""
     genotype = random_genotype(SPEC, torch.Generator().manual_seed(GENOTYPE_SEED))
     torch.manual_seed(0)
-    fast = trained and kind == "emodarts"
-    return KINDS[kind](genotype, SPEC, n_features, N_CLASSES, auxiliary=True, fast=fast)
+    implementation = resolve(trained and kind == "emodarts", torch.device("cpu"))
+    return KINDS[kind](
+        genotype,
+        SPEC,
+        n_features,
+        N_CLASSES,
+        drop_path=DROP_PATH,
+        auxiliary_weight=AUXILIARY_WEIGHT,
+        implementation=implementation,
+    )
 
 
 def training_step(network: DiscreteNetwork, batch: int, size: int) -> Callable[[], None]:
@@ -77,7 +86,7 @@ def training_step(network: DiscreteNetwork, batch: int, size: int) -> Callable[[
 
     def step() -> None:
         network.train()
-        network.set_drop_path(DROP_PATH)
+        network.begin_epoch(1.0)
         logits, extra = network.forward_with_auxiliary(features)
         loss = functional.cross_entropy(logits, targets)
         if extra is not None:

@@ -25,8 +25,9 @@ from scipy import stats
 from torch.nn import functional
 
 from emodarts import files
+from emodarts.fast import keep_freed_memory, resolve
 from emodarts.recipe import CNNSpec, ComputeSpec, NetworkSpec, SearchedSeqNN
-from emodarts.runtime import configure, resolve_device, resolve_fast
+from emodarts.runtime import configure, resolve_device
 from emodarts.searching.gradients import LookAhead, first_order_gradient, second_order_gradient
 from emodarts.searching.supernet import Supernet
 from measure import MIB, Spread, in_fresh_process, parser, seconds, show, size_of, spread, write
@@ -100,8 +101,10 @@ def search_steps(
         ),
     )
     torch.manual_seed(0)
-    fast = resolve_fast(True, device)
-    supernet = Supernet(spec, setting["size"], N_CLASSES, fast=fast).train().to(device)
+    keep_freed_memory()
+    implementation = resolve(True, device)
+    supernet = Supernet(spec, setting["size"], N_CLASSES, implementation=implementation)
+    supernet.train().to(device)
     shape = (setting["batch"], 1, setting["size"], setting["size"])
     train, validation = (
         (

@@ -5,7 +5,7 @@
 Both have the same weights and threads and take turns in one process; seconds are medians. Peak
 memory is that of a process of its own, less what it held before the supernet was built. Errors
 are in float32 against the fast cell in float64, which equals the plain one
-(``tests/searching/test_fast.py``), with dropout off, as both draw other masks. With ``--precision
+(``tests/fast/test_cells.py``), with dropout off, as both draw other masks. With ``--precision
 bf16``, of the fast side alone, its errors are those of bfloat16 maps. Calls of torch are those that
 a GPU would get, which waits for them at small batches; no GPU is needed to count them.
 """
@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from emodarts.genotype import SEQUENCE_SPACES
-from emodarts.recipe import CNNSpec, ComputeSpec, NetworkSpec, SearchedSeqNN
-from emodarts.runtime import autocast, configure, resolve_fast
+from emodarts.fast import keep_freed_memory, resolve
+from emodarts.recipe import SPACES, CNNSpec, ComputeSpec, NetworkSpec, SearchedSeqNN
+from emodarts.runtime import autocast, configure
 from emodarts.searching.gradients import (
     Batch,
     LookAhead,
@@ -56,7 +56,7 @@ def build(side: str, arguments: argparse.Namespace) -> Any:
         spec_of(arguments),
         arguments.features,
         N_CLASSES,
-        fast=resolve_fast(True, torch.device(arguments.device), precision),
+        implementation=resolve(True, torch.device(arguments.device), precision),
         precision=precision,
     )
     if side == "yardstick":
@@ -100,7 +100,7 @@ def rounding(net: Any, device: torch.device) -> AbstractContextManager[object]:
 
 
 class Step:
-    """A step of alphas and one of weights, as ``searching.one_shot`` takes them."""
+    """A step of alphas and one of weights, as ``searching.loop`` takes them."""
 
     def __init__(self, net: Any, arguments: argparse.Namespace) -> None:
         self.net, self.order = net, arguments.order
@@ -247,6 +247,7 @@ def seqnn_operations(net: Any, arguments: argparse.Namespace) -> float:
 
 def peak_memory(side: str, arguments: argparse.Namespace) -> int:
     """Bytes that two steps need beyond what the process held before; in a process of its own."""
+    keep_freed_memory()
     configure(compute_of(arguments))
     if arguments.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -330,6 +331,7 @@ def measure_errors(arguments: argparse.Namespace) -> dict[str, float]:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """The numbers that are asked for, ratios first."""
+    keep_freed_memory()
     configure(compute_of(arguments))
     clock = CLOCKS[arguments.clock]
     found: dict[str, Any] = {}
@@ -373,7 +375,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = common_parser(__doc__)
     parser.add_argument("--order", type=int, choices=(1, 2), default=1)
-    parser.add_argument("--space", choices=SEQUENCE_SPACES, default="lstm_att")
+    parser.add_argument("--space", choices=SPACES, default="lstm_att")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="of the fast side's maps"

@@ -11,7 +11,6 @@ from types import ModuleType
 
 import pytest
 import torch
-from emodarts.fast import Implementation
 from torch.nn import functional
 from typer.main import get_command
 
@@ -21,6 +20,7 @@ from emodarts.corpora import load_corpus
 from emodarts.errors import RecipeError
 from emodarts.experiments.plan import Options
 from emodarts.experiments.run import run
+from emodarts.fast import Implementation
 from emodarts.layout import TrialFolder
 from emodarts.recipe import SPACES, STRATEGIES, SYSTEMS, Recipe, builtin_recipes
 from emodarts.searching.supernet import Supernet
@@ -127,7 +127,7 @@ def test_example_of_a_space(
     found = {}
     for name in ("plain", implementation):
         torch.manual_seed(0)
-        supernet = Supernet(network, 12, 3, cells=name).double().train()
+        supernet = Supernet(network, 12, 3, implementation=name).double().train()
         torch.manual_seed(1)  # of dropout
         loss = functional.cross_entropy(supernet(x), torch.tensor([0, 1, 2]))
         alphas = list(supernet.alpha_parameters().values())

@@ -48,7 +48,7 @@ def test_weights_are_float32_and_test_scores_are_those_of_the_float32_model(
     finished: Path, corpus: Corpus
 ) -> None:
     environment = json.loads((finished / "environment.json").read_text())
-    assert (environment["precision"], environment["fast"]) == ("bf16", "eager")
+    assert (environment["precision"], environment["fast"]) == ("bf16", "torch")
     trial = finished / "fold-0" / "seed-0"
     for name in ("model/model", "search", "training"):
         tensors = load_file(trial / f"{name}.safetensors")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import importlib
 import importlib.util
 import os
 import platform
@@ -24,10 +22,7 @@ _PACKAGES = ("emodarts", "torch", "numpy", "scipy", "scikit-learn", "soundfile",
 _OPTIONAL = "numba"
 
 #: As in ``ComputeSpec``.
-Fast = bool | Literal["eager", "compiled"]
 Precision = Literal["fp32", "bf16"]
-#: Of ``mallopt`` (malloc.h).
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 def configure(spec: ComputeSpec) -> torch.device:
@@ -36,16 +31,12 @@ def configure(spec: ComputeSpec) -> torch.device:
     Raises
     ------
     RecipeError
-        If the device that is asked for is not there, has no bfloat16 though that is asked for, or
-        has nothing that compiles loops for it.
+        If the device that is asked for is not there, or has no bfloat16 though that is asked for.
     """
     device = resolve_device(spec.device)
     require_precision(spec.precision, device)
-    resolve_fast(spec.fast, device, spec.precision)
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
-    if device.type == "cpu" and spec.fast:
-        keep_freed_memory()
     if device.type == "cuda":
         # Read by cuBLAS when it starts, which is later than this.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -53,15 +44,6 @@ def configure(spec: ComputeSpec) -> torch.device:
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False
     return device
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed: a step would else page the same maps in again and again."""
-    if platform.libc_ver()[0] != "glibc":
-        return
-    library = ctypes.CDLL(None)
-    for parameter, value in ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_MAX, 0)):
-        library.mallopt(parameter, value)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -74,8 +56,8 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = next(key for key, there in available.items() if there)
     if not available.get(name, False):
-        legal = ", ".join(["auto", *(key for key, there in available.items() if there)])
-        raise RecipeError(f"device {name!r} is not available here; legal: {legal}")
+        allowed = ", ".join(["auto", *(key for key, there in available.items() if there)])
+        raise RecipeError(f"device {name!r} is not available here; allowed: {allowed}")
     return torch.device(name)
 
 
@@ -86,7 +68,7 @@ def require_precision(precision: Precision, device: torch.device) -> None:
     # On Apple's GPUs torch falls back to float32 with no more than a warning.
     if device.type == "mps" or not torch.cuda.is_bf16_supported():
         raise RecipeError(
-            f"compute.precision: no {precision} on this {device.type} device; legal here: fp32"
+            f"compute.precision: no {precision} on this {device.type} device; allowed here: fp32"
         )
 
 
@@ -103,41 +85,6 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 def at_least_single(x: Tensor) -> Tensor:
     """``x`` in float32, or as it is if it is float32 or float64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def resolve_fast(
-    asked: Fast, device: torch.device, precision: Precision = "fp32"
-) -> Literal[False, "eager", "compiled"]:
-    """How cells are computed: by what is there, never by a timing.
-
-    Raises
-    ------
-    RecipeError
-        If compiled loops are asked for, which need numba, a CPU and maps of float32, or if numba
-        is installed and cannot be imported.
-    """
-    reason = None
-    if precision != "fp32":
-        reason = f"their maps are float32, and compute.precision is {precision}"
-    elif device.type != "cpu":
-        reason = f"they run on a CPU, and the device is {device.type}"
-    elif importlib.util.find_spec("numba") is None:
-        reason = "they need numba, which is not installed; install emodarts[fast]"
-    if asked == "compiled" and reason is not None:
-        raise RecipeError(
-            f"compute.fast: no compiled loops here: {reason}; legal: true, eager, false"
-        )
-    if asked is True:
-        asked = "compiled" if reason is None else "eager"
-    if asked == "compiled":
-        try:
-            importlib.import_module("numba")
-        except ImportError as error:  # of a numpy that is too new for it, say
-            raise RecipeError(
-                f"compute.fast: numba is there and does not start: {error}; mend that; legal "
-                "without it: eager, false"
-            ) from error
-    return asked
 
 
 def derive_seed(*parts: int | str) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
+from emodarts.fast.base import plain_cells
 from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, SearchedSeqNN
 from emodarts.searching.gradients import (
     Batch,
@@ -21,7 +22,6 @@ from emodarts.searching.gradients import (
     second_order_gradient,
 )
 from emodarts.searching.supernet import Supernet
-from emodarts.space.normalise import plain_cells
 
 SPECS = {
     "searched": NetworkSpec(

@@ -9,13 +9,16 @@ from torch import nn
 from torch.nn import functional
 
 from emodarts.errors import ShapeError
-from emodarts.genotype import CNN_OPERATIONS, NONE, SEQUENCE_OPERATIONS, SEQUENCE_SPACES
-from emodarts.recipe import CNNSpec, NetworkSpec, NoSeqNN
-from emodarts.runtime import Fast
+from emodarts.fast import Implementation
+from emodarts.genotype import NONE
+from emodarts.recipe import SPACES, CNNSpec, NetworkSpec, NoSeqNN
 from emodarts.searching.supernet import Supernet
-from emodarts.space.cell import Cell, MixedOperation, all_sources
-from emodarts.space.cnn_ops import CNN_BUILDERS, FactorisedReduce
-from emodarts.space.sequence_ops import Recurrent, TimeAttention, build_sequence_operation
+from emodarts.space.cell import Cell, MixedOperation, edges
+from emodarts.space.cnn_ops import FactorisedReduce
+from emodarts.space.sequence_ops import Recurrent, TimeAttention
+
+CNN_OPERATIONS = tuple(SPACES["all"].cnn)
+SEQUENCE_OPERATIONS = tuple(SPACES["all"].sequence)
 
 REAL_SEQUENCE_OPERATIONS = [name for name in SEQUENCE_OPERATIONS if name != NONE]
 
@@ -23,28 +26,32 @@ REAL_SEQUENCE_OPERATIONS = [name for name in SEQUENCE_OPERATIONS if name != NONE
 def test_there_are_8_cnn_and_14_sequence_candidates() -> None:
     assert len(CNN_OPERATIONS) == 8
     assert len(SEQUENCE_OPERATIONS) == 14
-    assert set(CNN_BUILDERS) == set(CNN_OPERATIONS) - {NONE}
-    for name, operations in SEQUENCE_SPACES.items():
-        assert set(operations) <= set(SEQUENCE_OPERATIONS)
-        assert {"skip_connect", "none"} <= set(operations)
-        if name != "all":
-            assert all(o.startswith((name, "skip", "none")) for o in operations)
-    assert not any("att" in name for name in (*SEQUENCE_SPACES["lstm"], *SEQUENCE_SPACES["rnn"]))
 
 
-@pytest.mark.parametrize("name", CNN_BUILDERS)
+@pytest.mark.parametrize("name", SPACES)
+def test_a_space_has_candidates_of_one_family(name: str) -> None:
+    operations = set(SPACES[name].sequence)
+    assert operations <= set(SEQUENCE_OPERATIONS)
+    assert {"skip_connect", "none"} <= operations
+    if name != "all":
+        family = {o.rpartition("_")[0] for o in operations - {"skip_connect", "none"}}
+        assert family == {name}
+
+
+@pytest.mark.parametrize("name", [o for o in CNN_OPERATIONS if o != NONE])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(8, 12), (7, 5), (1, 1)])
 def test_cnn_operations_keep_channels_and_divide_maps_by_the_stride(
     name: str, stride: int, size: tuple[int, int]
 ) -> None:
-    operation = CNN_BUILDERS[name](6, stride, True).eval()
+    operation = SPACES["all"].cnn[name](6, stride, True).eval()
     out = operation(torch.randn(2, 6, *size))
     assert out.shape == (2, 6, *(-(-s // stride) for s in size))
 
 
 def test_separable_convolutions_have_the_layers_of_darts() -> None:
-    sep, dil = CNN_BUILDERS["sep_conv_5x5"](4, 2, False), CNN_BUILDERS["dil_conv_3x3"](4, 1, False)
+    cnn = SPACES["all"].cnn
+    sep, dil = cnn["sep_conv_5x5"](4, 2, False), cnn["dil_conv_3x3"](4, 1, False)
     kinds = [type(m).__name__ for m in sep.children()]
     assert kinds == ["ReLU", "Conv2d", "Conv2d", "BatchNorm2d"] * 2
     convolutions = [m for m in sep.children() if isinstance(m, nn.Conv2d)]
@@ -68,7 +75,7 @@ def test_pools_look_at_the_map_and_not_at_its_padding() -> None:
         "max_pool_3x3": patches.nan_to_num(-torch.inf).amax(dim=0),
     }
     for name, value in expected.items():
-        pool = next(CNN_BUILDERS[name](1, 1, False).children())
+        pool = next(SPACES["all"].cnn[name](1, 1, False).children())
         torch.testing.assert_close(pool(x)[0, 0], value)
 
 
@@ -87,9 +94,11 @@ def test_factorised_reduce_sees_even_and_odd_positions() -> None:
 
 STRESS = """
 import sys, torch
-from emodarts.space.cnn_ops import CNN_BUILDERS, FactorisedReduce
+from emodarts.recipe import SPACES
+from emodarts.space.cnn_ops import FactorisedReduce
 torch.set_num_threads(2)
-modules = [build(4, 2, False) for build in CNN_BUILDERS.values()] + [FactorisedReduce(4, 4, False)]
+modules = [SPACES["all"].cnn[n](4, 2, False) for n in SPACES["all"].cnn if n != "none"]
+modules += [FactorisedReduce(4, 4, False)]
 for _ in range(4):
     for size in (16, 15):
         x = torch.randn(size, 4, 64, 32).to(memory_format=torch.channels_last).requires_grad_()
@@ -108,7 +117,7 @@ def test_backward_passes_survive_batches_of_changing_size_on_two_threads() -> No
 
 @pytest.mark.parametrize("name", REAL_SEQUENCE_OPERATIONS)
 def test_sequence_operations_keep_shape_and_refuse_what_is_no_sequence(name: str) -> None:
-    operation = build_sequence_operation(name, 6)
+    operation = SPACES["all"].sequence[name](6)
     assert operation(torch.randn(3, 5, 6)).shape == (3, 5, 6)
     with pytest.raises(ShapeError, match=r"\(3, 6\)"):
         operation(torch.randn(3, 6))
@@ -116,7 +125,7 @@ def test_sequence_operations_keep_shape_and_refuse_what_is_no_sequence(name: str
 
 @pytest.mark.parametrize("name", REAL_SEQUENCE_OPERATIONS)
 def test_sequence_operations_run_over_time_and_never_over_the_batch(name: str) -> None:
-    operation = build_sequence_operation(name, 6).eval()
+    operation = SPACES["all"].sequence[name](6).eval()
     x = torch.randn(4, 5, 6)
     changed = x.clone()
     changed[1, 2] += 1.0
@@ -139,7 +148,7 @@ def test_sequence_operations_run_over_time_and_never_over_the_batch(name: str) -
 def test_names_say_kind_layers_and_direction(
     name: str, kind: type, layers: int, directions: int
 ) -> None:
-    operation = build_sequence_operation(name, 6)
+    operation = SPACES["all"].sequence[name](6)
     assert isinstance(operation, Recurrent)
     assert isinstance(operation.recurrent, kind)
     assert operation.recurrent.num_layers == layers
@@ -156,26 +165,26 @@ def test_attention_is_a_softmax_over_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fast", "layout"),
+    ("implementation", "layout"),
     [
-        (False, torch.channels_last),
-        ("eager", torch.channels_last),
+        ("plain", torch.channels_last),
+        ("torch", torch.channels_last),
         ("compiled", torch.contiguous_format),
     ],
 )
 def test_maps_have_the_layout_that_their_cells_are_fast_in(
-    fast: Fast, layout: torch.memory_format
+    implementation: Implementation, layout: torch.memory_format
 ) -> None:
     """OneDNN is several times slower in the other one; one channel hides the difference."""
     spec = NetworkSpec(cnn=CNNSpec(cells=1, nodes=1, channels=2), seqnn=NoSeqNN(mode="none"))
-    maps = Supernet(spec, 8, 3, fast=fast).network.cnn_maps(
+    maps = Supernet(spec, 8, 3, implementation=implementation).network.cnn_maps(
         torch.randn(2, 1, 8, 9), {"reduction": torch.ones(2, 8)}
     )
     assert all(m.is_contiguous(memory_format=layout) for m in maps)
 
 
 def test_the_context_of_an_attention_is_joined_to_every_step() -> None:
-    operation = build_sequence_operation("rnn_att_1", 4)
+    operation = SPACES["all"].sequence["rnn_att_1"](4)
     assert isinstance(operation, Recurrent)
     assert operation.attention is not None
     x = torch.randn(2, 5, 4)
@@ -202,9 +211,9 @@ def test_cell_sums_edges_and_joins_nodes() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.factor * x
 
-    sources = all_sources(2)
-    assert sources == ((0, 1), (0, 1, 2))
-    cell = Cell((nn.Identity(), nn.Identity()), sources, [Scale(f) for f in (1, 2, 3, 4, 5)], 1)
+    ends = edges(2)
+    assert ends == [(0, 0), (1, 0), (0, 1), (1, 1), (2, 1)]
+    cell = Cell((nn.Identity(), nn.Identity()), ends, [Scale(f) for f in (1, 2, 3, 4, 5)], 1)
     a, b = torch.randn(2, 3), torch.randn(2, 3)
     first = a + 2 * b
     torch.testing.assert_close(cell(a, b), torch.cat([first, 3 * a + 4 * b + 5 * first], dim=1))

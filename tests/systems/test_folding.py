@@ -8,7 +8,8 @@ from torch import nn
 
 from emodarts.genotype import NONE, Edge, Genotype
 from emodarts.recipe import SPACES, CNNSpec, FixedSeqNN, NetworkSpec, SearchedSeqNN
-from emodarts.systems.discrete import DiscreteNetwork, DropPath
+from emodarts.space.cell import DropPath
+from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.folding import fold
 
 CNN_OPERATIONS = tuple(SPACES["all"].cnn)

@@ -12,13 +12,14 @@ from emodarts.genotype import SKIP, Edge, Genotype
 from emodarts.recipe import SPACES, CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
 from emodarts.searching.derivation import random_genotype
 from emodarts.searching.supernet import Supernet
+from emodarts.space.cell import DropPath
 from emodarts.space.cnn_ops import FactorisedReduce
 from emodarts.systems.count import (
     count_multiply_adds,
     count_parameters,
     recurrent_multiply_adds,
 )
-from emodarts.systems.discrete import DiscreteNetwork, DropPath
+from emodarts.systems.discrete import DiscreteNetwork
 
 CNN_OPERATIONS = tuple(SPACES["all"].cnn)
 SEQUENCE_OPERATIONS = tuple(SPACES["all"].sequence)

@@ -9,9 +9,10 @@ import torch
 
 from emodarts import files
 from emodarts.errors import RecipeError, RunError
+from emodarts.fast import Implementation, resolve
 from emodarts.layout import RunFolder
 from emodarts.recipe import ComputeSpec
-from emodarts.runtime import resolve_device, resolve_fast
+from emodarts.runtime import resolve_device
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,12 @@ class Compute:
     Attributes
     ----------
     spec : with device and threads settled.
-    cells : how cells are computed: ``plain``, ``torch`` or ``compiled``.
+    cells : implementation of the cells.
     jobs : trials that run side by side.
     """
 
     spec: ComputeSpec
-    cells: str
+    cells: Implementation
     jobs: int
 
     def record(self) -> dict[str, Any]:
@@ -66,9 +67,7 @@ def settle_compute(
         n_jobs = jobs
     threads = asked.threads or max(1, available // n_jobs)
     spec = asked.model_copy(update={"device": device.type, "threads": threads})
-    cells: str = {False: "plain", "eager": "torch", "compiled": "compiled"}[
-        resolve_fast(spec.fast, device, spec.precision)
-    ]
+    cells = resolve(spec.fast, device, spec.precision)
     if resumed is not None and resumed.environment.is_file():
         recorded = files.read_object(resumed.environment, RunError, "cells")["cells"]
         if recorded != cells:

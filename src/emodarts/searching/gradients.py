@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from emodarts.fast.base import plain_cells
 from emodarts.searching.supernet import Supernet
-from emodarts.space.normalise import plain_cells
 
 #: Features (B, 1, F, T) and class indices (B,).
 Batch = tuple[Tensor, Tensor]

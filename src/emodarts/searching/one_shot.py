@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from emodarts import files
 from emodarts.checkpoint import pack_optimiser, unpack_optimiser, with_prefix, without_prefix
+from emodarts.fast import resolve
 from emodarts.genotype import Genotype
 from emodarts.recipe import OneShotSpec
-from emodarts.runtime import derive_seed, resolve_fast
+from emodarts.runtime import derive_seed
 from emodarts.searching.derivation import derive_genotype
 from emodarts.searching.gradients import (
     Batch,
@@ -52,7 +53,7 @@ def build_supernet(search: Search, edge: EdgeBuilder = mixed_edge) -> Supernet:
         task.n_classes,
         search.spec.alphas.initial_sd,
         n_channels,
-        fast=resolve_fast(task.compute.fast, task.device, task.compute.precision),
+        implementation=resolve(task.compute.fast, task.device, task.compute.precision),
         precision=task.compute.precision,
         edge=edge,
     )

@@ -7,15 +7,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from emodarts.fast import Implementation, cell_classes
 from emodarts.genotype import NONE
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
+from emodarts.recipe.search import Precision
 from emodarts.recipe.spaces import Operations
-from emodarts.runtime import Fast, Precision, at_least_single, autocast, resolve_fast
-from emodarts.searching.fast import FastCell
-from emodarts.searching.fast_sequence import CompiledSequenceCell, FastSequenceCell
+from emodarts.runtime import at_least_single, autocast
 from emodarts.searching.mixing import Mixing, softmax
-from emodarts.space.cell import Cell, MixedOperation, Sources, all_sources, edges
-from emodarts.space.compiled import CompiledCell
+from emodarts.space.cell import Ends, MixedOperation, edges
 from emodarts.space.network import CNNCellName, JointNetwork
 
 
@@ -42,43 +41,33 @@ def mixed_edge(cell: str, row: int, candidates: Operations, *sizes: Any) -> Mixe
     return MixedOperation(tuple(candidates), operations)
 
 
-def cell_classes(
-    fast: Fast, precision: Precision, edge: EdgeBuilder
-) -> tuple[type[Cell], type[Cell]]:
-    """Classes of CNN cells and of SeqNN cells; fast ones know the edges of DARTS alone."""
-    if edge is not mixed_edge:
-        return Cell, Cell
-    return {
-        False: (Cell, Cell),
-        "eager": (FastCell, FastSequenceCell),
-        "compiled": (CompiledCell, CompiledSequenceCell),
-    }[resolve_fast(fast, torch.device("cpu"), precision)]
-
-
 class _SupernetEdges:
     affine = False  # a batch norm that can rescale would confuse the weight of its operation
 
     def __init__(
-        self, spec: NetworkSpec, edge: EdgeBuilder, classes: tuple[type[Cell], type[Cell]]
+        self, spec: NetworkSpec, edge: EdgeBuilder, implementation: Implementation
     ) -> None:
         self.spec, self.edge = spec, edge
-        self.cnn_cell, self.sequence_cell = classes
+        # The others know the edges of DARTS alone.
+        self.cnn_cell, self.sequence_cell = cell_classes(
+            implementation if edge is mixed_edge else "plain"
+        )
 
-    def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
-        cnn = self.spec.cnn
+    def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[list[Ends], list[nn.Module]]:
+        cnn, ends = self.spec.cnn, edges(self.spec.cnn.nodes)
         modules = []
-        for row, (source, _) in enumerate(edges(cnn.nodes)):
+        for row, (source, _) in enumerate(ends):
             stride = 2 if name == "reduction" and source < 2 else 1
             modules.append(self.edge(name, row, cnn.operations, channels, stride, self.affine))
-        return all_sources(cnn.nodes), modules
+        return ends, modules
 
-    def sequence_edges(self, width: int) -> tuple[Sources, list[nn.Module]]:
+    def sequence_edges(self, width: int) -> tuple[list[Ends], list[nn.Module]]:
         seqnn = self.spec.seqnn
         if not isinstance(seqnn, SearchedSeqNN):
             raise TypeError(f"no SeqNN cells are searched in mode {seqnn.mode!r}")
-        rows = range(len(edges(seqnn.nodes)))
-        modules = [self.edge("sequence", row, seqnn.operations, width) for row in rows]
-        return all_sources(seqnn.nodes), modules
+        ends = edges(seqnn.nodes)
+        rows = range(len(ends))
+        return ends, [self.edge("sequence", row, seqnn.operations, width) for row in rows]
 
 
 class Supernet(nn.Module):
@@ -91,8 +80,8 @@ class Supernet(nn.Module):
     n_classes : number of logits.
     initial_sd : standard deviation of the normal distribution that alphas start from.
     n_channels : C of the input.
-    fast : how cells are computed, as in ``ComputeSpec``; weights are the same. Compiled ones stay
-        on a CPU. Cells with other edges than :func:`mixed_edge` are computed edge by edge.
+    implementation : of the cells, as in :mod:`emodarts.fast`; weights are the same. Cells with other
+        edges than :func:`mixed_edge` are plain.
     precision : of maps in a forward pass, as in ``ComputeSpec``; compiled cells have ``fp32`` only.
     edge : builds the module of every edge.
 
@@ -110,14 +99,14 @@ class Supernet(nn.Module):
         initial_sd: float = 1e-3,
         n_channels: int = 1,
         *,
-        fast: Fast = True,
+        implementation: Implementation = "plain",
         precision: Precision = "fp32",
         edge: EdgeBuilder = mixed_edge,
     ) -> None:
         super().__init__()
         self.precision = precision
         self.mixing: Mixing = softmax
-        built = _SupernetEdges(spec, edge, cell_classes(fast, precision, edge))
+        built = _SupernetEdges(spec, edge, implementation)
         self.network = JointNetwork(spec, n_features, n_classes, built, n_channels)
         shapes = alpha_shapes(spec)
         self.alphas = nn.ParameterDict(

@@ -9,26 +9,21 @@ from torch import Tensor, nn
 
 from emodarts.genotype import NONE, CellGenotype
 
-#: For each node, the states that it reads.
-Sources = tuple[tuple[int, ...], ...]
+#: Of an edge: the state that it reads (0 and 1 are the cell's inputs) and its node, from 0.
+Ends = tuple[int, int]
 
 
-def all_sources(nodes: int) -> Sources:
-    """Every node reads every earlier state: the graph of a supernet's cell.
+def edges(nodes: int) -> list[Ends]:
+    """Edges of a supernet's cell: every node reads every earlier state.
 
-    The edges in the order of these sources are the rows of an alpha.
+    Their order is that of the rows of an alpha.
     """
-    return tuple(tuple(range(node + 2)) for node in range(nodes))
-
-
-def edges(nodes: int) -> list[tuple[int, int]]:
-    """Source and node, counted from 0, of every edge of a supernet's cell: the rows of an alpha."""
     return [(source, node) for node in range(nodes) for source in range(node + 2)]
 
 
-def genotype_sources(cell: CellGenotype) -> Sources:
-    """The states that the nodes of a derived cell read."""
-    return tuple(tuple(edge.source for edge in node) for node in cell)
+def genotype_edges(cell: CellGenotype) -> list[Ends]:
+    """Edges of a derived cell."""
+    return [(edge.source, node) for node, kept in enumerate(cell) for edge in kept]
 
 
 class MixedOperation(nn.Module):
@@ -51,14 +46,40 @@ class MixedOperation(nn.Module):
         return add_up(terms)
 
 
+class DropPath(nn.Module):
+    """In training, zero the edge of an utterance with a probability and scale the others up.
+
+    Source: FractalNet (arXiv 1605.07648), as used by DARTS on every edge but the identity.
+    """
+
+    def __init__(self, operation: nn.Module) -> None:
+        super().__init__()
+        self.operation = operation
+        self.probability = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, ...)`` -> the operation's output, some utterances of it zero."""
+        y: Tensor = self.operation(x)
+        factors = self.factors(y)
+        return y if factors is None else y * factors
+
+    def factors(self, x: Tensor) -> Tensor | None:
+        """Draw what an output is multiplied by, ``(B, 1, ...)`` for ``x`` ``(B, ...)``, if any."""
+        if not self.training or self.probability == 0.0:
+            return None
+        keep = 1.0 - self.probability
+        shape = (x.shape[0],) + (1,) * (x.dim() - 1)
+        return torch.empty(shape, device=x.device, dtype=x.dtype).bernoulli_(keep) / keep
+
+
 class Cell(nn.Module):
     """Directed graph: two inputs, nodes that sum their edges, output joins the nodes.
 
     Parameters
     ----------
     inputs : two modules that bring the cell's inputs to one shape.
-    sources : for each node, the states it reads (0 and 1 are the inputs).
-    edges : one module an edge, in the order of ``sources``.
+    ends : of every edge, the state it reads and its node; every node has at least one.
+    edges : one module an edge, in the order of ``ends``: mixed operations in a supernet.
     dim : axis on which the nodes are joined; 1 for maps, -1 for sequences.
     """
 
@@ -68,27 +89,33 @@ class Cell(nn.Module):
     def __init__(
         self,
         inputs: tuple[nn.Module, nn.Module],
-        sources: Sources,
+        ends: Sequence[Ends],
         edges: Sequence[nn.Module],
         dim: int,
     ) -> None:
         super().__init__()
         self.inputs = nn.ModuleList(inputs)
         self.edges = nn.ModuleList(edges)
-        self.sources = sources
+        self.ends = list(ends)
+        self.n_nodes = 1 + max(node for _, node in ends)
         self.dim = dim
+
+    def into(self, node: int) -> list[tuple[int, int, nn.Module]]:
+        """Row, source and module of the edges of a node."""
+        return [
+            (row, source, self.edges[row])
+            for row, (source, to) in enumerate(self.ends)
+            if to == node
+        ]
 
     def forward(self, first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
         """Outputs of the two cells before, and weights ``(E, O)`` of a supernet -> output."""
         states = [self.inputs[0](first), self.inputs[1](second)]
-        index = 0
-        for sources in self.sources:
-            terms = []
-            for source in sources:
-                edge = self.edges[index]
-                x = states[source]
-                terms.append(edge(x) if weights is None else edge(x, weights[index]))
-                index += 1
+        for node in range(self.n_nodes):
+            terms = [
+                edge(states[source]) if weights is None else edge(states[source], weights[row])
+                for row, source, edge in self.into(node)
+            ]
             states.append(add_up(terms))
         return torch.cat(states[2:], dim=self.dim)
 

@@ -6,56 +6,94 @@ order of layers is that of DARTS (arXiv 1806.09055): ReLU, convolution, batch no
 
 from __future__ import annotations
 
+from typing import Any, Literal, cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emodarts.errors import ShapeError
 
-def _separable(
-    channels: int, kernel: int, stride: int, dilation: int, affine: bool
-) -> list[nn.Module]:
-    """ReLU, depthwise convolution, pointwise convolution, batch norm."""
-    return [
-        nn.ReLU(),
-        nn.Conv2d(
-            channels,
-            channels,
-            kernel,
-            stride=stride,
-            padding=dilation * (kernel - 1) // 2,
-            dilation=dilation,
-            groups=channels,
-            bias=False,
-        ),
-        nn.Conv2d(channels, channels, 1, bias=False),
-        nn.BatchNorm2d(channels, affine=affine),
-    ]
+
+class SeparableConvolution(nn.Sequential):
+    """ReLU, depthwise convolution, pointwise convolution, batch norm, as often as asked for.
+
+    Parameters
+    ----------
+    channels : C, in and out.
+    kernel : odd size of the depthwise convolutions, which are padded to keep the size of maps.
+    stride : 1 or 2, of the first depthwise convolution.
+    dilation : of the depthwise convolutions.
+    repeats : how often these layers follow each other: 2 in ``sep_conv``, 1 in ``dil_conv``.
+    affine : whether the batch norms have weights.
+    """
+
+    def __init__(
+        self, channels: int, kernel: int, stride: int, dilation: int, repeats: int, affine: bool
+    ) -> None:
+        if kernel % 2 == 0:
+            raise ShapeError(f"a separable convolution needs an odd kernel size; got {kernel}")
+        layers: list[nn.Module] = []
+        for k in range(repeats):
+            layers += [
+                nn.ReLU(),
+                nn.Conv2d(
+                    channels,
+                    channels,
+                    kernel,
+                    stride=stride if k == 0 else 1,
+                    padding=dilation * (kernel - 1) // 2,
+                    dilation=dilation,
+                    groups=channels,
+                    bias=False,
+                ),
+                nn.Conv2d(channels, channels, 1, bias=False),
+                nn.BatchNorm2d(channels, affine=affine),
+            ]
+        super().__init__(*layers)
+        self.geometry = (kernel, stride, dilation, repeats)
+
+    def stages(self) -> list[tuple[nn.Conv2d, nn.Conv2d, nn.BatchNorm2d]]:
+        """Depthwise and pointwise convolution and batch norm of each repeat."""
+        layers = cast(Any, list(self))
+        return list(zip(layers[1::4], layers[2::4], layers[3::4], strict=True))
+
+
+class Pool(nn.Sequential):
+    """Maximum or mean of 3x3 positions, those beyond the edge left out, and batch norm."""
+
+    def __init__(self, kind: Literal["max", "avg"], channels: int, stride: int, affine: bool):
+        pool = (
+            nn.MaxPool2d(3, stride, 1)
+            if kind == "max"
+            else nn.AvgPool2d(3, stride, 1, count_include_pad=False)
+        )
+        super().__init__(pool, nn.BatchNorm2d(channels, affine=affine))
+        self.geometry = (kind, stride)
+
+    @property
+    def norm(self) -> nn.BatchNorm2d:
+        return cast(nn.BatchNorm2d, self[1])
 
 
 def sep_conv(channels: int, stride: int, affine: bool, *, kernel: int) -> nn.Module:
-    """Separable convolution of an odd kernel size, applied twice."""
-    return nn.Sequential(
-        *_separable(channels, kernel, stride, 1, affine),
-        *_separable(channels, kernel, 1, 1, affine),
-    )
+    """Separable convolution, applied twice."""
+    return SeparableConvolution(channels, kernel, stride, 1, 2, affine)
 
 
 def dil_conv(channels: int, stride: int, affine: bool, *, kernel: int) -> nn.Module:
     """Separable convolution with a dilation of 2."""
-    return nn.Sequential(*_separable(channels, kernel, stride, 2, affine))
+    return SeparableConvolution(channels, kernel, stride, 2, 1, affine)
 
 
 def max_pool(channels: int, stride: int, affine: bool) -> nn.Module:
-    """Maximum over 3 x 3 positions, then batch norm."""
-    return nn.Sequential(nn.MaxPool2d(3, stride, 1), nn.BatchNorm2d(channels, affine=affine))
+    """Maximum of 3 x 3 positions."""
+    return Pool("max", channels, stride, affine)
 
 
 def avg_pool(channels: int, stride: int, affine: bool) -> nn.Module:
-    """Mean over 3 x 3 positions, without those beyond the edge, then batch norm."""
-    return nn.Sequential(
-        nn.AvgPool2d(3, stride, 1, count_include_pad=False),
-        nn.BatchNorm2d(channels, affine=affine),
-    )
+    """Mean of 3 x 3 positions."""
+    return Pool("avg", channels, stride, affine)
 
 
 def skip(channels: int, stride: int, affine: bool) -> nn.Module:

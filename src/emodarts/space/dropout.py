@@ -1,4 +1,4 @@
-"""Dropout of values, drawn quickly on a CPU, and of whole edges."""
+"""Dropout whose masks do not depend on the layout of a map, drawn quickly on a CPU."""
 
 from __future__ import annotations
 
@@ -33,29 +33,3 @@ class Dropout(nn.Module):
         levels = words.view(torch.int16)[: x.numel()].view(x.shape)  # -32768 to 32767
         mask = (levels >= dropped - _LEVELS // 2).to(x.dtype)
         return x * mask.mul_(_LEVELS / (_LEVELS - dropped))
-
-
-class DropPath(nn.Module):
-    """In training, zero the edge of an utterance with a probability and scale the others up.
-
-    Source: FractalNet (arXiv 1605.07648), as used by DARTS on every edge but the identity.
-    """
-
-    def __init__(self, operation: nn.Module) -> None:
-        super().__init__()
-        self.operation = operation
-        self.probability = 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, ...)`` -> the operation's output, some utterances of it zero."""
-        y: Tensor = self.operation(x)
-        factors = self.factors(y)
-        return y if factors is None else y * factors
-
-    def factors(self, x: Tensor) -> Tensor | None:
-        """Draw what an output is multiplied by, ``(B, 1, ...)`` for ``x`` ``(B, ...)``, if any."""
-        if not self.training or self.probability == 0.0:
-            return None
-        keep = 1.0 - self.probability
-        shape = (x.shape[0],) + (1,) * (x.dim() - 1)
-        return torch.empty(shape, device=x.device, dtype=x.dtype).bernoulli_(keep) / keep

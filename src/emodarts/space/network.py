@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from emodarts.errors import ShapeError
 from emodarts.recipe import FixedSeqNN, NetworkSpec, SearchedSeqNN
-from emodarts.space.cell import Cell, Sources
+from emodarts.space.cell import Cell, Ends
 from emodarts.space.cnn_ops import FactorisedReduce, ProjectMap
 from emodarts.space.dropout import Dropout
 from emodarts.space.sequence_ops import Recurrent, TimeAttention, require_sequence
@@ -34,11 +34,11 @@ class EdgeBuilder(Protocol):
     sequence_cell: type[Cell]
     """What SeqNN cells are made of."""
 
-    def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
+    def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[list[Ends], list[nn.Module]]:
         """Edges of a CNN cell; those from the inputs of a reduction cell have stride 2."""
         ...
 
-    def sequence_edges(self, width: int) -> tuple[Sources, list[nn.Module]]:
+    def sequence_edges(self, width: int) -> tuple[list[Ends], list[nn.Module]]:
         """Edges of a SeqNN cell."""
         ...
 
@@ -112,25 +112,27 @@ class JointNetwork(nn.Module):
             reduces = index in cnn.reductions
             channels *= 2 if reduces else 1
             name: CNNCellName = "reduction" if reduces else "normal"
-            sources, modules = edges.cnn_edges(name, channels)
+            ends, modules = edges.cnn_edges(name, channels)
             first: nn.Module = (FactorisedReduce if halved else ProjectMap)(
                 maps[0][0], channels, edges.affine
             )
             second = ProjectMap(maps[1][0], channels, edges.affine)
             self.cnn_cell_names.append(name)
-            self.cnn_cells.append(edges.cnn_cell((first, second), sources, modules, dim=1))
+            cell = edges.cnn_cell((first, second), ends, modules, dim=1)
+            self.cnn_cells.append(cell)
             size = (maps[1][1] + 1) // 2 if reduces else maps[1][1]
-            maps = [maps[1], (len(sources) * channels, size)]
+            maps = [maps[1], (cell.n_nodes * channels, size)]
             halved = reduces
         return maps
 
     def _build_seqnn(self, widths: list[int], cells: int, hidden: int, edges: EdgeBuilder) -> int:
         """Build the SeqNN cells; return the width of the last one's output."""
         for _ in range(cells):
-            sources, modules = edges.sequence_edges(hidden)
+            ends, modules = edges.sequence_edges(hidden)
             inputs = (nn.Linear(widths[0], hidden), nn.Linear(widths[1], hidden))
-            self.sequence_cells.append(edges.sequence_cell(inputs, sources, modules, dim=-1))
-            widths = [widths[1], len(sources) * hidden]
+            cell = edges.sequence_cell(inputs, ends, modules, dim=-1)
+            self.sequence_cells.append(cell)
+            widths = [widths[1], cell.n_nodes * hidden]
         return widths[-1]
 
     def forward(self, features: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:

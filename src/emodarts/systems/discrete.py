@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from emodarts.errors import GenotypeError
+from emodarts.fast import Implementation, cell_classes
 from emodarts.genotype import Genotype
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
-from emodarts.runtime import Fast, resolve_fast
-from emodarts.space.cell import Cell, Sources, genotype_sources
-from emodarts.space.compiled import CompiledCell
-from emodarts.space.dropout import DropPath
+from emodarts.space.cell import DropPath, Ends, genotype_edges
 from emodarts.space.network import CNNCellName, JointNetwork
 from emodarts.space.sequence_ops import SequenceSkip
 from emodarts.systems.folding import fold
@@ -41,15 +38,14 @@ class AuxiliaryHead(nn.Sequential):
 
 class _GenotypeEdges:
     affine = True
-    cnn_cell: type[Cell]
-    sequence_cell = Cell
 
-    def __init__(self, genotype: Genotype, spec: NetworkSpec, fast: Fast) -> None:
+    def __init__(
+        self, genotype: Genotype, spec: NetworkSpec, implementation: Implementation
+    ) -> None:
         self.genotype, self.spec = genotype, spec
-        how = resolve_fast(fast, torch.device("cpu"))
-        self.cnn_cell = CompiledCell if how == "compiled" else Cell
+        self.cnn_cell, self.sequence_cell = cell_classes(implementation)
 
-    def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[Sources, list[nn.Module]]:
+    def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[list[Ends], list[nn.Module]]:
         cell = self.genotype.cells[name]
         modules = []
         for node in cell:
@@ -57,14 +53,14 @@ class _GenotypeEdges:
                 stride = 2 if name == "reduction" and edge.source < 2 else 1
                 build = self.spec.cnn.operations[edge.operation]
                 modules.append(build(channels, stride, self.affine))
-        return genotype_sources(cell), _with_drop_path(modules)
+        return genotype_edges(cell), _with_drop_path(modules)
 
-    def sequence_edges(self, width: int) -> tuple[Sources, list[nn.Module]]:
+    def sequence_edges(self, width: int) -> tuple[list[Ends], list[nn.Module]]:
         cell, seqnn = self.genotype.sequence, self.spec.seqnn
         if cell is None or not isinstance(seqnn, SearchedSeqNN):
             raise GenotypeError("the network has SeqNN cells but the genotype has no sequence cell")
         modules = [seqnn.operations[e.operation](width) for node in cell for e in node]
-        return genotype_sources(cell), _with_drop_path(modules)
+        return genotype_edges(cell), _with_drop_path(modules)
 
 
 def _with_drop_path(modules: list[nn.Module]) -> list[nn.Module]:
@@ -86,8 +82,7 @@ class DiscreteNetwork(JointNetwork, Classifier):
         over the epochs.
     auxiliary_weight : of the loss of an extra classifier that training uses; it is no part of the
         model, and 0 builds none.
-    fast : whether CNN cells are compiled, as in ``ComputeSpec``; weights are the same. Compiled
-        ones stay on a CPU.
+    implementation : of the cells, as in :mod:`emodarts.fast`; weights are the same.
 
     Raises
     ------
@@ -105,15 +100,15 @@ class DiscreteNetwork(JointNetwork, Classifier):
         n_channels: int = 1,
         drop_path: float = 0.0,
         auxiliary_weight: float = 0.0,
-        fast: Fast = False,
+        implementation: Implementation = "plain",
     ) -> None:
         if genotype.sequence is not None and not isinstance(spec.seqnn, SearchedSeqNN):
             raise GenotypeError(
                 f"the genotype has a sequence cell but network.seqnn.mode is {spec.seqnn.mode!r}; "
-                "legal: 'searched'"
+                "allowed: 'searched'"
             )
         genotype.require(spec.operations)
-        edges = _GenotypeEdges(genotype, spec, fast)
+        edges = _GenotypeEdges(genotype, spec, implementation)
         super().__init__(spec, n_features, n_classes, edges, n_channels)
         self.genotype = genotype
         self.drop_path = drop_path

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from emodarts.space.cell import DropPath
 from emodarts.space.cnn_ops import FactorisedReduce
-from emodarts.space.dropout import DropPath
 
 _Network = TypeVar("_Network", bound=nn.Module)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from emodarts import files
 from emodarts.errors import RunError
+from emodarts.fast import resolve
 from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
 from emodarts.recipe import STRATEGIES, NetworkSpec
 from emodarts.recipe.system import SearchedSpec
-from emodarts.runtime import resolve_fast
 from emodarts.searching.strategy import SearchTask
 from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.neural import Build, FittedNetwork, fit_network, restore_network, train
@@ -86,7 +86,7 @@ class Searched:
                 n_channels=n_channels,
                 drop_path=self.spec.drop_path,
                 auxiliary_weight=self.spec.auxiliary_weight if training else 0.0,
-                fast=resolve_fast(
+                implementation=resolve(
                     training and recipe.compute.fast, task.device, recipe.compute.precision
                 ),
             )

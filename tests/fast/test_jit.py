@@ -3,6 +3,9 @@
 import importlib.util
 import math
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,8 @@ pytest.importorskip("numba")
 import numba
 from llvmlite import binding
 
-from emodarts.space import jit
-from emodarts.space.jit import Array
+from emodarts.fast import jit
+from emodarts.fast.jit import Array
 
 #: Rows, depth, columns: whole tiles of some machine or other, less than one, and several and more.
 SHAPES = [
@@ -278,75 +281,39 @@ def equals_itself(x: float) -> bool:
     return x == x
 
 
-def of_age(path: Path, seconds: float) -> Path:
-    """A file that was changed ``seconds`` after the newest source of the compiled loops."""
-    sources = Path(jit.__file__).parent.glob("*.py")
-    time = max(source.stat().st_mtime for source in sources) + seconds
-    path.touch()
-    os.utime(path, (time, time))
-    return path
+def in_a_new_process(folder: Path, sources: Path) -> tuple[float, int]:
+    """A quotient, and how many loops were not compiled again, with the compiler of a folder."""
+    script = (
+        "import sys; sys.path[:0] = sys.argv[1:]; import jit; from loop import quotient\n"
+        "kernel = jit.compiled(quotient)\n"
+        "print(kernel(1.0, 4.0), sum(kernel.stats.cache_hits.values()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(sources)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(folder)},
+    )
+    value, hits = done.stdout.split()
+    return float(value), int(hits)
 
 
-def test_what_is_older_than_the_newest_source_is_forgotten(tmp_path: Path) -> None:
-    stale = [of_age(tmp_path / f"jit.{name}.nbi", -60) for name in ("add-1.py311", "other")]
-    kept = [
-        of_age(tmp_path / "jit.newer.nbi", 60),
-        of_age(tmp_path / "jit.add-1.py311.1.nbc", -60),
-        of_age(tmp_path / "jitter.add-1.py311.nbi", -60),
-        of_age(tmp_path / "kernels.add-1.py311.nbi", -60),
-        of_age(tmp_path / "other.jit.nbi", -60),
-    ]
-    jit._forget_stale(tmp_path, "jit")
-    assert sorted(tmp_path.iterdir()) == sorted(kept)
-    assert not any(path.exists() for path in stale)
-
-
-def test_the_newest_source_beside_the_compiler_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sources, folder = tmp_path / "space", tmp_path / "kept"
+@pytest.mark.slow
+def test_a_loop_is_compiled_once_until_a_source_of_loops_changes(tmp_path: Path) -> None:
+    """Another source than its own: numba itself looks at that one alone. Imports change nothing."""
+    sources, kept = tmp_path / "sources", tmp_path / "kept"
     sources.mkdir()
-    folder.mkdir()
-    monkeypatch.setattr(jit, "__file__", str(sources / "jit.py"))
-    for name, changed in (("a.py", 100), ("b.py", 300), ("jit.py", 200), ("c.txt", 900)):
-        (sources / name).touch()
-        os.utime(sources / name, (changed, changed))
-    for changed in (50, 150, 250, 350):
-        index = folder / f"kernels.{changed}.nbi"
-        index.touch()
-        os.utime(index, (changed, changed))
-    jit._forget_stale(folder, "kernels")
-    assert [path.name for path in folder.iterdir()] == ["kernels.350.nbi"]
-
-
-def test_what_cannot_be_deleted_stays_and_the_rest_goes(tmp_path: Path) -> None:
-    for name in "ac":
-        (tmp_path / f"jit.{name}.nbi").mkdir()
-        of_age(tmp_path / f"jit.{name}.nbi", -60)
-    for name in "bd":
-        of_age(tmp_path / f"jit.{name}.nbi", -60)
-    jit._forget_stale(tmp_path, "jit")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["jit.a.nbi", "jit.c.nbi"]
-    jit._forget_stale(tmp_path / "nowhere", "jit")
-
-
-def test_a_loop_is_compiled_once_for_all_processes_until_a_source_changes(kept_in: Path) -> None:
-    first: Any = jit.compiled(quotient)
-    assert first(1.0, 4.0) == 0.25
-    (index,) = indices(kept_in)
-
-    of_age(index, 60)
-    again: Any = jit.compiled(quotient)
-    assert again(1.0, 4.0) == 0.25
-    assert sum(again.stats.cache_hits.values()) == 1
-
-    of_age(index, -60)
-    jit._looked_at.clear()  # as in a process that begins
-    afresh: Any = jit.compiled(quotient)
-    assert not index.exists()
-    assert afresh(1.0, 4.0) == 0.25
-    assert sum(afresh.stats.cache_hits.values()) == 0
-    assert list(indices(kept_in)) == [index]
+    for name in ("jit", "convolution", "maps", "recurrence"):
+        shutil.copy(Path(jit.__file__).with_name(f"{name}.py"), sources)
+    (sources / "loop.py").write_text("def quotient(x, y):\n    return x / y\n")
+    assert in_a_new_process(kept, sources) == (0.25, 0)
+    assert in_a_new_process(kept, sources) == (0.25, 1)
+    files = sorted(indices(kept))
+    (sources / "maps.py").write_text("# another one\n")
+    assert sorted(indices(kept)) == files
+    assert in_a_new_process(kept, sources) == (0.25, 0)
+    assert in_a_new_process(kept, sources) == (0.25, 1)
 
 
 @pytest.mark.parametrize("can_be_kept", [True, False])

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from emodarts.space.jit import SUMS, VECTOR_BYTES, Array, Kernel, Vectors, compiled
+from emodarts.fast.jit import SUMS, VECTOR_BYTES, Array, Kernel, Vectors, compiled
 
 #: Elements that are read beyond the end of a small map.
 SPARE = VECTOR_BYTES // np.dtype(np.float32).itemsize

@@ -7,6 +7,7 @@ van de Geijn, Anatomy of high-performance matrix multiplication, 2008, doi 10.11
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,14 @@ from llvmlite import binding, ir
 from numba.core import cgutils as untyped_cgutils
 from numba.extending import intrinsic
 
+#: Modules of compiled functions that call each other.
+_SOURCES = ("jit", "convolution", "maps", "recurrence")
 #: Sums may be reordered; infinities and NaN keep their meaning.
 _FAST_MATH = {"contract", "reassoc", "nsz", "arcp"}
 
 cgutils: Any = untyped_cgutils
 Array = np.ndarray[Any, Any]
 Kernel = Callable[..., Any]
-
-
-#: Folders and modules of which what is stale is gone.
-_looked_at: set[tuple[Path, str]] = set()
 
 
 def compiled(function: Kernel) -> Kernel:
@@ -36,30 +35,21 @@ def compiled(function: Kernel) -> Kernel:
     """
     options: dict[str, Any] = {"nogil": True, "fastmath": _FAST_MATH, "error_model": "numpy"}
     try:
-        found: Any = numba.njit(cache=True, **options)(function)
+        kernel: Any = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # there is no place that can be written to
         plain: Kernel = numba.njit(**options)(function)
         return plain
-    place = Path(found.stats.cache_path), Path(function.__code__.co_filename).stem
-    if place not in _looked_at:
-        _forget_stale(*place)
-        _looked_at.add(place)
-    kernel: Kernel = found
-    return kernel
+    # numba stamps what it keeps with the source of the function alone, and takes nothing of another
+    # stamp; but a function changes with those that it calls, too.
+    kernel._cache._cache_file._source_stamp = _stamp_of_sources()
+    found: Kernel = kernel
+    return found
 
 
-def _forget_stale(folder: Path, module: str) -> None:
-    """Delete what was kept of a module before any of the sources here was changed.
-
-    numba itself looks at the source of a function alone, not of those that it calls.
-    """
-    changed = max(path.stat().st_mtime for path in Path(__file__).parent.glob("*.py"))
-    for index in folder.glob(f"{module}.*.nbi"):
-        try:
-            if index.stat().st_mtime < changed:
-                index.unlink()
-        except OSError:  # another process was first, or it may only be read
-            continue
+@functools.cache
+def _stamp_of_sources() -> tuple[tuple[str, float, int], ...]:
+    facts = [(name, Path(__file__).with_name(f"{name}.py").stat()) for name in _SOURCES]
+    return tuple((name, each.st_mtime, each.st_size) for name, each in facts)
 
 
 def _registers() -> tuple[int, int]:

@@ -5,22 +5,48 @@ large product; then it goes through time with a product of a few utterances and 
 weights at each step. The lock of Python is not held, and a call does a layer's whole work in one
 direction: threads that call often wait for each other.
 
-The two directions of a layer write to one output ``(T, B, D H)``: units from ``first`` on are those
-of a direction. It goes ``backwards`` from the last step, or forwards. Weights and biases are those
-of ``torch.nn.LSTM`` and ``torch.nn.RNN``.
+The two directions of a layer write to one output ``(T, B, D H)``, each its own units. Weights and
+biases are those of ``torch.nn.LSTM`` and ``torch.nn.RNN``, with G H rows: of an LSTM G is 4, for
+the gates i, f, g and o. Gradients of weights are added to arrays of the same names; an array of
+size 0 takes none.
 """
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numba.extending import overload, register_jitable
 
-from emodarts.space.jit import Array, add_product, compiled
+from emodarts.fast.jit import Array, add_product, compiled
+
+
+class Layer(NamedTuple):
+    """Weights of a layer in one direction, or their gradients."""
+
+    of_input: Array  # (G H, I)
+    of_state: Array  # (G H, H)
+    bias: Array  # (G H,)
+    other_bias: Array  # (G H,)
+
+
+class Way(NamedTuple):
+    """A direction: the first of its units in the output, and whether it begins at the last step."""
+
+    first: int
+    backwards: bool
+
+
+class Attention(NamedTuple):
+    """Weights of an attention over time and of the projection after it, or their gradients."""
+
+    score: Array  # (1, D)
+    score_bias: Array  # (1,)
+    project: Array  # (H, 2 D): for the step, and for the context
+    project_bias: Array  # (H,)
 
 
 def _continued_fraction(terms: int) -> tuple[list[Fraction], list[Fraction]]:
@@ -79,7 +105,8 @@ def _sigmoid_of(x: Array) -> None:
 
 
 @compiled
-def _tanh_of(x: Array) -> None:
+def tanh_of(x: Array) -> None:
+    """In place, of a row."""
     for k in range(len(x)):
         x[k] = _tanh(x[k])
 
@@ -110,10 +137,10 @@ def _step(n: int, time: int, backwards: bool) -> tuple[int, int]:
 
 
 @compiled
-def _read(x: Array, of_input: Array, bias: Array, other_bias: Array, z: Array) -> None:
-    """What a layer makes of its input (T, B, I), with both biases, in ``z``."""
-    z[:] = bias + other_bias
-    add_product(_rows(x), _turned(of_input), _rows(z))
+def _read(x: Array, layer: Layer, z: Array) -> None:
+    """What a layer makes of its input (T, B, I), with both biases, in ``z`` (T, B, G H)."""
+    z[:] = layer.bias + layer.other_bias
+    add_product(_rows(x), _turned(layer.of_input), _rows(z))
 
 
 @compiled
@@ -127,76 +154,44 @@ def _cell(gates: Array, before: Array, c: Array, h: Array) -> None:
 
 
 @compiled
-def lstm(
-    x: Array,
-    of_input: Array,
-    of_state: Array,
-    bias: Array,
-    other_bias: Array,
-    first: int,
-    backwards: bool,
-    h: Array,
-    gates: Array,
-    c: Array,
-) -> None:
-    """Long short-term memory from zeros, in one direction.
+def lstm(x: Array, layer: Layer, way: Way, h: Array, gates: Array, c: Array) -> None:
+    """Long short-term memory from zeros, in one direction: ``x`` (T, B, I).
 
-    Parameters
-    ----------
-    x : (T, B, I).
-    of_input, of_state : (4 H, I) and (4 H, H), for i, f, g and o.
-    bias, other_bias : (4 H,).
-    h : (T, B, D H); units of this direction are written.
-    gates, c : (T, B, 4 H) and (T, B, H), written: gates and cell states.
+    Written are its units of ``h`` (T, B, D H), ``gates`` (T, B, 4 H) and cell states ``c``
+    (T, B, H).
     """
     time, batch, units = c.shape
     nothing = np.zeros(units, c.dtype)
-    _read(x, of_input, bias, other_bias, gates)
-    turned = _turned(of_state)
+    last = way.first + units
+    _read(x, layer, gates)
+    turned = _turned(layer.of_state)  # (H, 4 H)
     for n in range(time):
-        t, s = _step(n, time, backwards)
+        t, s = _step(n, time, way.backwards)
         if n > 0:
-            add_product(h[s, :, first : first + units], turned, gates[t])
+            add_product(h[s, :, way.first : last], turned, gates[t])
         for b in range(batch):
             row = gates[t, b]
             _sigmoid_of(row[: 2 * units])
-            _tanh_of(row[2 * units : 3 * units])
+            tanh_of(row[2 * units : 3 * units])
             _sigmoid_of(row[3 * units :])
-            before = c[s, b] if n > 0 else nothing
-            _cell(row, before, c[t, b], h[t, b, first : first + units])
+            _cell(row, c[s, b] if n > 0 else nothing, c[t, b], h[t, b, way.first : last])
 
 
 @compiled
-def rnn(
-    x: Array,
-    of_input: Array,
-    of_state: Array,
-    bias: Array,
-    other_bias: Array,
-    first: int,
-    backwards: bool,
-    h: Array,
-) -> None:
-    """``h_t = tanh(W x_t + V h_s + biases)``, s the step before, in one direction.
-
-    Parameters
-    ----------
-    x : (T, B, I).
-    of_input, of_state : W (H, I) and V (H, H).
-    bias, other_bias : (H,).
-    h : (T, B, D H); units of this direction are written.
-    """
-    time, batch, units = len(x), x.shape[1], len(of_state)
+def rnn(x: Array, layer: Layer, way: Way, h: Array) -> None:
+    """``h_t = tanh(W x_t + V h_s + biases)``, s the step before; its units of ``h`` are written."""
+    time, batch, units = len(x), x.shape[1], len(layer.of_state)
+    last = way.first + units
     z = np.empty((time, batch, units), x.dtype)
-    _read(x, of_input, bias, other_bias, z)
-    turned = _turned(of_state)
+    _read(x, layer, z)
+    turned = _turned(layer.of_state)
     for n in range(time):
-        t, s = _step(n, time, backwards)
+        t, s = _step(n, time, way.backwards)
         if n > 0:
-            add_product(h[s, :, first : first + units], turned, z[t])
+            add_product(h[s, :, way.first : last], turned, z[t])
         for b in range(batch):
-            _tanh_of(z[t, b])
-            h[t, b, first : first + units] = z[t, b]
+            tanh_of(z[t, b])
+            h[t, b, way.first : last] = z[t, b]
 
 
 @compiled
@@ -222,40 +217,31 @@ def _of_cell(gates: Array, before: Array, c: Array, of_h: Array, of_c: Array, of
 def lstm_gradient(
     of_h: Array,
     x: Array,
-    of_input: Array,
-    of_state: Array,
-    first: int,
-    backwards: bool,
+    layer: Layer,
+    way: Way,
     h: Array,
     gates: Array,
     c: Array,
     of_x: Array,
-    of_weights: Array,
-    of_recurrent: Array,
-    of_bias: Array,
+    of_layer: Layer,
 ) -> None:
-    """Gradients of :func:`lstm`.
+    """Gradients of :func:`lstm`, added to ``of_x`` and ``of_layer``.
 
-    Parameters
-    ----------
-    of_h : (T, B, D H), gradient of its output; units of this direction are overwritten.
-    x, of_input, of_state, h, gates, c : what it was given, and what it left.
-    of_x, of_weights, of_recurrent, of_bias : gradients of input, weights and of either bias, added
-        to; not of one that has size 0.
+    ``of_h`` (T, B, D H) is that of its output; units of this direction are overwritten.
     """
     time, batch, units = c.shape
     nothing = np.zeros(units, c.dtype)
     of_c = np.zeros((batch, units), c.dtype)
-    of_z = np.empty(gates.shape, c.dtype)
+    of_z = np.empty(gates.shape, c.dtype)  # (T, B, 4 H)
+    own = slice(way.first, way.first + units)
     for n in range(time - 1, -1, -1):
-        t, s = _step(n, time, backwards)
+        t, s = _step(n, time, way.backwards)
         for b in range(batch):
             before = c[s, b] if n > 0 else nothing
-            own = of_h[t, b, first : first + units]
-            _of_cell(gates[t, b], before, c[t, b], own, of_c[b], of_z[t, b])
+            _of_cell(gates[t, b], before, c[t, b], of_h[t, b, own], of_c[b], of_z[t, b])
         if n > 0:
-            add_product(of_z[t], of_state, of_h[s, :, first : first + units])
-    _of_layer(of_z, x, of_input, first, backwards, h, of_x, of_weights, of_recurrent, of_bias)
+            add_product(of_z[t], layer.of_state, of_h[s, :, own])
+    _of_layer(of_z, x, layer, way, h, of_x, of_layer)
 
 
 @compiled
@@ -267,60 +253,41 @@ def _of_tanh(h: Array, of_h: Array, of_z: Array) -> None:
 
 @compiled
 def rnn_gradient(
-    of_h: Array,
-    x: Array,
-    of_input: Array,
-    of_state: Array,
-    first: int,
-    backwards: bool,
-    h: Array,
-    of_x: Array,
-    of_weights: Array,
-    of_recurrent: Array,
-    of_bias: Array,
+    of_h: Array, x: Array, layer: Layer, way: Way, h: Array, of_x: Array, of_layer: Layer
 ) -> None:
     """Gradients of :func:`rnn`; as :func:`lstm_gradient`."""
-    time, batch, units = len(x), x.shape[1], len(of_state)
+    time, batch, units = len(x), x.shape[1], len(layer.of_state)
     of_z = np.empty((time, batch, units), x.dtype)
+    own = slice(way.first, way.first + units)
     for n in range(time - 1, -1, -1):
-        t, s = _step(n, time, backwards)
+        t, s = _step(n, time, way.backwards)
         for b in range(batch):
-            own = slice(first, first + units)
             _of_tanh(h[t, b, own], of_h[t, b, own], of_z[t, b])
         if n > 0:
-            add_product(of_z[t], of_state, of_h[s, :, first : first + units])
-    _of_layer(of_z, x, of_input, first, backwards, h, of_x, of_weights, of_recurrent, of_bias)
+            add_product(of_z[t], layer.of_state, of_h[s, :, own])
+    _of_layer(of_z, x, layer, way, h, of_x, of_layer)
 
 
 @compiled
 def _of_layer(
-    of_z: Array,
-    x: Array,
-    of_input: Array,
-    first: int,
-    backwards: bool,
-    h: Array,
-    of_x: Array,
-    of_weights: Array,
-    of_recurrent: Array,
-    of_bias: Array,
+    of_z: Array, x: Array, layer: Layer, way: Way, h: Array, of_x: Array, of_layer: Layer
 ) -> None:
-    """What the gradient before the activations (T, B, ...) gives to all that made them."""
+    """What the gradient before the activations (T, B, G H) gives to all that made them."""
     rows, batch = _rows(of_z), x.shape[1]
     if of_x.size > 0:
-        add_product(rows, of_input, _rows(of_x))
-    if of_weights.size > 0:
-        add_product(rows.T, _rows(x), of_weights)
-    if of_recurrent.size > 0:
-        states = _rows(h)[:, first : first + of_recurrent.shape[1]]
-        if backwards:
-            add_product(rows[: len(rows) - batch].T, states[batch:], of_recurrent)
+        add_product(rows, layer.of_input, _rows(of_x))
+    if of_layer.of_input.size > 0:
+        add_product(rows.T, _rows(x), of_layer.of_input)
+    if of_layer.of_state.size > 0:
+        states = _rows(h)[:, way.first : way.first + layer.of_state.shape[1]]
+        if way.backwards:
+            add_product(rows[: len(rows) - batch].T, states[batch:], of_layer.of_state)
         else:
-            add_product(rows[batch:].T, states[: len(rows) - batch], of_recurrent)
-    if of_bias.size > 0:
-        for row in rows:
-            for k in range(len(row)):
-                of_bias[k] += row[k]
+            add_product(rows[batch:].T, states[: len(rows) - batch], of_layer.of_state)
+    for of_bias in (of_layer.bias, of_layer.other_bias):
+        if of_bias.size > 0:
+            for row in rows:
+                add_scaled(row, x.dtype.type(1), of_bias)
 
 
 @compiled
@@ -338,23 +305,12 @@ def add_scaled(x: Array, factor: Any, out: Array) -> None:
 
 
 @compiled
-def attend(
-    h: Array,
-    score: Array,
-    score_bias: Array,
-    project: Array,
-    project_bias: Array,
-    out: Array,
-    shares: Array,
-    context: Array,
-) -> None:
+def attend(h: Array, weights: Attention, out: Array, shares: Array, context: Array) -> None:
     """Join the context of an attention over time to every step, and project both.
 
     Parameters
     ----------
     h : (T, B, D).
-    score, score_bias : (1, D) and (1,), of each step.
-    project, project_bias : (H, 2 D), for the step and the context, and (H,).
     out : (T, B, H), written.
     shares : (T, B), written: softmax of the scores over time.
     context : (B, D), written: sum of the steps by their shares.
@@ -363,14 +319,15 @@ def attend(
     context[:] = h.dtype.type(0)
     for b in range(batch):
         for t in range(time):
-            shares[t, b] = dot(h[t, b], score[0]) + score_bias[0]
+            shares[t, b] = dot(h[t, b], weights.score[0]) + weights.score_bias[0]
         own = shares[:, b]
         own[:] = np.exp(own - own.max())
         own /= own.sum()
         for t in range(time):
             add_scaled(h[t, b], shares[t, b], context[b])
+    project = weights.project
     of_step, of_context = _turned(project[:, :width]), _turned(project[:, width:])
-    out[0] = project_bias
+    out[0] = weights.project_bias
     add_product(context, of_context, out[0])  # the same at every step
     out[1:] = out[0]
     add_product(_rows(h), of_step, _rows(out))
@@ -380,38 +337,31 @@ def attend(
 def attend_gradient(
     of_out: Array,
     h: Array,
-    score: Array,
-    project: Array,
+    weights: Attention,
     shares: Array,
     context: Array,
     of_h: Array,
-    of_score: Array,
-    of_score_bias: Array,
-    of_project: Array,
-    of_project_bias: Array,
+    of_weights: Attention,
 ) -> None:
-    """Gradients of :func:`attend`.
+    """Gradients of :func:`attend`: ``of_h`` (T, B, D) is written, ``of_weights`` added to.
 
-    Parameters
-    ----------
-    of_out : (T, B, H).
-    of_h : (T, B, D), written.
-    of_score, of_score_bias, of_project, of_project_bias : added to; not to one of size 0.
+    ``of_out`` (T, B, H) is that of its output.
     """
     time, batch, width = h.shape
-    of_total = np.zeros(of_out.shape[1:], h.dtype)
+    project = weights.project
+    of_total = np.zeros(of_out.shape[1:], h.dtype)  # (B, H)
     for t in range(time):
         of_total += of_out[t]
     of_context = np.zeros((batch, width), h.dtype)
     add_product(of_total, project[:, width:], of_context)
     of_h[:] = h.dtype.type(0)
     add_product(_rows(of_out), project[:, :width], _rows(of_h))
-    if of_project.size > 0:
-        add_product(_rows(of_out).T, _rows(h), of_project[:, :width])
-        add_product(of_total.T, context, of_project[:, width:])
-    if of_project_bias.size > 0:
+    if of_weights.project.size > 0:
+        add_product(_rows(of_out).T, _rows(h), of_weights.project[:, :width])
+        add_product(of_total.T, context, of_weights.project[:, width:])
+    if of_weights.project_bias.size > 0:
         for b in range(batch):
-            of_project_bias += of_total[b]
+            add_scaled(of_total[b], h.dtype.type(1), of_weights.project_bias)
     of_shares = np.empty(time, h.dtype)
     for b in range(batch):
         mean = h.dtype.type(0)
@@ -421,8 +371,8 @@ def attend_gradient(
         for t in range(time):
             of_one = shares[t, b] * (of_shares[t] - mean)
             add_scaled(of_context[b], shares[t, b], of_h[t, b])
-            add_scaled(score[0], of_one, of_h[t, b])
-            if of_score.size > 0:
-                add_scaled(h[t, b], of_one, of_score[0])
-            if of_score_bias.size > 0:
-                of_score_bias[0] += of_one
+            add_scaled(weights.score[0], of_one, of_h[t, b])
+            if of_weights.score.size > 0:
+                add_scaled(h[t, b], of_one, of_weights.score[0])
+            if of_weights.score_bias.size > 0:
+                of_weights.score_bias[0] += of_one

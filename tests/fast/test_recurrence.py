@@ -1,8 +1,6 @@
 """LSTMs and RNNs in compiled loops against those of torch, alone and in cells."""
 
-import itertools
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -13,11 +11,11 @@ from torch import Tensor
 pytest.importorskip("numba")
 
 from emodarts.errors import ShapeError
-from emodarts.genotype import NONE, SEQUENCE_SPACES
-from emodarts.space import candidates, jit, recurrence
-from emodarts.space.cell import Cell, MixedOperation, Sources, all_sources
-from emodarts.space.compiled_recurrent import run_cell
-from emodarts.space.sequence_ops import Recurrent, SequenceSkip, build_sequence_operation
+from emodarts.fast import cell_classes
+from emodarts.fast.jit import Array
+from emodarts.fast.recurrence import tanh_of
+from emodarts.space.cell import MixedOperation
+from emodarts.space.sequence_ops import Recurrent
 
 Kind = Literal["lstm", "rnn"]
 #: Utterances, steps, features and units: one of all, parts of tiles, more than tiles, whole tiles.
@@ -46,8 +44,10 @@ def build(
 
 def run_compiled(module: Recurrent, x: Tensor) -> Tensor:
     """A cell of this candidate alone."""
-    edge = MixedOperation(["only"], [module])
-    return run_cell(x, x.detach(), ((0,),), [edge], torch.ones(1, 1, dtype=x.dtype))
+    identity = torch.nn.Identity(), torch.nn.Identity()
+    cell = cell_classes("compiled")[1](identity, [(0, 0)], [MixedOperation(["only"], [module])], -1)
+    out: Tensor = cell(x, x.detach(), torch.ones(1, 1, dtype=x.dtype))
+    return out
 
 
 def draw(*shape: int, seed: int = 1) -> Tensor:
@@ -339,9 +339,9 @@ def test_a_step_of_the_other_direction_does_not_depend_on_earlier_ones(kind: Kin
 # The hyperbolic tangent in float32
 
 
-def tanh(x: jit.Array) -> jit.Array:
+def tanh(x: Array) -> Array:
     y = x.astype(np.float32)
-    recurrence._tanh_of(y)
+    tanh_of(y)
     return y
 
 
@@ -381,161 +381,3 @@ def test_nan_in_a_step_reaches_what_follows_it(kind: Kind, dtype: torch.dtype) -
     expected = torch.zeros(5, 7, 9, dtype=torch.bool)
     expected[2, 3:] = True
     assert torch.equal(run_compiled(module, x).isnan(), expected)
-
-
-# Cells
-
-#: Every node reads all; nodes that read some, in another order; nodes that no other one reads.
-GRAPHS: dict[str, Sources] = {
-    "supernet": all_sources(3),
-    "derived": ((1, 0), (0, 2), (3, 1)),
-    "parallel": ((0,), (1,), (0, 1)),
-}
-WIDTH = 5
-
-
-def build_cell(sources: Sources, *names: str, width: int = WIDTH) -> Cell:
-    """Plain, with inputs that are states already."""
-    torch.manual_seed(0)
-    edges = [
-        MixedOperation(names, [build_sequence_operation(name, width) for name in names])
-        for node in sources
-        for _ in node
-    ]
-    identity = torch.nn.Identity(), torch.nn.Identity()
-    return Cell(identity, sources, edges, dim=-1).double()
-
-
-def run_fast(cell: Cell, first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
-    edges = [edge for edge in cell.edges if isinstance(edge, MixedOperation)]
-    return run_cell(first, second, cell.sources, edges, weights)
-
-
-@pytest.fixture
-def set_threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-NAMES = ("skip_connect", "rnn_2", "lstm_1", "lstm_att_1", "rnn_att_2")
-
-
-@pytest.mark.parametrize("wanted", ["all", "first", "second", "weights"])
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("n_threads", [1, 2, 5])
-def test_a_cell_of_any_graph_is_that_of_torch(
-    n_threads: int, graph: str, wanted: str, set_threads: Callable[[int], None]
-) -> None:
-    set_threads(n_threads)
-    cell = build_cell(GRAPHS[graph], *NAMES)
-    leaves = {
-        "first": draw(3, 4, WIDTH),
-        "second": draw(3, 4, WIDTH, seed=3),
-        "weights": draw(len(cell.edges), len(NAMES), seed=4),
-    }
-    asked = [t.requires_grad_() for name, t in leaves.items() if wanted in ("all", name)]
-    if wanted == "all":
-        asked += cell.parameters()
-    for parameter in cell.parameters():
-        parameter.requires_grad_(wanted == "all")
-    weighted = draw(3, 4, WIDTH * len(cell.sources), seed=5)
-    found, expected = run_fast(cell, *leaves.values()), cell(*leaves.values())
-    assert_same(found, expected)
-    gradients = [torch.autograd.grad((y * weighted).sum(), asked) for y in (found, expected)]
-    for own, other in zip(*gradients, strict=True):
-        assert_same(own, other)
-
-
-def test_inputs_may_differ_in_width_from_each_other_and_from_the_nodes() -> None:
-    torch.manual_seed(0)
-    widths = {0: 3, 1: 7, 2: WIDTH}
-    sources: Sources = ((0, 1), (2, 0))
-    modules = [Recurrent("rnn", widths[s], WIDTH, 1).double() for node in sources for s in node]
-    edges = [MixedOperation(["only"], [m]) for m in modules]
-    first, second = draw(2, 4, 3).requires_grad_(), draw(2, 4, 7).requires_grad_()
-    found = run_cell(first, second, sources, edges, torch.ones(4, 1, dtype=torch.float64))
-    node = modules[0](first) + modules[1](second)
-    expected = torch.cat([node, modules[2](node) + modules[3](first)], dim=2)
-    assert_same(found, expected)
-    for own, other in zip(
-        *(torch.autograd.grad(y.sin().sum(), [first, second]) for y in (found, expected)),
-        strict=True,
-    ):
-        assert_same(own, other)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_no_bit_depends_on_the_number_of_threads(
-    dtype: torch.dtype, set_threads: Callable[[int], None]
-) -> None:
-    """Nor on which of them was faster: more of them than cores, and over again."""
-    names = [name for name in SEQUENCE_SPACES["all"] if name != NONE]
-    cell = build_cell(all_sources(4), *names).to(dtype)
-    first, second = (draw(9, 6, WIDTH, seed=k).to(dtype).requires_grad_() for k in (1, 2))
-    weights = draw(len(cell.edges), len(names)).to(dtype).requires_grad_()
-    leaves = [first, second, weights, *cell.parameters()]
-
-    def run() -> list[Tensor]:
-        y = run_fast(cell, first, second, weights)
-        return [y.detach(), *torch.autograd.grad(y.sin().sum(), leaves)]
-
-    set_threads(1)
-    expected = run()
-    for n_threads in (2, 3, 7, 2, 3, 7):
-        set_threads(n_threads)
-        for own, other in zip(run(), expected, strict=True):
-            assert torch.equal(own, other)
-
-
-def test_an_error_in_one_thread_ends_the_others(
-    monkeypatch: pytest.MonkeyPatch, set_threads: Callable[[int], None]
-) -> None:
-    """Which would wait for a state that nobody adds up any more."""
-    set_threads(3)
-    original = candidates.forward
-    fails = itertools.count()
-
-    def kernel(*arguments: Any) -> None:
-        if next(fails) == 0:
-            arguments[-1][0, 0] += 1  # a candidate that was begun, and does not end
-            time.sleep(0.1)
-            raise MemoryError("of one thread")
-        original(*arguments)
-
-    monkeypatch.setattr(candidates, "forward", kernel)
-    cell = build_cell(all_sources(3), "skip_connect", "rnn_1")
-    with pytest.raises(MemoryError, match="of one thread"):
-        run_fast(cell, draw(2, 3, WIDTH), draw(2, 3, WIDTH), draw(9, 2))
-    run_fast(cell, draw(2, 3, WIDTH), draw(2, 3, WIDTH), draw(9, 2))
-
-
-def test_what_compiled_code_would_misread_is_refused() -> None:
-    """It has addresses of parameters alone."""
-    x, weights = draw(2, 3, WIDTH), draw(2, 1)
-    for changed, message in (
-        (torch.zeros(WIDTH), "contiguous parameters on a CPU, torch.float64"),
-        (torch.zeros(2 * WIDTH, dtype=torch.float64)[::2], "contiguous parameters"),
-        (torch.zeros(WIDTH - 1, dtype=torch.float64), "do not fit"),
-        (torch.zeros(WIDTH, device="meta", dtype=torch.float64), "on a CPU"),
-    ):
-        cell = build_cell(all_sources(1), "rnn_1")
-        module = cell.get_submodule("edges.1.operations.0.recurrent")
-        module._parameters["bias_hh_l0"] = torch.nn.Parameter(changed)
-        with pytest.raises(ShapeError, match=message):
-            run_fast(cell, x, x, weights)
-    cell = build_cell(all_sources(1), "rnn_1")
-    with pytest.raises(ShapeError, match="needs 5 channels; got 4"):
-        run_fast(cell, x, draw(2, 3, 4), weights)
-    with pytest.raises(ShapeError, match="as many utterances and steps"):
-        run_fast(cell, x, draw(2, 4, WIDTH), weights)
-    with pytest.raises(ShapeError, match="one type"):
-        run_fast(cell, x, x.float(), weights)
-    wide = Recurrent("rnn", WIDTH, WIDTH, 1, bidirectional=True).double()
-    edges = [MixedOperation(["a", "b"], [SequenceSkip(), wide])]
-    with pytest.raises(ShapeError, match="nodes are of width 5; a candidate gives 10"):
-        run_cell(x, x, ((0,),), edges, draw(1, 2))
-    with pytest.raises(ValueError, match="the edge from state 0 to 2 has no candidates"):
-        run_cell(x, x, ((0,),), [MixedOperation(["none"], [])], draw(1, 1))
-    with pytest.raises(TypeError, match="Linear is not compiled"):
-        run_cell(x, x, ((0,),), [MixedOperation(["a"], [torch.nn.Linear(5, 5)])], draw(1, 1))

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 pytest.importorskip("numba")
 
-from emodarts.space.convolution import SPARE, convolve, correlate
-from emodarts.space.jit import Array
+from emodarts.fast.convolution import SPARE, convolve, correlate
+from emodarts.fast.jit import Array
 
 #: Whole blocks of rows and vectors, parts of them, fewer columns than a vector, one element.
 SIZES = [(32, 32), (37, 45), (9, 17), (5, 3), (1, 1)]
@@ -91,7 +91,7 @@ def test_a_machine_with_narrower_vectors_finds_the_same(tmp_path: Path) -> None:
     script = f"""
 import sys
 import numpy as np
-from emodarts.space import jit
+from emodarts.fast import jit
 assert jit.VECTOR_BYTES == 32
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_convolution
