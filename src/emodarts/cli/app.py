@@ -27,6 +27,7 @@ from emodarts.cli.options import (
 )
 from emodarts.cli.printing import Style, print_answers, print_error, print_json, print_readers
 from emodarts.errors import AudioError, CorpusError, EmodartsError, list_lines
+from emodarts.fast import keep_freed_memory
 
 if TYPE_CHECKING:
     from emodarts.corpora import Corpus
@@ -440,6 +441,7 @@ def _set_up_process() -> None:
     # process wants a core; threads that never spin triple the time of a small LSTM.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "300")
+    keep_freed_memory()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

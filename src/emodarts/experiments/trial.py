@@ -22,6 +22,7 @@ from emodarts.dataset import Dataset, Listing, load_dataset
 from emodarts.errors import EmodartsError, RunError, TrainingError
 from emodarts.experiments.compute import recorded_compute
 from emodarts.experiments.plan import TrialSpec
+from emodarts.fast import keep_freed_memory
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
 from emodarts.progress import Lines, Progress
@@ -234,6 +235,7 @@ def _explained_memory() -> Iterator[None]:
 
 def main(text: str) -> int:
     """Carry out a trial given as JSON; an error of the project's own is printed as JSON."""
+    keep_freed_memory()
     try:
         carry_out(TrialSpec(**json.loads(text)), Lines())
     except EmodartsError as error:

@@ -80,8 +80,8 @@ class Supernet(nn.Module):
     n_classes : number of logits.
     initial_sd : standard deviation of the normal distribution that alphas start from.
     n_channels : C of the input.
-    implementation : of the cells, as in :mod:`emodarts.fast`; weights are the same. Cells with other
-        edges than :func:`mixed_edge` are plain.
+    implementation : of the cells, as in :mod:`emodarts.fast`; weights are the same. Cells with
+        other edges than :func:`mixed_edge` are plain.
     precision : of maps in a forward pass, as in ``ComputeSpec``; compiled cells have ``fp32`` only.
     edge : builds the module of every edge.
 
