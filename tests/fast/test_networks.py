@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emodarts.bundle import Bundle
-from emodarts.experiments import trial as trial_module
-from emodarts.experiments.trial import Trial, train_trial
 from emodarts.fast import CELLS, Implementation, cell_classes
 from emodarts.genotype import NONE, CellGenotype, Edge, Genotype
-from emodarts.progress import Silent
-from emodarts.recipe import SPACES, CNNSpec, NetworkSpec, NoSeqNN, Recipe, SearchedSeqNN
-from emodarts.searching.derivation import random_genotype
+from emodarts.recipe import SPACES, CNNSpec, NetworkSpec, NoSeqNN, SearchedSeqNN
 from emodarts.searching.gradients import LookAhead, first_order_gradient, second_order_gradient
 from emodarts.searching.supernet import Supernet
 from emodarts.space.cell import Cell
-from emodarts.splits import Parts
 from emodarts.systems.discrete import DiscreteNetwork
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -77,7 +69,13 @@ def pair(
     torch.manual_seed(0)
     nets = [
         DiscreteNetwork(
-            GENOTYPES[genotype], spec, size[0], 3, auxiliary=True, implementation=implementation
+            GENOTYPES[genotype],
+            spec,
+            size[0],
+            3,
+            drop_path=1.0,
+            auxiliary_weight=0.4,
+            implementation=implementation,
         )
         for implementation in ("compiled", "plain")
     ]
@@ -87,7 +85,7 @@ def pair(
                 parameter.add_(0.3 * torch.randn_like(parameter))  # gains are not 1, shifts not 0
     nets[1].load_state_dict(nets[0].state_dict())
     for net in nets:
-        net.double().train().set_drop_path(0.4)
+        net.double().train().begin_epoch(0.4)
     return nets[0], nets[1], torch.randn(len(TARGETS), 1, *size, dtype=torch.float64)
 
 
@@ -150,7 +148,7 @@ def test_dropped_edges_are_those_of_plain_cells() -> None:
     assert torch.equal(torch.rand(3), after)
     for probability in (0.0, 0.999):  # no edge of any utterance, and all
         for network in (compiled, plain):
-            network.set_drop_path(probability)
+            network.begin_epoch(probability)
         assert_the_same(compiled, plain, x)
         assert (answers(compiled, x)[0] - some).abs().max() > 1e-3
         answers(plain, x)  # running statistics move as far
@@ -178,47 +176,6 @@ def test_the_state_of_a_network_does_not_depend_on_its_implementation() -> None:
     assert {type(c) for c in compiled.cnn_cells} == {cell_classes("compiled")[0]}
     assert {type(c) for c in plain.cnn_cells} == {Cell}
     assert list(compiled.state_dict()) == list(plain.state_dict())
-
-
-@pytest.mark.parametrize(("asked", "implementation"), [(True, "compiled"), (False, "plain")])
-def test_a_trial_trains_what_compute_fast_says_and_tests_plain_cells(
-    asked: bool,
-    implementation: Implementation,
-    tiny_recipe: Recipe,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if implementation == "compiled":
-        pytest.importorskip("numba")
-
-    class Tested(Exception):
-        pass
-
-    def trained(network: DiscreteNetwork, *_: Any, **__: Any) -> None:
-        assert {type(c) for c in network.cnn_cells} == {cell_classes(implementation)[0]}
-        with torch.no_grad():
-            network.stem[0].weight.fill_(0.25)
-
-    def tested(_: Trial, __: Any, bundle: Bundle, ___: Any) -> None:
-        assert {type(c) for c in bundle.network.cnn_cells} == {Cell}
-        assert not bundle.network.training
-        assert (bundle.network.stem[0].weight == 0.25).all()
-        raise Tested
-
-    monkeypatch.setattr(trial_module, "train_network", trained)
-    monkeypatch.setattr(trial_module, "_result", tested)
-    recipe = Recipe.from_dict({**tiny_recipe.to_dict(), "compute": {"fast": asked}})
-    data = SimpleNamespace(
-        normalisation=lambda _: None,
-        part=lambda *_, **__: None,
-        classes=("a", "b"),
-        features=torch.zeros(1, 1, 16, 8),
-        fingerprint=None,
-    )
-    trial = Trial(recipe, 0, 0, Parts((), (), (), (), ()), tmp_path, torch.device("cpu"))
-    genotype = random_genotype(recipe.network, torch.Generator().manual_seed(0))
-    with pytest.raises(Tested):
-        train_trial(trial, data, genotype, Silent())
 
 
 # Supernets

@@ -18,15 +18,19 @@ from emodarts.corpora import load_corpus
 from emodarts.dataset import Dataset, Maps
 from emodarts.experiments.plan import Options
 from emodarts.experiments.run import run
+from emodarts.fast import Implementation, cell_classes
 from emodarts.recipe import SYSTEMS, FeatureSpec, Kind, Recipe, SystemSpec
 from emodarts.scoring.predictions import read_predictions
+from emodarts.searching.derivation import random_genotype
 from emodarts.serving.model import Model
+from emodarts.space.cell import Cell
 from emodarts.splits import Parts
 from emodarts.systems.classical import mean_cepstrum, mean_of_all
 from emodarts.systems.count import count_multiply_adds, count_parameters
 from emodarts.systems.hand_made import HandMadeNetwork
 from emodarts.systems.system import Cost, FitTask, Outcome, Saved
 from emodarts.training.batches import Normalisation
+from emodarts.training.fit import Trained
 
 RecipeOf = Callable[..., Recipe]
 TaskOf = Callable[..., FitTask]
@@ -110,6 +114,34 @@ def test_weights_come_from_the_parts_that_train_them(
     assert not torch.allclose(used.mean, everything)
 
 
+@pytest.mark.parametrize(("asked", "implementation"), [(True, "compiled"), (False, "plain")])
+def test_a_network_trains_as_compute_fast_says_and_is_tested_as_it_is_saved(
+    asked: bool,
+    implementation: Implementation,
+    recipe_of: RecipeOf,
+    task_of: TaskOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if implementation == "compiled":
+        pytest.importorskip("numba")
+
+    def trained(network: Any, *_: Any, **__: Any) -> Trained:
+        assert {type(c) for c in network.cnn_cells} == {cell_classes(implementation)[0]}
+        with torch.no_grad():
+            network.stem[0].weight.fill_(0.25)
+        return Trained(1, [{"validation_ua": 0.5}])
+
+    monkeypatch.setattr("emodarts.systems.neural.train_network", trained)
+    recipe = recipe_of(compute={"fast": asked})
+    task = task_of(recipe)
+    random_genotype(recipe.network, torch.Generator().manual_seed(0)).save(task.folder.genotype)
+    outcome = system_of(recipe).fit(task)
+    assert {type(c) for c in outcome.fitted.network.cnn_cells} == {Cell}
+    assert not outcome.fitted.network.training
+    assert (outcome.fitted.network.stem[0].weight == 0.25).all()
+    assert outcome.details == {"epoch": 1, "validation_ua": 0.5}
+
+
 class Judge:
     """A strategy from outside the package that judges two genotypes."""
 
@@ -119,8 +151,6 @@ class Judge:
         self.spec = spec
 
     def search(self, task: Any) -> Any:
-        from emodarts.searching.derivation import random_genotype
-
         Judge.seen.clear()
         drawn = [random_genotype(task.network, torch.Generator().manual_seed(k)) for k in (0, 1, 0)]
         Judge.seen.extend((genotype, task.evaluate(genotype)) for genotype in drawn)
