@@ -12,7 +12,10 @@ from commands import emodarts, refused
 from emodarts import files
 from emodarts.corpora import Corpus, load_corpus
 from emodarts.errors import RecipeError, RunError
-from emodarts.experiments.run import Options, _with_recorded_compute, run
+from emodarts.experiments.compute import settle_compute
+from emodarts.experiments.plan import Options
+from emodarts.experiments.run import run
+from emodarts.layout import RunFolder
 from emodarts.recipe import Recipe, load_recipe
 from emodarts.serving.model import Model
 
@@ -102,19 +105,13 @@ def test_a_killed_run_ends_as_one_never_killed(
 
 
 def test_another_explicit_precision_is_refused_on_resume(
-    finished: Path, recipe: Recipe, tiny_recipe_file: Path, tmp_path: Path
+    finished: Path, tiny_recipe_file: Path
 ) -> None:
-    silent = load_recipe(tiny_recipe_file)
-    assert _with_recorded_compute(silent, finished).compute.precision == "bf16"
-    single = load_recipe(tiny_recipe_file, ["compute.precision=fp32"])
+    silent = load_recipe(tiny_recipe_file).compute
+    assert settle_compute(silent, RunFolder(finished)).spec.precision == "bf16"
+    single = load_recipe(tiny_recipe_file, ["compute.precision=fp32"]).compute
     with pytest.raises(RunError, match=r"begun with compute\.precision bf16"):
-        _with_recorded_compute(single, finished)
-    environment = json.loads((finished / "environment.json").read_text())
-    del environment["precision"]  # of a run from before there was a choice
-    (tmp_path / "environment.json").write_text(json.dumps(environment))
-    assert _with_recorded_compute(silent, tmp_path).compute.precision == "fp32"
-    with pytest.raises(RunError, match=r"begun with compute\.precision fp32"):
-        _with_recorded_compute(recipe, tmp_path)
+        settle_compute(single, RunFolder(finished))
 
 
 def test_a_second_order_search_is_refused_before_anything_is_written(
