@@ -294,7 +294,8 @@ def places(
     return {
         "recipe": str(tiny[0]),
         "tiny": " ".join(map(str, tiny)),
-        **{name: str(folder / name) for name in ("empty", "twice", "future.json", "nowhere")},
+        "future": str(folder / "future.json"),
+        **{name: str(folder / name) for name in ("empty", "twice", "nowhere")},
     }
 
 
@@ -303,7 +304,7 @@ def places(
     [
         ("run {recipe} --corpus emodb --root {nowhere}", "nowhere"),
         ("run {recipe} --corpus emodb --root {empty}", "03a01Wa.wav"),
-        ("run {recipe} --corpus emodb --root {twice}", "one name and different sizes"),
+        ("run {recipe} --corpus emodb --root {twice}", "the same name but different sizes"),
         ("run {recipe} --corpus emobd", "did you mean 'emodb'?"),
         ("run quik --corpus emodb", "give a YAML file or one of"),
         ("run {tiny} --split groups:7", "groups:2 to groups:6"),
@@ -312,7 +313,7 @@ def places(
         ("run {tiny} --labels a,a", "--labels: labels ['a', 'a'] lists a class twice"),
         ("run {tiny} --set search.epochs", "--set 'search.epochs'; allowed: KEY=VALUE"),
         ("run {tiny} --set search.strategy=random", "'search={{strategy: random}}'"),
-        ("train {tiny} --genotype {future.json}", "an edge from state 5"),
+        ("train {tiny} --genotype {future}", "an edge from state 5"),
     ],
 )
 def test_runs_of_bad_input_are_refused(
