@@ -52,10 +52,9 @@ def plain(**changes: Any) -> dict[str, Any]:
 
 @given(genotype=genotypes())
 def test_round_trip(genotype: Genotype) -> None:
-    again = Genotype.from_json(genotype.to_json())
+    again = Genotype.from_dict(json.loads(json.dumps(genotype.to_dict())))
     assert again == genotype
     assert hash(again) == hash(genotype)
-    assert Genotype.from_dict(genotype.to_dict()) == genotype
 
 
 def test_file_round_trip(tmp_path: Path) -> None:
@@ -127,7 +126,7 @@ def test_cells_and_skip_counts() -> None:
 )
 def test_mistake_is_explained(value: Any, message: str) -> None:
     with pytest.raises(GenotypeError, match=message):
-        Genotype.from_json(json.dumps(value))
+        Genotype.from_dict(value)
 
 
 @pytest.mark.parametrize(
@@ -158,8 +157,6 @@ def test_an_operation_of_another_space_is_explained(value: Any, message: str) ->
     ],
 )
 def test_broken_json_names_the_line(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(GenotypeError, match=message):
-        Genotype.from_json(text)
     path = tmp_path / "g.json"
     path.write_text(text)
     with pytest.raises(GenotypeError, match=message) as caught:
@@ -196,7 +193,7 @@ CELL = JSON | st.lists(JSON | st.lists(EDGE, max_size=3), max_size=3)
 )
 def test_any_json_is_a_genotype_or_a_genotype_error(value: Any) -> None:
     try:
-        genotype = Genotype.from_json(json.dumps(value))
+        genotype = Genotype.from_dict(value)
     except GenotypeError:
         return
     assert Genotype.from_dict(genotype.to_dict()) == genotype

@@ -6,7 +6,6 @@ exist is a matter of the search space (:mod:`emodarts.recipe.spaces`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,15 +127,6 @@ class Genotype:
             reduction=_parse_cell("reduction", value["reduction"]),
             sequence=None if sequence is None else _parse_cell("sequence", sequence),
         )
-
-    def to_json(self) -> str:
-        """Return the genotype as indented JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> Genotype:
-        """Parse JSON text. Raises :class:`GenotypeError`."""
-        return cls.from_dict(files.parse_json(text, "genotype", GenotypeError))
 
     def save(self, path: Path) -> None:
         """Write the genotype as JSON, atomically. Raises :class:`WriteError`."""

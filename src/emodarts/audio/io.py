@@ -48,12 +48,6 @@ def load_audio(
     return decode_audio(read_audio_bytes(path), path, sample_rate, start, end)
 
 
-def audio_duration(path: Path | str) -> float:
-    """Duration of a file in seconds, from its header. Raises :class:`AudioError`."""
-    with _open(read_audio_bytes(path), path) as sound:
-        return float(sound.frames / sound.samplerate)
-
-
 def read_audio_bytes(path: Path | str) -> bytes:
     """Read a file without decoding it. Raises :class:`AudioError`."""
     try:
