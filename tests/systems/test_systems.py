@@ -127,12 +127,14 @@ def test_a_network_trains_as_compute_fast_says_and_is_tested_as_it_is_saved(
 
     def trained(network: Any, *_: Any, **__: Any) -> Trained:
         assert {type(c) for c in network.cnn_cells} == {cell_classes(implementation)[0]}
+        assert (network.drop_path, network.auxiliary_weight) == (0.3, 0.7)
         with torch.no_grad():
             network.stem[0].weight.fill_(0.25)
         return Trained(1, [{"validation_ua": 0.5}])
 
     monkeypatch.setattr("emodarts.systems.neural.train_network", trained)
-    recipe = recipe_of(compute={"fast": asked})
+    settings = {"drop_path": 0.3, "auxiliary_weight": 0.7}
+    recipe = recipe_of(compute={"fast": asked}, system=settings)
     task = task_of(recipe)
     random_genotype(recipe.network, torch.Generator().manual_seed(0)).save(task.folder.genotype)
     outcome = system_of(recipe).fit(task)
