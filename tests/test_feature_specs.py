@@ -31,7 +31,7 @@ from emodarts.recipe.features import (
     WaveformSpec,
 )
 
-PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
+PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 SPECS: list[FeatureSpec] = [
     MfccSpec(sample_rate=16000, n_mfcc=40),
     LogMelSpec(n_mels=64, deltas=2),
@@ -103,7 +103,7 @@ def test_a_kind_has_no_keys_of_another() -> None:
 
 @pytest.mark.parametrize("keys", [{"kind": "mfc"}, {"n_mel": 3}, {"kind": "stft", "n_mels": 3}])
 def test_mistake_in_python(keys: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=r"legal: mfcc, log_mel|[Ee]xtra inputs"):
+    with pytest.raises(ValidationError, match=r"allowed: mfcc, log_mel|[Ee]xtra inputs"):
         FeatureSpec(**keys)
 
 
@@ -154,7 +154,7 @@ def test_example_of_a_feature(autocorrelation: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"n_lag": 3}, "'features.n_lag' (did you mean 'n_lags'?); legal: kind, sample_rate"),
+        ({"n_lag": 3}, "'features.n_lag' (did you mean 'n_lags'?); allowed: kind, sample_rate"),
         ({"n_lags": 0}, "features.n_lags: 0: Input should be greater than or equal to 1"),
         ({"n_lags": "9"}, "features.n_lags: '9': Input should be a valid integer"),
         ({"n_lags": 3}, "3 x 399 (frequency x time) are too small"),
@@ -222,7 +222,9 @@ def no_type(waveform: Tensor, *, width=3) -> Tensor:  # type: ignore[no-untyped-
 
 @pytest.mark.parametrize("function", [no_star, no_type])
 def test_function_without_usable_keys(function: Any) -> None:
-    with pytest.raises(EmodartsError, match=r"\(\): parameter 'width'; legal: the waveform, a st"):
+    with pytest.raises(
+        EmodartsError, match=r"\(\): parameter 'width'; allowed: the waveform, a st"
+    ):
         FeatureKind.of(function)
 
 

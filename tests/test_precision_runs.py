@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from commands import emodarts, refused
+from commands import emodarts
 from emodarts import files
 from emodarts.corpora import Corpus, load_corpus
 from emodarts.errors import RecipeError, RunError
@@ -51,7 +51,7 @@ def test_weights_are_float32_and_test_scores_are_those_of_the_float32_model(
     finished: Path, corpus: Corpus
 ) -> None:
     environment = json.loads((finished / "environment.json").read_text())
-    assert (environment["precision"], environment["fast"]) == ("bf16", "torch")
+    assert (environment["precision"], environment["cells"]) == ("bf16", "torch")
     trial = finished / "fold-0" / "seed-0"
     for name in ("model/model", "search", "training"):
         tensors = load_file(trial / f"{name}.safetensors")
@@ -131,4 +131,5 @@ def test_the_option_is_recorded_and_training_needs_no_order_of_search(
     emodarts("train", *tiny, *options, "--genotype", genotype, "--out", out)
     assert json.loads((out / "environment.json").read_text())["precision"] == "bf16"
     assert load_recipe(out / "recipe.yaml").compute.precision == "bf16"
-    assert "'fp16'" in refused("search", *tiny, "--precision", "fp16", "--out", tmp_path / "no")
+    wrong = emodarts("search", *tiny, "--precision", "fp16", "--out", tmp_path / "no", code=2)
+    assert "'fp16'" in wrong.stderr
