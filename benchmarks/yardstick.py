@@ -153,7 +153,7 @@ class _Network(nn.Module):
                 _Mixed(
                     [
                         nn.Identity() if o == "skip_connect" else _Recurrent(o, h)
-                        for o in seqnn.operations[:-1]
+                        for o in list(seqnn.operations)[:-1]
                     ]
                 )
                 for _ in range(seqnn.nodes * (seqnn.nodes + 3) // 2)

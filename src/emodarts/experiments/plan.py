@@ -20,7 +20,7 @@ from emodarts.experiments.compute import Compute, settle_compute
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
 from emodarts.progress import Progress
-from emodarts.recipe import Recipe
+from emodarts.recipe import SYSTEMS, Recipe
 from emodarts.runtime import configure, describe_environment
 from emodarts.splits import Fold, Parts, deployment_fold, make_folds, make_parts
 
@@ -259,10 +259,8 @@ def _check_genotypes(
         return
     paths = [run.trial(trial.fold, trial.seed).genotype for trial in trials]
     if options.genotype is not None:
-        from emodarts.systems.discrete import DiscreteNetwork
-
-        n_features = recipe.features.n_features
-        DiscreteNetwork(options.genotype, recipe.trained_network, n_features, len(listing.classes))
+        system = SYSTEMS[recipe.system.kind].build(recipe.system)
+        system.check(options.genotype, recipe, len(listing.classes))
         for path in paths:
             if path.is_file() and Genotype.load(path) != options.genotype:
                 raise RunError(

@@ -2,14 +2,16 @@
 
 Torch calls several functions for every step of an RNN. oneDNN's LSTM keeps three times as much for
 the backward pass, and computes gradients of weights where none are wanted: in the passes for
-alphas. All candidates that read one state are independent, and the products in one of them too
-small to share among threads, so each thread takes whole candidates.
+alphas. The products in a candidate are too small to share among threads, so each thread takes whole
+candidates: of all states, since those of one state do not keep several threads busy to its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,7 +33,7 @@ from emodarts.fast.recurrence import (
 )
 from emodarts.fast.threads import in_threads
 from emodarts.space.cell import MixedOperation, add_up
-from emodarts.space.sequence_ops import Recurrent, require_sequence
+from emodarts.space.sequence_ops import Recurrent, SequenceSkip, require_sequence
 
 
 class CompiledSeqNNCell(FastCell):
@@ -42,32 +44,146 @@ class CompiledSeqNNCell(FastCell):
         if self.plain or weights is None or not can_be_compiled(first):
             return super().forward(first, second, weights)
         states = self.inputs[0](first), self.inputs[1](second)
-        return self.state_by_state(*states, weights, _mixtures)
+        mixed = [cast(MixedOperation, edge) for edge in self.edges]
+        if not all(_is_known(m) for edge in mixed for m in edge.operations):
+            return self.state_by_state(*states, weights, _mixtures)
+        ends = [(source, node + 2) for source, node in self.ends]
+        return torch.cat(_nodes(states, ends, mixed, weights), dim=-1)
+
+
+def _is_known(module: nn.Module) -> bool:
+    return type(module) in (Recurrent, SequenceSkip)
 
 
 def _mixtures(x: Tensor, edges: Sequence[MixedOperation], weights: Tensor) -> list[Tensor]:
     """What leaves a state ``x`` (B, T, H) on each edge, of weights (E, O)."""
-    require_sequence(x, "a recurrent operation")
-    terms: list[list[Tensor]] = [[] for _ in edges]
-    compiled: list[Recurrent] = []
-    places: list[tuple[int, int]] = []
-    for row, edge in enumerate(edges):
-        for column, module in zip(edge.columns, edge.operations, strict=True):
-            if type(module) is Recurrent:
-                compiled.append(module)
-                places.append((row, column))
-            else:
-                terms[row].append(weights[row, column] * module(x))
-    if compiled:
-        rows, columns = (list(each) for each in zip(*places, strict=True))
-        parameters = [p for module in compiled for p in module.parameters()]
-        # Nothing is copied where time is the outer axis in memory.
-        sequence = x.transpose(0, 1).contiguous()  # (T, B, H)
-        own = weights[rows, columns]
-        found = apply_function(_Candidates, compiled, rows, sequence, own, *parameters)
-        for row, out in zip(sorted(set(rows)), found, strict=True):
-            terms[row].append(out.transpose(0, 1))
+    terms = [
+        [
+            weights[row, column] * module(x)
+            for column, module in zip(edge.columns, edge.operations, strict=True)
+            if not _is_known(module)
+        ]
+        for row, edge in enumerate(edges)
+    ]
+    known = [row for row, e in enumerate(edges) if any(_is_known(m) for m in e.operations)]
+    if known:
+        ends = [(0, 1 + k) for k in range(len(known))]  # each edge as a cell of one node
+        found = _nodes([x], ends, [edges[row] for row in known], weights[known])
+        for row, out in zip(known, found, strict=True):
+            terms[row].append(out)
     return [add_up(own) for own in terms]
+
+
+def _nodes(
+    inputs: Sequence[Tensor],
+    ends: Sequence[tuple[int, int]],
+    edges: Sequence[MixedOperation],
+    weights: Tensor,
+) -> list[Tensor]:
+    """Nodes ``(B, T, H)`` that sum what compiled candidates of their edges give.
+
+    Parameters
+    ----------
+    inputs : the first states, (B, T, H).
+    ends : of every edge, the state that it reads and its node, numbered after the inputs.
+    edges, weights : candidates of every edge, and their weights (E, O).
+    """
+    for x in inputs:
+        require_sequence(x, "a recurrent operation")
+    modules, of_edges, rows, columns = [], [], [], []
+    for row, (edge, end) in enumerate(zip(edges, ends, strict=True)):
+        for column, module in zip(edge.columns, edge.operations, strict=True):
+            if _is_known(module):
+                modules.append(module)
+                of_edges.append(end)
+                rows.append(row)
+                columns.append(column)
+    graph = _Graph(modules, of_edges, len(inputs))
+    # Nothing is copied where time is the outer axis in memory.
+    states = [x.transpose(0, 1).contiguous() for x in inputs]  # (T, B, H)
+    parameters = [p for module in modules for p in module.parameters()]
+    nodes = apply_function(_Nodes, graph, weights[rows, columns], *states, *parameters)
+    return [node.transpose(0, 1) for node in nodes]
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """Candidates between states; ``ends`` are the state that each reads and the one it adds to."""
+
+    modules: Sequence[nn.Module]
+    ends: Sequence[tuple[int, int]]
+    n_inputs: int
+
+    @property
+    def n_states(self) -> int:
+        return 1 + max(target for _, target in self.ends)
+
+    def work(self, k: int) -> int:
+        """In proportion to a candidate's products."""
+        return sum(p.numel() for p in self.modules[k].parameters())
+
+    def order(self, backwards: bool) -> list[int]:
+        """Candidates in an order in which none reads a state that a later one adds to.
+
+        Of those that may begin together the longest is first, so that none is left when other
+        threads are done. Backwards, those that read the node before come first: it is waited for.
+        """
+        ends = self.ends
+
+        def place(k: int) -> tuple[int, ...]:
+            source, target = ends[k]
+            if backwards:
+                return -target, source != target - 1, -self.work(k)
+            return target, -self.work(k), source
+
+        return sorted(range(len(ends)), key=place)
+
+
+class _Waited:
+    """States that threads wait for until all that add to them are done."""
+
+    def __init__(self, counts: Sequence[int], finish: Callable[[int], None]) -> None:
+        self._left, self._finish = list(counts), finish
+        self._there = [threading.Event() for _ in counts]
+        self._lock = threading.Lock()
+        for state, count in enumerate(counts):
+            if count == 0:
+                self._there[state].set()
+
+    def wait(self, state: int) -> None:
+        """Sleep until the state is there."""
+        self._there[state].wait()
+
+    def done(self, state: int) -> None:
+        """Count a candidate of the state that is done; the last one finishes the state."""
+        with self._lock:
+            self._left[state] -= 1
+            last = self._left[state] == 0
+        if last:
+            self._finish(state)
+            self._there[state].set()
+
+    def give_up(self) -> None:
+        """End all waiting, as a thread has failed."""
+        for event in self._there:
+            event.set()
+
+
+def _run(work: Callable[[int], None], order: Sequence[int], waited: _Waited) -> None:
+    """Call ``work`` for each candidate in all threads; the first error ends all."""
+    failed = threading.Event()
+
+    def guarded(k: int) -> None:
+        if failed.is_set():
+            return
+        try:
+            work(k)
+        except BaseException:
+            failed.set()
+            waited.give_up()
+            raise
+
+    in_threads(guarded, order)
 
 
 class _Candidate:
@@ -136,85 +252,113 @@ class _Candidate:
                 of_h = of_steps
 
 
-class _Candidates(torch.autograd.Function):
-    """Weighted sum of the candidates of every edge that leaves a state."""
+class _Nodes(torch.autograd.Function):
+    """Weighted sums of the candidates that add to each node."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        modules: Sequence[Recurrent],
-        rows: Sequence[int],
-        x: Tensor,
-        weights: Tensor,
-        *parameters: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """``x`` (T, B, I), a weight of each candidate, all parameters -> (T, B, H) of each edge.
-
-        ``rows`` tells the edge of each candidate, in ascending order.
-        """
-        width = modules[0].out_features
-        for module in modules:
-            sizes = (module.recurrent.input_size, module.out_features)
-            if sizes != (x.shape[2], width):
-                raise ShapeError(
-                    f"a recurrent operation of {sizes[0]} channels in and {sizes[1]} out cannot "
-                    f"read {x.shape[2]} channels and be added to {width}"
-                )
-        ctx.first = np.cumsum([0, *(len(list(m.parameters())) for m in modules)])
+    def forward(ctx: Any, graph: _Graph, weights: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """A weight of each candidate, inputs (T, B, H) and all parameters -> nodes (T, B, H)."""
+        inputs, parameters = tensors[: graph.n_inputs], tensors[graph.n_inputs :]
+        shape = inputs[0].shape
+        for module in graph.modules:
+            if isinstance(module, Recurrent):
+                sizes = (module.recurrent.input_size, module.out_features)
+                if sizes != (shape[2], shape[2]):
+                    raise ShapeError(
+                        f"a recurrent operation of {sizes[0]} channels in and {sizes[1]} out "
+                        f"cannot read {shape[2]} channels and be added to {shape[2]}"
+                    )
+        ctx.first = np.cumsum([0, *(len(list(m.parameters())) for m in graph.modules)])
         arrays = [p.detach().numpy() for p in parameters]
         ctx.candidates = [
-            _Candidate(module, arrays[ctx.first[k] : ctx.first[k + 1]])
-            for k, module in enumerate(modules)
+            _Candidate(m, arrays[ctx.first[k] : ctx.first[k + 1]])
+            if isinstance(m, Recurrent)
+            else None
+            for k, m in enumerate(graph.modules)
         ]
-        sequence = x.detach().numpy()
-        outputs = x.new_empty(len(modules), *x.shape[:2], width)  # (n, T, B, H)
-        # The longest first, so that no thread begins one when the others are done.
-        ctx.order = sorted(
-            range(len(modules)),
-            key=lambda k: (
-                -sum(p.size for p in ctx.candidates[k].layers[0]) * len(ctx.candidates[k].layers)
-            ),
-        )
-        in_threads(lambda k: ctx.candidates[k].forward(sequence, outputs[k].numpy()), ctx.order)
-        ctx.parts = [slice(rows.index(r), rows.index(r) + rows.count(r)) for r in sorted(set(rows))]
-        ctx.save_for_backward(x, weights, outputs, *parameters)  # torch notes changes since
-        return tuple(
-            (weights[part] @ outputs[part].flatten(1)).view(outputs.shape[1:]) for part in ctx.parts
-        )
+        nodes = inputs[0].new_empty(graph.n_states - graph.n_inputs, *shape)
+        states = [x.detach().numpy() for x in (*inputs, *nodes)]
+        outputs = inputs[0].new_empty(len(graph.modules), *shape)
+        arrays_out, factors = outputs.numpy(), weights.detach().numpy()
+        into = [[k for k, (_, t) in enumerate(graph.ends) if t == s] for s in range(graph.n_states)]
+
+        def add(state: int) -> None:
+            states[state][:] = 0
+            for k in into[state]:
+                states[state] += factors[k] * arrays_out[k]
+
+        waited = _Waited([len(own) for own in into], add)
+
+        def work(k: int) -> None:
+            source, target = graph.ends[k]
+            waited.wait(source)
+            candidate = ctx.candidates[k]
+            if candidate is None:
+                arrays_out[k] = states[source]
+            else:
+                candidate.forward(states[source], arrays_out[k])
+            waited.done(target)
+
+        _run(work, graph.order(backwards=False), waited)
+        ctx.graph = graph
+        ctx.save_for_backward(weights, outputs, *tensors)  # torch notes changes since
+        return tuple(nodes)
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weights, outputs, *parameters = ctx.saved_tensors
-        of_edges = [gradient.contiguous() for gradient in gradients]
-        wanted_x, wanted_weights, *wanted = ctx.needs_input_grad[2:]
-        of_x = x.new_zeros(len(outputs), *(x.shape if wanted_x else (0, 0, 0)))
-        found = [
-            torch.zeros_like(p) if w else p.new_empty((0,) * p.dim())
-            for p, w in zip(parameters, wanted, strict=True)
+        graph: _Graph = ctx.graph
+        weights, outputs, *tensors = ctx.saved_tensors
+        _, wanted_weights, *wanted = ctx.needs_input_grad
+        inputs, parameters = tensors[: graph.n_inputs], tensors[graph.n_inputs :]
+        leaving = [
+            [k for k, (s, _) in enumerate(graph.ends) if s == state]
+            for state in range(graph.n_states)
         ]
-        edge_of = [row for row, part in enumerate(ctx.parts) for _ in range(part.start, part.stop)]
-        arrays = [f.numpy() for f in found]
-        of_outputs, factors = [g.numpy() for g in of_edges], weights.detach().numpy()
+        wanted_state = [*wanted[: graph.n_inputs], *(True for _ in gradients)]
+        of_states = [
+            *(torch.zeros_like(x) for x in inputs),
+            *(g.clone(memory_format=torch.contiguous_format) for g in gradients),
+        ]
+        of_state = [g.numpy() for g in of_states]
+        of_candidates = outputs.new_empty(outputs.shape).numpy()
+        found = [
+            torch.empty_like(p) if w else p.new_empty((0,) * p.dim())
+            for p, w in zip(parameters, wanted[graph.n_inputs :], strict=True)
+        ]
+        arrays, factors = [f.numpy() for f in found], weights.detach().numpy()
+        of_weights, given = np.zeros_like(factors), outputs.numpy()
+        unwanted = np.empty((0, 0, 0), given.dtype)
+
+        def add(state: int) -> None:
+            for k in leaving[state]:
+                of_state[state] += of_candidates[k]
+
+        counts = [len(own) if wanted_state[s] else 0 for s, own in enumerate(leaving)]
+        waited = _Waited(counts, add)
 
         def work(k: int) -> None:
-            of_out = of_outputs[edge_of[k]] * factors[k]
+            source, target = graph.ends[k]
+            waited.wait(target)
+            if wanted_weights:
+                of_weights[k] = np.vdot(of_state[target], given[k])
             own = arrays[ctx.first[k] : ctx.first[k + 1]]
-            ctx.candidates[k].backward(of_out, of_x[k].numpy(), own)
+            for array in own:
+                array[...] = 0
+            of_out, candidate = of_state[target] * factors[k], ctx.candidates[k]
+            if candidate is None:
+                of_candidates[k] = of_out
+            else:
+                of_x = of_candidates[k] if wanted_state[source] else unwanted
+                of_x[...] = 0
+                candidate.backward(of_out, of_x, own)
+            if wanted_state[source]:
+                waited.done(source)
 
-        in_threads(work, ctx.order)
-        of_weights = None
-        if wanted_weights:
-            of_weights = torch.cat(
-                [
-                    outputs[part].flatten(1) @ gradient.flatten()
-                    for part, gradient in zip(ctx.parts, of_edges, strict=True)
-                ]
-            )
+        _run(work, graph.order(backwards=True), waited)
         return (
             None,
-            None,
-            of_x.sum(dim=0) if wanted_x else None,
-            of_weights,
-            *(f if w else None for f, w in zip(found, wanted, strict=True)),
+            torch.from_numpy(of_weights) if wanted_weights else None,
+            *(g if w else None for g, w in zip(of_states, wanted[: graph.n_inputs], strict=False)),
+            *(f if w else None for f, w in zip(found, wanted[graph.n_inputs :], strict=True)),
         )

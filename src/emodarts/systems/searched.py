@@ -7,7 +7,7 @@ from emodarts.errors import RunError
 from emodarts.fast import resolve
 from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
-from emodarts.recipe import STRATEGIES, NetworkSpec
+from emodarts.recipe import STRATEGIES, NetworkSpec, Recipe
 from emodarts.recipe.system import SearchedSpec
 from emodarts.searching.strategy import SearchTask
 from emodarts.systems.discrete import DiscreteNetwork
@@ -20,6 +20,10 @@ class Searched:
 
     def __init__(self, spec: SearchedSpec) -> None:
         self.spec = spec
+
+    def check(self, genotype: Genotype, recipe: Recipe, n_classes: int) -> None:
+        """Raise :class:`GenotypeError` if the network of a recipe cannot have these cells."""
+        DiscreteNetwork(genotype, recipe.trained_network, recipe.features.n_features, n_classes)
 
     def search(self, task: FitTask) -> Genotype:
         """The genotype in the trial's folder, or one that is searched and kept there."""
