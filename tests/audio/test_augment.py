@@ -300,9 +300,9 @@ def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ({"copies": 2}, "training.augmentation: copies 2 without a transform"),
         ({"copies": 0, "gain": [-6, 6]}, "training.augmentation: copies 0 makes no use"),
-        ({"speed": [1.1, 0.9]}, r"training.augmentation.speed: \[1.1, 0.9\]; legal: two numbers"),
-        ({"speed": [1.1]}, r"speed: \[1.1\]; legal: two numbers, the lower first"),
-        ({"noise": [0, 10, 20]}, r"noise: \[0.0, 10.0, 20.0\]; legal: two numbers"),
+        ({"speed": [1.1, 0.9]}, r"training.augmentation.speed: \[1.1, 0.9\]; allowed: two numbers"),
+        ({"speed": [1.1]}, r"speed: \[1.1\]; allowed: two numbers, the lower first"),
+        ({"noise": [0, 10, 20]}, r"noise: \[0.0, 10.0, 20.0\]; allowed: two numbers"),
         ({"pitch": [-2, 30]}, "pitch.1: 30: .*less than or equal to 12"),
         ({"vtlp": [0.0, 1.1]}, "vtlp.0: 0.0: .*greater than or equal to 0.5"),
         ({"gain": 6}, "gain: 6: .*array"),
@@ -327,5 +327,5 @@ def test_the_system_of_etienne_et_al_is_a_recipe() -> None:
         }
     )
     assert recipe.training.augmentation.vtlp == (0.9, 1.1)
-    with pytest.raises(RecipeError, match="legal with oversample: class_weights false"):
+    with pytest.raises(RecipeError, match="allowed with oversample: class_weights false"):
         Recipe.from_dict({"training": {"oversample": True}})

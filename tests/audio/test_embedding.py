@@ -216,15 +216,15 @@ def test_no_code_of_the_folder_runs(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "keys", "spec", "message"),
     [
-        ("config.json", {}, {"layer": 3}, "features: layer 3; legal: -3 to 2"),
-        ("config.json", {}, {"layer": -4}, "features: layer -4; legal: -3 to 2"),
-        ("config.json", {}, {"sample_rate": 8000}, "sample_rate 8000; legal: 16000 Hz"),
+        ("config.json", {}, {"layer": 3}, "features: layer 3; allowed: -3 to 2"),
+        ("config.json", {}, {"layer": -4}, "features: layer -4; allowed: -3 to 2"),
+        ("config.json", {}, {"sample_rate": 8000}, "sample_rate 8000; allowed: 16000 Hz"),
         ("config.json", {}, {"duration": 0.001}, "0.001 s is too short for one frame"),
         ("config.json", {"model_type": "bert"}, {}, "model_type: Input should be 'wav2vec2', 'hu"),
         ("config.json", {"hidden_size": None}, {}, "config.json: hidden_size: Field required"),
         ("config.json", {"conv_stride": [5, 2]}, {}, "3 conv_kernel and 2 conv_stride"),
         ("config.json", {"conv_kernel": "x"}, {}, "conv_kernel: Input should be a valid"),
-        ("preprocessor_config.json", {"sampling_rate": 8000}, {}, "legal: 8000 Hz"),
+        ("preprocessor_config.json", {"sampling_rate": 8000}, {}, "allowed: 8000 Hz"),
         ("preprocessor_config.json", {"sampling_rate": None}, {}, "sampling_rate: Field required"),
     ],
 )

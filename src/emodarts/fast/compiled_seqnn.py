@@ -118,6 +118,22 @@ class _Graph:
     def n_states(self) -> int:
         return 1 + max(target for _, target in self.ends)
 
+    def width(self, of_inputs: Sequence[int]) -> int:
+        """Channels of all nodes. Raises :class:`ShapeError` if candidates do not fit."""
+        width = None
+        for module, (source, _) in zip(self.modules, self.ends, strict=True):
+            read = of_inputs[source] if source < self.n_inputs else width
+            sizes = (read, read)
+            if isinstance(module, Recurrent):
+                sizes = (module.recurrent.input_size, module.out_features)
+            width = width or sizes[1]
+            if sizes != (read, width):
+                raise ShapeError(
+                    f"a recurrent operation of {sizes[0]} channels in and {sizes[1]} out cannot "
+                    f"read {read} channels and be added to {width}"
+                )
+        return cast(int, width)
+
     def work(self, k: int) -> int:
         """In proportion to a candidate's products."""
         return sum(p.numel() for p in self.modules[k].parameters())
@@ -259,15 +275,8 @@ class _Nodes(torch.autograd.Function):
     def forward(ctx: Any, graph: _Graph, weights: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         """A weight of each candidate, inputs (T, B, H) and all parameters -> nodes (T, B, H)."""
         inputs, parameters = tensors[: graph.n_inputs], tensors[graph.n_inputs :]
-        shape = inputs[0].shape
-        for module in graph.modules:
-            if isinstance(module, Recurrent):
-                sizes = (module.recurrent.input_size, module.out_features)
-                if sizes != (shape[2], shape[2]):
-                    raise ShapeError(
-                        f"a recurrent operation of {sizes[0]} channels in and {sizes[1]} out "
-                        f"cannot read {shape[2]} channels and be added to {shape[2]}"
-                    )
+        time, batch, _ = inputs[0].shape
+        width = graph.width([x.shape[2] for x in inputs])
         ctx.first = np.cumsum([0, *(len(list(m.parameters())) for m in graph.modules)])
         arrays = [p.detach().numpy() for p in parameters]
         ctx.candidates = [
@@ -276,9 +285,9 @@ class _Nodes(torch.autograd.Function):
             else None
             for k, m in enumerate(graph.modules)
         ]
-        nodes = inputs[0].new_empty(graph.n_states - graph.n_inputs, *shape)
+        nodes = inputs[0].new_empty(graph.n_states - graph.n_inputs, time, batch, width)
         states = [x.detach().numpy() for x in (*inputs, *nodes)]
-        outputs = inputs[0].new_empty(len(graph.modules), *shape)
+        outputs = inputs[0].new_empty(len(graph.modules), time, batch, width)
         arrays_out, factors = outputs.numpy(), weights.detach().numpy()
         into = [[k for k, (_, t) in enumerate(graph.ends) if t == s] for s in range(graph.n_states)]
 
@@ -321,7 +330,7 @@ class _Nodes(torch.autograd.Function):
             *(g.clone(memory_format=torch.contiguous_format) for g in gradients),
         ]
         of_state = [g.numpy() for g in of_states]
-        of_candidates = outputs.new_empty(outputs.shape).numpy()
+        of_candidates = [np.empty_like(of_state[source]) for source, _ in graph.ends]
         found = [
             torch.empty_like(p) if w else p.new_empty((0,) * p.dim())
             for p, w in zip(parameters, wanted[graph.n_inputs :], strict=True)
