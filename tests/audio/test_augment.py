@@ -299,7 +299,7 @@ def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     ("keys", "message"),
     [
         ({"copies": 2}, "training.augmentation: copies 2 without a transform"),
-        ({"copies": 0, "gain": [-6, 6]}, "training.augmentation: copies 0 makes no use"),
+        ({"copies": 0, "gain": [-6, 6]}, "training.augmentation: copies 0 uses no transform"),
         ({"speed": [1.1, 0.9]}, r"training.augmentation.speed: \[1.1, 0.9\]; allowed: two numbers"),
         ({"speed": [1.1]}, r"speed: \[1.1\]; allowed: two numbers, the lower first"),
         ({"noise": [0, 10, 20]}, r"noise: \[0.0, 10.0, 20.0\]; allowed: two numbers"),

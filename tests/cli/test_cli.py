@@ -365,3 +365,27 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 )
 def test_usage_errors_have_exit_code_2(command: str, message: str) -> None:
     assert message in emodarts(*command.split(), code=2).stderr
+
+
+@pytest.mark.parametrize("kind", ["cnn", "svm"])
+def test_a_system_without_a_search_has_a_row_a_report_and_a_model(
+    kind: str, tiny_recipe_file: Path, tiny_emodb: Path, cache: Path, tmp_path: Path
+) -> None:
+    text = tiny_recipe_file.read_text()
+    unused = {"cnn": ("network", "search"), "svm": ("network", "search", "training")}[kind]
+    for section in unused:
+        text = re.sub(rf"^{section}:.*\n(  .*\n)*", "", text, flags=re.M)
+    recipe, out = tmp_path / "other.yaml", tmp_path / "run"
+    recipe.write_text(f"{text}system: {{kind: {kind}}}\n")
+    corpus = ("--corpus", "emodb", "--root", tiny_emodb, "--cache", cache)
+    done = emodarts("run", recipe, *corpus, "--folds", "0,1", "--jobs", "2", "--out", out)
+    assert re.search(r"^\| other +\|", done.stdout, re.M)
+    report = (out / "report" / "report.md").read_text()
+    assert f"| system          | {kind}" in report
+    assert "Cells" not in report
+    assert ("## Training" in report) is (kind == "cnn")
+    answer = emodarts(
+        "predict", out / "fold-1" / "seed-0" / "model", next(tiny_emodb.iterdir())
+    ).stdout
+    assert "anger" in answer
+    refused("search", recipe, *corpus, "--out", tmp_path / "half")

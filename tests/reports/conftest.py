@@ -131,7 +131,8 @@ def make_run(tmp_path: Path) -> MakeRun:
                     best = {"test_ua_of_best_test_epoch": 0.9 + 0.02 * fold["fold"]}
                     files.write_json(trial / "optimistic.json", best)
         result |= {
-            "format": "emodarts.result/1",
+            "format": "emodarts.result/2",
+            "system": "searched",
             "genotypes": "random" if strategy == "random" else "searched",
             "name": name,
             "corpus": "synthetic",

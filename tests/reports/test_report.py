@@ -110,7 +110,7 @@ def test_random_cells_without_a_sequence_network(make_run: MakeRun) -> None:
 
 def test_a_given_genotype_is_not_called_searched(make_run: MakeRun) -> None:
     run = make_run()
-    assert "Genotypes: searched (300 epochs, order 2)." in report_of(run)
+    assert "Genotypes: searched (darts, 300 epochs, order 2)." in report_of(run)
     for path in [*run.glob("fold-*/seed-*/search.csv"), *run.glob("fold-*/seed-*/alphas.json")]:
         path.unlink()
     result = files.read_json(run / "result.json", RunError)
@@ -172,8 +172,8 @@ def test_missing_and_unfinished_runs(make_run: MakeRun, tmp_path: Path) -> None:
         ('{"format": ', "not JSON: line 1"),
         ("[]", "not a JSON object"),
         ("{}", "has no format"),
-        ('{"format": "emodarts.result/9"}', r"'emodarts.result/9'; allowed: 'emodarts.result/1'"),
-        ('{"format": "emodarts.result/1"}', "has no name, corpus"),
+        ('{"format": "emodarts.result/9"}', r"'emodarts.result/9'; allowed: 'emodarts.result/2'"),
+        ('{"format": "emodarts.result/2"}', "has no name, corpus"),
     ],
 )
 def test_broken_results(make_run: MakeRun, text: str, message: str) -> None:
