@@ -116,9 +116,12 @@ def test_spec_is_frozen(spec: FeatureSpec) -> None:
 # --- kinds that a user adds ---
 
 
-def example(n: int) -> str:
-    """The n-th Python block of docs/extending.md."""
-    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)[n]
+def example(begin: str) -> str:
+    """The block of the page whose docstring begins so."""
+    [block] = re.findall(
+        rf'```python\n("""{begin}.*?)```', PAGE.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    return str(block)
 
 
 @pytest.fixture
@@ -127,7 +130,7 @@ def autocorrelation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleTy
     monkeypatch.setitem(FEATURES, "autocorrelation", FEATURES["mfcc"])  # and away at the end
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(importlib.import_module("sys").modules, "autocorrelation", raising=False)
-    (tmp_path / "autocorrelation.py").write_text(example(0), encoding="utf-8")
+    (tmp_path / "autocorrelation.py").write_text(example("autocorrelation.py"), encoding="utf-8")
     return importlib.import_module("autocorrelation")
 
 
@@ -173,7 +176,7 @@ def test_fingerprint_is_the_text_of_the_module(autocorrelation: ModuleType, tmp_
     again = FeatureExtractor(FeatureSpec(kind="autocorrelation", n_lags=9)).fingerprint
     assert first == again != ""
     path = tmp_path / "autocorrelation.py"
-    path.write_text(example(0).replace("1e-10", "1e-12"), encoding="utf-8")
+    path.write_text(example("autocorrelation.py").replace("1e-10", "1e-12"), encoding="utf-8")
     importlib.invalidate_caches()
     importlib.import_module("linecache").checkcache()
     importlib.reload(autocorrelation)
@@ -183,7 +186,7 @@ def test_fingerprint_is_the_text_of_the_module(autocorrelation: ModuleType, tmp_
 
 def test_example_of_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(READERS, "calls", READERS["emodb"])
-    exec(compile(example(1), str(PAGE), "exec"), {"__name__": "calls"})
+    exec(compile(example("Our call centre"), str(PAGE), "exec"), {"__name__": "calls"})
     for name in ("ann/1-calm.wav", "bob/1-cross.wav", "bob/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

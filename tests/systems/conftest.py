@@ -14,7 +14,7 @@ from emodarts.corpora import load_corpus
 from emodarts.dataset import Dataset, fill_store, load_dataset
 from emodarts.layout import TrialFolder
 from emodarts.progress import Silent
-from emodarts.recipe import SYSTEMS, Recipe, SystemSpec
+from emodarts.recipe import SYSTEMS, Recipe
 from emodarts.splits import Parts, make_folds, make_parts
 from emodarts.systems.system import FitTask
 
@@ -71,8 +71,3 @@ def task_of(data: Dataset, parts: Parts, tmp_path: Path) -> Callable[..., FitTas
         return dataclasses.replace(task, **changes)
 
     return make
-
-
-def system_of(recipe: Recipe) -> Any:
-    spec: SystemSpec = recipe.system
-    return SYSTEMS[spec.kind].build(spec)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import system_of
 from emodarts.bundle import Bundle, load_bundle, save_bundle
 from emodarts.corpora import load_corpus
 from emodarts.dataset import Dataset, Maps
@@ -34,6 +33,11 @@ from emodarts.training.fit import Trained
 
 RecipeOf = Callable[..., Recipe]
 TaskOf = Callable[..., FitTask]
+
+
+def system_of(recipe: Recipe) -> Any:
+    spec: SystemSpec = recipe.system
+    return SYSTEMS[spec.kind].build(spec)
 
 
 def bits(outcome: Outcome) -> tuple[dict[str, bytes], Any]:
