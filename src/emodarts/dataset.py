@@ -23,7 +23,7 @@ from emodarts.training.batches import Normalisation, Part, class_indices
 
 #: Columns of the utterance table: all of an utterance but where its audio lies, which other
 #: machines do not share.
-_COLUMNS = tuple(f.name for f in fields(Utterance) if f.name not in ("path", "duration"))
+_COLUMNS = tuple(f.name for f in fields(Utterance) if f.name != "path")
 _NUMBERS = ("start", "end", "valence", "arousal", "dominance")
 
 

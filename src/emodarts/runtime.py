@@ -9,20 +9,18 @@ import platform
 from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from emodarts.errors import RecipeError
 from emodarts.recipe import ComputeSpec
+from emodarts.recipe.search import Precision
 
 _PACKAGES = ("emodarts", "torch", "numpy", "scipy", "scikit-learn", "soundfile", "soxr")
 #: Recorded where it is installed, as it decides the last bits, too.
 _OPTIONAL = "numba"
-
-#: As in ``ComputeSpec``.
-Precision = Literal["fp32", "bf16"]
 
 
 def configure(spec: ComputeSpec) -> torch.device:

@@ -21,7 +21,8 @@ from emodarts.recipe import (
     builtin_recipes,
     load_recipe,
 )
-from emodarts.runtime import Precision, autocast, require_precision
+from emodarts.recipe.search import Precision
+from emodarts.runtime import autocast, require_precision
 from emodarts.searching.gradients import first_order_gradient
 from emodarts.searching.one_shot import Hooks, Search
 from emodarts.searching.supernet import Supernet

@@ -72,7 +72,7 @@ class ComputeSpec(Section):
     fast: bool = True
     """Compute cells in a faster order of sums: by compiled loops on a CPU, by fewer calls on a GPU.
     ``false`` computes edge by edge. The way is recorded, as ``threads`` is."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """Precision of maps in search and training. ``bf16`` halves their memory and is meant for GPUs;
     it is recorded, since results differ, and works with ``search.order`` 1 only. Weights, losses,
     features and test scores are float32 in any case."""
@@ -103,5 +103,3 @@ def _label_entries(value: Any) -> Any:
 
 
 LabelSet = Annotated[tuple[str, ...] | None, BeforeValidator(_label_entries)]
-
-__all__ = ["LABEL_SCHEMES", "ComputeSpec", "EvaluationSpec", "LabelSet", "Precision"]

@@ -21,7 +21,8 @@ from emodarts.checkpoint import (
 from emodarts.layout import TrialFolder
 from emodarts.progress import Progress
 from emodarts.recipe import TrainingSpec
-from emodarts.runtime import Precision, at_least_single, autocast, derive_seed
+from emodarts.recipe.search import Precision
+from emodarts.runtime import at_least_single, autocast, derive_seed
 from emodarts.training.augment import Mixture, balanced_rows, mask_features
 from emodarts.training.batches import (
     Part,
