@@ -20,6 +20,7 @@ from emodarts.progress import Progress
 from emodarts.recipe import Recipe
 from emodarts.splits import Indices
 from emodarts.training.batches import Normalisation, Part, class_indices
+from emodarts.training.views import Views
 
 #: Columns of the utterance table: all of an utterance but where its audio lies, which other
 #: machines do not share.
@@ -169,11 +170,13 @@ class Dataset:
         device: torch.device,
         *,
         varied: bool = False,
+        views: Views | None = None,
         name: str = "features",
     ) -> Part:
         """One input, normalised, and targets of some utterances, on the device.
 
-        ``varied`` includes augmented versions, for data that trains the discrete network.
+        ``varied`` includes augmented versions, for data that trains the discrete network. ``views``
+        draw what batches are made of.
         """
         maps = self.maps[name]
         rows, position = self.rows(indices)
@@ -186,6 +189,7 @@ class Dataset:
             (targets if position is None else targets[position]).to(device),
             None if position is None else position.to(device),
             variants,
+            views,
         )
 
 

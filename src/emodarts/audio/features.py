@@ -7,6 +7,7 @@ The Fourier transform is ``torch.stft``: for 8 s at the default spec 4 ms on one
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import scipy.fft
@@ -26,7 +27,7 @@ from emodarts.recipe.features import (
     WaveformSpec,
 )
 
-FEATURE_CODE_VERSION = 3
+FEATURE_CODE_VERSION = 4
 """Increase with every change of code that changes a feature; stored features then expire."""
 
 _POWER_FLOOR = 1e-10
@@ -41,8 +42,11 @@ _NEIGHBOURS = 32
 class FeatureExtractor(nn.Module):
     """Waveforms to feature maps, by the transform of the spec's kind.
 
-    After the transform, the maximum over groups of ``spec.pool`` frames is taken (an incomplete
-    last group is dropped), and deltas are added as further channels.
+    After the transform, groups of ``spec.pool`` frames are joined (an incomplete last group is
+    dropped), and deltas are added as further channels.
+
+    Samples that are NaN are padding at the end of the sound: they are computed with as zeros, and
+    frames beyond the sound are NaN in the result (``spec.padding: masked``).
 
     Attributes
     ----------
@@ -86,14 +90,18 @@ class FeatureExtractor(nn.Module):
                 f"waveform of shape {tuple(waveform.shape)}; allowed: (B, {spec.n_samples}), "
                 f"see fit_length"
             )
-        maps: Tensor = self.transform(waveform)
+        missing = torch.isnan(waveform)
+        maps: Tensor = self.transform(waveform.masked_fill(missing, 0.0))
         if maps.shape != (len(waveform), *self._shape):
             raise ShapeError(
                 f"{spec.kind} returned a map of shape {tuple(maps.shape)}; its spec requires "
                 f"{(len(waveform), *self._shape)}"
             )
-        maps = F.max_pool2d(maps.unsqueeze(1), (1, spec.pool))
-        return torch.cat([maps, *(delta(maps, order) for order in range(1, spec.deltas + 1))], 1)
+        pool: Callable[..., Tensor] = F.max_pool2d if spec.pool_by == "max" else F.avg_pool2d
+        maps = pool(maps.unsqueeze(1), (1, spec.pool))
+        maps = torch.cat([maps, *(delta(maps, order) for order in range(1, spec.deltas + 1))], 1)
+        valid = spec.frames_of(spec.n_samples - missing.sum(dim=1))[:, None, None, None]
+        return maps.masked_fill(torch.arange(spec.n_frames, device=maps.device) >= valid, math.nan)
 
 
 def _power(waveform: Tensor, window: Tensor, n_fft: int, hop_length: int) -> Tensor:
@@ -117,6 +125,18 @@ def _decibels(power: Tensor) -> Tensor:
     """dB, floored at 80 below the maximum *of the utterance*: (B, F, T)."""
     decibels = 10.0 * torch.log10(power.clamp(min=_POWER_FLOOR))
     return torch.maximum(decibels, decibels.amax(dim=(1, 2), keepdim=True) - _TOP_DB)
+
+
+def band_frequencies(spec: FeatureSpec) -> Tensor | None:
+    """Centres of the bands in Hz ``(F,)``; None if the frequency axis has no bands."""
+    match spec:
+        case LogMelSpec():
+            edges = mel_edges(spec.n_mels, spec.fmin, spec.highest)
+            return torch.from_numpy(edges[1:-1]).float()
+        case StftSpec():
+            found: Tensor = torch.fft.rfftfreq(spec.n_fft, 1.0 / spec.sample_rate)
+            return found
+    return None
 
 
 class Spectrogram(nn.Module):
@@ -144,8 +164,9 @@ class LogMel(nn.Module):
     def __init__(self, spec: LogMelSpec | MfccSpec) -> None:
         super().__init__()
         self.spec = spec
-        mel = mel_filterbank(spec.sample_rate, spec.n_fft, spec.n_mels, spec.fmax)
-        self.register_buffer("window", torch.hann_window(spec.n_fft), persistent=False)
+        mel = mel_filterbank(spec.sample_rate, spec.n_fft, spec.n_mels, spec.fmin, spec.fmax)
+        window = torch.hann_window(spec.win_length or spec.n_fft)
+        self.register_buffer("window", window, persistent=False)
         self.register_buffer("mel", torch.from_numpy(mel).float(), persistent=False)
         # Bands are narrow: neighbouring ones need few of the bins, and other weights are zero.
         self.reach: list[tuple[slice, slice]] = []
@@ -222,24 +243,26 @@ def fit_length(
     waveform: NDArray[np.float32],
     n_samples: int,
     length: Length = "pad",
+    fill: float = 0.0,
 ) -> NDArray[np.float32]:
     """Cut or extend sound to ``n_samples`` [shape=(..., n) -> (..., n_samples)].
 
-    Shorter sound is repeated if ``length`` is ``repeat``, and otherwise padded with zeros at its
+    Shorter sound is repeated if ``length`` is ``repeat``, and otherwise padded with ``fill`` at its
     end.
     """
     missing = max(0, n_samples - waveform.shape[-1])
     ends = [(0, 0)] * (waveform.ndim - 1) + [(0, missing)]
-    tiled = length == "repeat" and waveform.shape[-1] > 0
-    return np.pad(waveform[..., :n_samples], ends, mode="wrap" if tiled else "constant")
+    if length == "repeat" and waveform.shape[-1] > 0:
+        return np.pad(waveform[..., :n_samples], ends, mode="wrap")
+    return np.pad(waveform[..., :n_samples], ends, constant_values=fill)
 
 
 def mel_filterbank(
-    sample_rate: int, n_fft: int, n_mels: int, fmax: float | None = None
+    sample_rate: int, n_fft: int, n_mels: int, fmin: float = 0.0, fmax: float | None = None
 ) -> NDArray[np.float64]:
     """Triangular bands equally spaced on Slaney's mel scale, each of unit area in Hz.
 
-    Bands reach from 0 Hz to ``fmax``, which is half of ``sample_rate`` by default; neighbours
+    Bands reach from ``fmin`` to ``fmax``, which is half of ``sample_rate`` by default; neighbours
     share edges and centres.
 
     Returns
@@ -247,12 +270,17 @@ def mel_filterbank(
     weights [shape=(n_mels, 1 + n_fft // 2)]
     """
     bins = np.fft.rfftfreq(n_fft, 1.0 / sample_rate)
-    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(fmax or sample_rate / 2), n_mels + 2))
+    edges = mel_edges(n_mels, fmin, fmax or sample_rate / 2)
     lower, centre, upper = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising = (bins - lower) / (centre - lower)
     falling = (upper - bins) / (upper - centre)
     weights: NDArray[np.float64] = np.clip(np.minimum(rising, falling), 0.0, None)
     return weights * 2.0 / (upper - lower)
+
+
+def mel_edges(n_mels: int, fmin: float, fmax: float) -> NDArray[np.float64]:
+    """Edges of mel bands in Hz ``(n_mels + 2,)``: band k has its centre at edge k + 1."""
+    return _mel_to_hz(np.linspace(_hz_to_mel(fmin), _hz_to_mel(fmax), n_mels + 2))
 
 
 # Slaney's Auditory Toolbox (1998): linear to 1 kHz, then 27 mel for each factor of 6.4.

@@ -1,4 +1,4 @@
-"""Division of long sound into pieces of the length of a model's input."""
+"""What happens to sound before its features: trimmed, brought to a level, divided into pieces."""
 
 from __future__ import annotations
 
@@ -9,6 +9,37 @@ from emodarts.recipe.features import FeatureSpec
 
 _HOP = 0.5
 """Distance between the starts of two pieces, as a fraction of their length."""
+_BLOCK = 0.032
+"""Seconds of a block whose level decides what is trimmed."""
+
+
+def prepare(waveform: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
+    """Trim sound and bring it to a level, as the spec asks for [shape=(n,) -> (m,)].
+
+    Blocks of 32 ms at the beginning and at the end are cut off if their RMS is more than
+    ``spec.trim`` dB below that of the loudest block. The level is the RMS of what is left.
+    """
+    if spec.trim is not None:
+        waveform = _trimmed(waveform, spec.trim, round(_BLOCK * spec.sample_rate))
+    if spec.level is not None and waveform.any():
+        rms = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
+        waveform = (waveform * (10 ** (spec.level / 20) / rms)).astype(np.float32)
+    return waveform
+
+
+def _trimmed(waveform: NDArray[np.float32], decibels: float, block: int) -> NDArray[np.float32]:
+    hop = max(1, block // 4)
+    starts = np.arange(0, max(1, len(waveform) - block + 1), hop)
+    sums = np.concatenate([[0.0], np.cumsum(np.square(waveform, dtype=np.float64))])
+    ends = np.minimum(starts + block, len(waveform))
+    power = (sums[ends] - sums[starts]) / (ends - starts)
+    (loud,) = np.nonzero(power > power.max() * 10 ** (-decibels / 10))
+    if not loud.size:  # silence
+        return waveform
+    first, last = loud[0], loud[-1]
+    # The last block may end before the sound does, and is then all there is to judge the rest by.
+    end = len(waveform) if last == len(starts) - 1 else ends[last]
+    return waveform[starts[first] : end]
 
 
 def piece_starts(n_samples: int, piece: int) -> list[int]:

@@ -29,7 +29,7 @@ from emodarts.audio.contents import Contents, file_key
 from emodarts.audio.entries import Entries
 from emodarts.audio.features import FeatureExtractor, fit_length
 from emodarts.audio.io import decode_audio, read_audio_bytes
-from emodarts.audio.pieces import split
+from emodarts.audio.pieces import prepare, split
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import AudioError, ShapeError, list_lines
 from emodarts.recipe.features import FeatureSpec
@@ -322,7 +322,7 @@ class _Store:
         content, data = task.sound.read()
         path, start, end = task.utterance.path, task.utterance.start, task.utterance.end
         waveform = decode_audio(data, path, self.spec.sample_rate, start, end)
-        return _Missing(task, content, split(waveform, self.spec))
+        return _Missing(task, content, split(prepare(waveform, self.spec), self.spec))
 
     def _compute(self, missing: Sequence[_Missing]) -> Iterator[NDArray[np.float32]]:
         """Features of each utterance [shape=(k, C, n_features, n_frames)]."""
@@ -351,7 +351,7 @@ class _Store:
                     f"samples of shape {piece.shape} and type {piece.dtype}, {wrong} of them not "
                     "finite; allowed: finite float32 (n,), n at least 1"
                 )
-        return fit_length(piece, self.spec.n_samples, self.spec.length)
+        return fit_length(piece, self.spec.n_samples, self.spec.length, self.spec.fill)
 
     def _forward(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, n_samples) -> (B, C, n_features, n_frames)."""

@@ -11,7 +11,7 @@ from emodarts.recipe.search import STRATEGIES, DartsSpec, OneShotSpec, RandomSpe
 from emodarts.recipe.section import Kind
 from emodarts.recipe.spaces import SPACES, Operation, Space
 from emodarts.recipe.system import SYSTEMS, SystemSpec
-from emodarts.recipe.training import AugmentationSpec, MaskSpec, TrainingSpec
+from emodarts.recipe.training import AugmentationSpec, MaskSpec, PerturbationSpec, TrainingSpec
 
 __all__ = [
     "FEATURES",
@@ -33,6 +33,7 @@ __all__ = [
     "NoSeqNN",
     "OneShotSpec",
     "Operation",
+    "PerturbationSpec",
     "RandomSpec",
     "Recipe",
     "SearchSpec",

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from emodarts import files
 from emodarts.errors import EmodartsError, RecipeError
-from emodarts.recipe.section import Kind, KindSection, Positive, PositiveInt
+from emodarts.recipe.section import Kind, KindSection, NonNegative, Positive, PositiveInt
 
 Length = Literal["pad", "repeat", "segments"]
 """What is done with sound that is shorter or longer than a model's input."""
@@ -36,6 +36,9 @@ class FeatureSpec(KindSection):
 
     default_kind: ClassVar[str] = "mfcc"
 
+    has_bands: ClassVar[bool] = False
+    """Whether the frequency axis is one of bands in Hz, which can be moved."""
+
     kind: str = "mfcc"
     """Which of the kinds below is computed."""
     sample_rate: Annotated[int, Field(ge=4000, le=192000)] = 16000
@@ -46,8 +49,20 @@ class FeatureSpec(KindSection):
     """What is done with shorter and longer audio. ``pad`` appends zeros or cuts; ``repeat`` repeats
     the audio up to ``duration`` or cuts. ``segments`` divides longer audio into pieces of
     ``duration`` that overlap by half and averages their probabilities; it pads shorter audio."""
+    padding: Literal["masked", "zeros"] = "masked"
+    """What stands behind audio that is shorter than ``duration``. ``masked`` marks the frames there
+    as missing: statistics, training and answers use the frames of sound alone. ``zeros`` is the
+    papers' way, which takes them for sound."""
+    trim: Annotated[float, Field(ge=10.0, le=100.0)] | None = None
+    """Cut off what is this many dB below the loudest 32 ms, at the beginning and at the end; by
+    default nothing. Silence around the speech then does not change the answer."""
+    level: Annotated[float, Field(ge=-60.0, le=0.0)] | None = None
+    """Bring every utterance to this level (RMS, in dB of full scale), e.g. ``-26``, so that the
+    distance to the microphone does not matter; by default the level is kept."""
     pool: PositiveInt = 1
-    """Take the maximum over this many neighbouring frames."""
+    """Join this many neighbouring frames."""
+    pool_by: Literal["max", "mean"] = "max"
+    """Joined frames become their maximum or their mean."""
     deltas: Literal[0, 1, 2] = 0
     """1 adds the regression slopes over 9 (pooled) frames as a second channel; 2 adds their
     slopes as a third."""
@@ -78,6 +93,16 @@ class FeatureSpec(KindSection):
         """Samples of one padded or cut utterance, or of one piece."""
         return round(self.duration * self.sample_rate)
 
+    def frames_of(self, n_samples: Any) -> Any:
+        """Frames after pooling of the first ``n_samples``, at least one: integers, or a tensor."""
+        frames = self.steps_of(n_samples) // self.pool
+        return max(frames, 1) if isinstance(frames, int) else frames.clamp(min=1)
+
+    @property
+    def fill(self) -> float:
+        """What stands behind shorter sound."""
+        return math.nan if self.padding == "masked" else 0.0
+
     @property
     def n_channels(self) -> int:
         """The map itself and its deltas."""
@@ -88,12 +113,16 @@ class FeatureSpec(KindSection):
         """Size of the time axis, after pooling; an incomplete last group is dropped."""
         return self.n_steps // self.pool
 
+    def steps_of(self, n_samples: Any) -> Any:
+        """Frames before pooling that lie within the first ``n_samples``: integers, or a tensor."""
+        return -(-n_samples * self.n_steps // self.n_samples)
+
 
 class _Framed(FeatureSpec):
     """Kinds that begin with a short-time Fourier transform."""
 
     n_fft: Annotated[int, Field(ge=16)] = 2048
-    """Samples of the Fourier transform and of its Hann window."""
+    """Samples of the Fourier transform."""
     hop_length: PositiveInt = 512
     """Samples between the centres of neighbouring frames."""
 
@@ -107,8 +136,11 @@ class _Framed(FeatureSpec):
 
     @property
     def n_steps(self) -> int:
+        return int(self.steps_of(self.n_samples))
+
+    def steps_of(self, n_samples: Any) -> Any:
         # An odd window has one sample less of zeros around the ends than it is long.
-        return 1 + (self.n_samples - self.n_fft % 2) // self.hop_length
+        return 1 + (n_samples - self.n_fft % 2) // self.hop_length
 
 
 class _Mel(_Framed):
@@ -118,12 +150,25 @@ class _Mel(_Framed):
     pool: PositiveInt = 4
     n_mels: PositiveInt = 128
     """Number of mel bands (Slaney's scale and norm)."""
+    win_length: Annotated[int, Field(ge=16)] | None = None
+    """Samples of the Hann window, which is centred in ``n_fft``; by default ``n_fft``."""
+    fmin: NonNegative = 0.0
+    """Lower edge of the mel bands in Hz. Raise it to 50 or so against hum."""
     fmax: Positive | None = None
     """Upper edge of the mel bands in Hz; by default half the sample rate. Lower it for a model that
     will be given MP3 files, since lossy formats remove the highest bands."""
 
+    @property
+    def highest(self) -> float:
+        """Upper edge of the mel bands in Hz."""
+        return self.fmax or self.sample_rate / 2
+
     def check(self) -> None:
         super().check()
+        if self.win_length is not None and self.win_length > self.n_fft:
+            raise ValueError(f"win_length {self.win_length} exceeds n_fft {self.n_fft}")
+        if self.fmin >= self.highest:
+            raise ValueError(f"fmin {self.fmin:g} is not below fmax, {self.highest:g} Hz")
         if self.n_mels > self.n_fft // 2:
             raise ValueError(
                 f"n_mels {self.n_mels} exceeds n_fft // 2 = {self.n_fft // 2}: bands would be empty"
@@ -159,6 +204,8 @@ class MfccSpec(_Mel):
 class LogMelSpec(_Mel):
     """Power in mel bands, in dB down to 80 below the loudest of the utterance."""
 
+    has_bands: ClassVar[bool] = True
+
     kind: Literal["log_mel"] = "log_mel"
 
 
@@ -167,6 +214,8 @@ class StftSpec(_Framed):
     utterance. The defaults are those of EmotionNAS (arXiv 2203.13617) at 16 kHz: Hamming windows
     of 25 ms that overlap by 14 ms. The code of emoDARTS has ``win_length: 278, n_fft: 278,
     hop_length: 229``."""
+
+    has_bands: ClassVar[bool] = True
 
     kind: Literal["stft"] = "stft"
     window: Literal["hann", "hamming"] = "hamming"

@@ -24,7 +24,7 @@ from emodarts import files
 from emodarts.errors import RecipeError, did_you_mean
 from emodarts.recipe.evaluation import LABEL_SCHEMES, ComputeSpec, EvaluationSpec, LabelSet
 from emodarts.recipe.explain import explain
-from emodarts.recipe.features import FeatureSpec, MfccSpec
+from emodarts.recipe.features import FEATURES, FeatureSpec, MfccSpec
 from emodarts.recipe.network import NetworkSpec, SearchedSeqNN
 from emodarts.recipe.search import DartsSpec, SearchSpec
 from emodarts.recipe.section import Section
@@ -65,6 +65,8 @@ class Recipe(Section):
                     f"section {section!r} does nothing with system {self.system.kind!r}; "
                     f"sections of that system: {allowed}"
                 )
+        if "training" in used:
+            self._check_views()
         if "network" in used:
             self._check_maps()
         return self
@@ -79,6 +81,31 @@ class Recipe(Section):
             raise ValueError(f"labels {list(self.labels)}{hint}; allowed: {allowed}")
         if len(set(names)) != len(names):
             raise ValueError(f"labels {list(self.labels)} lists a class twice")
+
+    def _check_views(self) -> None:
+        features, training = self.features, self.training
+        if training.crop is not None and training.crop > features.duration:
+            raise ValueError(
+                f"training.crop {training.crop:g} s exceeds features.duration, "
+                f"{features.duration:g} s"
+            )
+        if not self.system.any_length:
+            for key, value, allowed in (
+                ("features.padding", features.padding, "zeros"),
+                ("training.crop", training.crop, None),
+            ):
+                if value != allowed:
+                    raise ValueError(
+                        f"{key} {value!r}: system {self.system.kind!r} takes maps of one length; "
+                        f"allowed: {'null' if allowed is None else allowed}"
+                    )
+        moved = [k for k in ("speed", "vtlp") if getattr(training.perturbation, k) is not None]
+        if moved and not features.has_bands:
+            with_bands = [name for name, kind in FEATURES.items() if kind.spec.has_bands]
+            raise ValueError(
+                f"training.perturbation.{moved[0]} moves frequencies, and features of kind "
+                f"{features.kind!r} have no frequency axis; allowed: {', '.join(with_bands)}"
+            )
 
     def _check_maps(self) -> None:
         sizes = {"frequency": self.features.n_features, "time": self.features.n_frames}

@@ -26,6 +26,9 @@ class SystemSpec(KindSection):
     sections: ClassVar[frozenset[str]] = frozenset()
     """Sections of a recipe that the system uses beside those that all use; others are refused."""
 
+    any_length: ClassVar[bool] = True
+    """Whether the system takes maps of any number of frames."""
+
     kind: str = "searched"
     """Which of the systems below is trained and tested."""
 
@@ -65,6 +68,7 @@ class HandMadeCNNSpec(SystemSpec):
     classes."""
 
     sections: ClassVar[frozenset[str]] = frozenset({"training"})
+    any_length: ClassVar[bool] = False
 
     kind: Literal["cnn"] = "cnn"
     hidden: PositiveInt = 32

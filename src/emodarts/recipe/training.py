@@ -73,6 +73,23 @@ class AugmentationSpec(Section):
         return self
 
 
+class PerturbationSpec(Section):
+    """Changes of the feature maps of training utterances, drawn for each utterance in every epoch.
+    Factors are log-uniform between two ends; a change that is ``null`` is left out."""
+
+    speed: Factors | None = None
+    """Factor by which tempo and all frequencies change together, e.g. ``[0.85, 1.15]``. Needs
+    features with a frequency axis: ``log_mel`` or ``stft``."""
+    stretch: Factors | None = None
+    """Factor by which the tempo changes at the same pitch, e.g. ``[0.8, 1.25]``."""
+    vtlp: Factors | None = None
+    """Factor of the frequency axis at the same tempo, e.g. ``[0.9, 1.1]``: another length of the
+    vocal tract. Needs features with a frequency axis."""
+    mix_statistics: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Probability of averaging the mean and deviation of each band over time with those of another
+    utterance of the batch (MixStyle, arXiv 2104.02008), e.g. 0.5."""
+
+
 class TrainingSpec(Section):
     """How a network is trained."""
 
@@ -96,6 +113,11 @@ class TrainingSpec(Section):
     """Weight classes by the inverse of their frequency among training utterances."""
     label_smoothing: Fraction = 0.0
     """Share of each target that is spread over all classes."""
+    crop: Positive | None = None
+    """Seconds of the stretch of each utterance that an epoch trains on, drawn anew every time;
+    shorter utterances are repeated. Answers are for whole utterances. By default all of
+    ``features.duration``. Shorter crops train faster and on more varied material."""
+    perturbation: PerturbationSpec = PerturbationSpec()
     masks: MaskSpec = MaskSpec()
     augmentation: AugmentationSpec = AugmentationSpec()
     mixup: NonNegative = 0.0
@@ -104,9 +126,10 @@ class TrainingSpec(Section):
     oversample: bool = False
     """Repeat utterances of smaller classes until all classes have the size of the largest, drawn
     anew in every epoch; cannot be combined with ``class_weights``, which would correct twice."""
-    select: Literal["ua", "loss", "last"] = "ua"
-    """Score on the inner validation utterances that chooses the epoch; ``last`` takes the last
-    epoch."""
+    select: Literal["last", "ua", "loss"] = "last"
+    """Which epoch gives the weights. ``last``: the last one, and in protocol ``full`` all
+    development utterances train. ``ua`` and ``loss``: the best on inner validation utterances,
+    which are left out of training; with fewer than a few hundred of them the choice is chance."""
     optimistic: bool = False
     """After the choice, also report what the best epoch on the test fold would have scored; keeps
     the weights of every epoch on disk until then."""

@@ -10,7 +10,7 @@ import soxr
 from numpy.typing import NDArray
 
 from emodarts.audio.features import fit_length
-from emodarts.audio.pieces import piece_starts
+from emodarts.audio.pieces import piece_starts, prepare
 from emodarts.errors import EmodartsError
 from emodarts.recipe import FeatureSpec
 
@@ -70,6 +70,9 @@ def cut(
 
 
 def pieces(samples: Samples, spec: FeatureSpec) -> list[Samples]:
-    """Parts of ``spec.duration`` that overlap by half; shorter audio is one part, padded."""
+    """Parts of ``spec.duration`` that overlap by half; shorter audio is one part, padded.
+
+    Trimmed and brought to a level before that, where the spec asks for it."""
+    samples = prepare(samples, spec)
     starts = piece_starts(len(samples), spec.n_samples)
-    return [fit_length(samples[first:], spec.n_samples, spec.length) for first in starts]
+    return [fit_length(samples[first:], spec.n_samples, spec.length, spec.fill) for first in starts]

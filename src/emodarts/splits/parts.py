@@ -19,7 +19,13 @@ _INNER_VALIDATION_PARTS = 5
 _SEARCH_SHARE = 0.7
 
 
-def make_parts(utterances: Sequence[Utterance], fold: Fold, protocol: Protocol, seed: int) -> Parts:
+def make_parts(
+    utterances: Sequence[Utterance],
+    fold: Fold,
+    protocol: Protocol,
+    seed: int,
+    choose_epoch: bool = True,
+) -> Parts:
     """Divide a training fold for search, training and the choice of the epoch.
 
     ``paper``: 70 % for search and 30 % for training, stratified by class; the epoch is chosen on
@@ -28,6 +34,8 @@ def make_parts(utterances: Sequence[Utterance], fold: Fold, protocol: Protocol, 
     whole training fold, and some speakers of it (or sessions, if partners share them) are left
     out of training for validation; utterances of unknown speakers stay in training. If the test
     speakers are not unseen, validation is a random stratified part of the utterances instead.
+    Without ``choose_epoch`` none are left out: all of the training fold trains, and there is no
+    validation.
 
     In both protocols one half of the search part, stratified, trains the weights of the supernet
     and the other half the alphas. A recorded fold has only its recorded parts.
@@ -41,7 +49,12 @@ def make_parts(utterances: Sequence[Utterance], fold: Fold, protocol: Protocol, 
     if fold.recorded:
         parts = _recorded(fold, protocol, seed)
     else:
-        parts = _divided(utterances, fold, protocol, seed)
+        parts = _divided(utterances, fold, protocol, seed, choose_epoch)
+    if choose_epoch and not parts.validation:
+        raise SplitError(
+            f"{fold.where}: validation is empty; it is needed to choose the epoch. Name validation "
+            "utterances, or give training.select: last"
+        )
     classes = {u.known_label() for u in utterances}
     ties = ("name", *TIES) if fold.speakers_apart else ("name",)
     for name in PARTS[:-1]:
@@ -62,13 +75,18 @@ def _recorded(fold: Fold, protocol: Protocol, seed: int) -> Parts:
     return replace(fold.recorded[protocol, seed], test=fold.test)
 
 
-def _divided(utterances: Sequence[Utterance], fold: Fold, protocol: Protocol, seed: int) -> Parts:
+def _divided(
+    utterances: Sequence[Utterance], fold: Fold, protocol: Protocol, seed: int, choose_epoch: bool
+) -> Parts:
     if protocol == "paper":
         search, train = divide(utterances, fold.development, _SEARCH_SHARE, seed)
         validation = search
     elif fold.validation:
         search = train = fold.train
         validation = fold.validation
+    elif not choose_epoch:
+        search = train = fold.development
+        validation = ()
     else:
         search = fold.development
         if fold.speakers_apart:

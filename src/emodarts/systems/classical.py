@@ -30,7 +30,7 @@ def mean_cepstrum(features: Tensor, spec: FeatureSpec) -> NDArray[np.float64]:
     Of MFCCs the first 40 are taken. Log-mel maps go through the DCT that MFCCs have behind them
     already, and give as many. Of all other kinds every feature is taken.
     """
-    mean: NDArray[np.float64] = features[:, 0].double().mean(dim=2).cpu().numpy()
+    mean: NDArray[np.float64] = features[:, 0].double().nanmean(dim=2).cpu().numpy()
     if spec.kind == "log_mel":
         mean = scipy.fft.dct(mean, norm="ortho", axis=1)
     return mean[:, :_MEAN_COEFFICIENTS] if spec.kind in ("mfcc", "log_mel") else mean
@@ -38,7 +38,7 @@ def mean_cepstrum(features: Tensor, spec: FeatureSpec) -> NDArray[np.float64]:
 
 def mean_of_all(features: Tensor, spec: FeatureSpec) -> NDArray[np.float64]:
     """Means over frames of every channel and feature: ``(M, C, F, T)`` -> ``(M, C * F)``."""
-    mean: NDArray[np.float64] = features.double().mean(dim=3).flatten(1).cpu().numpy()
+    mean: NDArray[np.float64] = features.double().nanmean(dim=3).flatten(1).cpu().numpy()
     return mean
 
 

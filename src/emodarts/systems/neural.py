@@ -10,17 +10,20 @@ import torch
 from torch import Tensor
 
 from emodarts import files
+from emodarts.audio.features import band_frequencies
 from emodarts.checkpoint import load_tensors, with_prefix, without_prefix
 from emodarts.errors import RunError
 from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
+from emodarts.recipe import PerturbationSpec, Recipe
 from emodarts.runtime import derive_seed
 from emodarts.splits import Indices
 from emodarts.systems.count import count_multiply_adds, count_parameters
 from emodarts.systems.system import Cost, FitTask, Outcome, Saved
-from emodarts.training.batches import Normalisation
+from emodarts.training.batches import Normalisation, predict_logits
 from emodarts.training.classifier import Classifier
 from emodarts.training.fit import Trained, train_network
+from emodarts.training.views import Views
 
 Build = Callable[[bool], Classifier]
 """Makes the untrained network: as it is trained (True), or as it is saved (False)."""
@@ -55,9 +58,13 @@ class FittedNetwork:
 
     @torch.inference_mode()
     def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Feature maps ``(B, C, F, T)``, not normalised -> class probabilities ``(B, K)``."""
+        """Feature maps ``(B, C, F, T)``, not normalised -> class probabilities ``(B, K)``.
+
+        Frames that are NaN are missing, and have no part in the answer.
+        """
         (features,) = inputs.values()
-        return torch.softmax(self._for_inference(self.normalisation.apply(features)), dim=1)
+        normalised = self.normalisation.apply(features)
+        return torch.softmax(predict_logits(self._for_inference, normalised), dim=1)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights and statistics, and the settings."""
@@ -85,6 +92,18 @@ def restore_network(
     return FittedNetwork(network, normalisation, saved.settings, genotype)
 
 
+def training_views(recipe: Recipe, perturbed: bool = True) -> Views | None:
+    """What batches of a recipe's features are made of; None: the maps as they are."""
+    (spec,) = recipe.inputs.values()
+    training = recipe.training
+    perturbation = training.perturbation if perturbed else PerturbationSpec()
+    if spec.padding == "zeros" and training.crop is None and perturbation == PerturbationSpec():
+        return None
+    seconds = spec.duration if training.crop is None else training.crop
+    frames = int(spec.frames_of(round(seconds * spec.sample_rate)))
+    return Views(frames, perturbation, band_frequencies(spec))
+
+
 def train(
     task: FitTask,
     build: Build,
@@ -93,7 +112,7 @@ def train(
     folder: TrialFolder,
     title: str,
 ) -> tuple[Classifier, Normalisation, Trained]:
-    """Train a network on some utterances and choose its epoch on others.
+    """Train a network on some utterances, and score it on others, if any, after every epoch.
 
     Returns
     -------
@@ -106,8 +125,8 @@ def train(
     network = build(True).to(task.device)
     trained = train_network(
         network,
-        data.part(train_on, normalisation, task.device, varied=True),
-        data.part(choose_on, normalisation, task.device),
+        data.part(train_on, normalisation, task.device, varied=True, views=training_views(recipe)),
+        data.part(choose_on, normalisation, task.device) if choose_on else None,
         recipe.training,
         task.n_classes,
         seed=task.seed,
@@ -144,8 +163,9 @@ def fit_network(
         count_multiply_adds(fitted.network, tuple(maps.features.shape[1:])),
         _seconds(task.folder),
     )
-    chosen = trained.history[trained.epoch - 1]
-    details = {"epoch": trained.epoch, "validation_ua": chosen["validation_ua"]}
+    details = {"epoch": trained.epoch}
+    if task.parts.validation:
+        details["validation_ua"] = trained.history[trained.epoch - 1]["validation_ua"]
     return Outcome(fitted, cost, details, epochs() if task.recipe.training.optimistic else None)
 
 

@@ -11,7 +11,14 @@ from emodarts.recipe import STRATEGIES, NetworkSpec, Recipe
 from emodarts.recipe.system import SearchedSpec
 from emodarts.searching.strategy import SearchTask
 from emodarts.systems.discrete import DiscreteNetwork
-from emodarts.systems.neural import Build, FittedNetwork, fit_network, restore_network, train
+from emodarts.systems.neural import (
+    Build,
+    FittedNetwork,
+    fit_network,
+    restore_network,
+    train,
+    training_views,
+)
 from emodarts.systems.system import FitTask, Outcome, Saved
 
 
@@ -33,12 +40,13 @@ class Searched:
         parts, data, recipe = task.parts, task.data, task.recipe
         # Only utterances that train weights give statistics, in the search as in the training.
         normalisation = data.normalisation(parts.search_weights)
+        views = training_views(recipe, perturbed=False)
         strategy = STRATEGIES[recipe.search.strategy].build(recipe.search)
         genotype: Genotype = strategy.search(
             SearchTask(
                 network=recipe.network,
-                weights=data.part(parts.search_weights, normalisation, task.device),
-                alphas=data.part(parts.search_alphas, normalisation, task.device),
+                weights=data.part(parts.search_weights, normalisation, task.device, views=views),
+                alphas=data.part(parts.search_alphas, normalisation, task.device, views=views),
                 n_classes=task.n_classes,
                 seed=task.seed,
                 folder=task.folder,

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from emodarts.errors import TrainingError
 from emodarts.scoring.metrics import confusion_matrix, ua
+from emodarts.training.views import Views, valid_frames
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ class Normalisation:
 
     @classmethod
     def fit(cls, features: Tensor) -> Normalisation:
-        """Statistics over pieces and frames of features ``(M, C, F, T)``."""
+        """Statistics over pieces and frames of features ``(M, C, F, T)``; NaN is left out."""
         values = features.double()
-        sd = values.std(dim=(0, 3), correction=0).clamp_min(1e-5)
-        return cls(values.mean(dim=(0, 3)).float(), sd.float())
+        mean = values.nanmean(dim=(0, 3))
+        variance = (values - mean[:, :, None]).square().nanmean(dim=(0, 3))
+        return cls(mean.float(), variance.sqrt().clamp_min(1e-5).float())
 
     def apply(self, features: Tensor) -> Tensor:
         """Features ``(..., C, F, T)`` -> the same shape with mean 0 and deviation 1."""
@@ -45,17 +47,19 @@ class Part:
 
     Attributes
     ----------
-    features : (M, C, F, T) float32.
+    features : (M, C, F, T) float32; NaN where frames are missing.
     targets : (M,) class indices.
     owners : (M,) utterance that each row is a piece of, counted from 0, ascending; None where
         every utterance is one piece.
     variants : (V, M, C, F, T) augmented versions of every row, or None.
+    views : draw what batches are made of; None takes the features as they are.
     """
 
     features: Tensor
     targets: Tensor
     owners: Tensor | None = None
     variants: Tensor | None = None
+    views: Views | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -75,9 +79,10 @@ class Part:
         return self.targets[first]
 
     def batch(self, index: Tensor, version: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Features and targets of the rows at ``index``.
+        """What a network is trained on: features and targets of the rows at ``index``.
 
-        ``version`` ``(len(index),)`` is 0 for the original and v for ``variants[v - 1]``.
+        ``version`` ``(len(index),)`` is 0 for the original and v for ``variants[v - 1]``. Views are
+        drawn anew in every call.
         """
         index = index.to(self.targets.device)
         features = self.features[index]
@@ -85,6 +90,8 @@ class Part:
             version = version.to(index.device)
             varied = version > 0
             features[varied] = self.variants[version[varied] - 1, index[varied]]
+        if self.views is not None:
+            features = self.views.draw(features)
         return features, self.targets[index]
 
 
@@ -121,11 +128,23 @@ def endless_batches(n: int, size: int, seeds: Callable[[int], int]) -> Iterator[
 
 @torch.inference_mode()
 def predict_logits(network: nn.Module, features: Tensor, batch_size: int = 64) -> Tensor:
-    """Logits ``(M, K)`` of features ``(M, C, F, T)`` in eval mode; the mode is restored."""
+    """Logits ``(M, K)`` of features ``(M, C, F, T)`` in eval mode; the mode is restored.
+
+    Frames that are missing (NaN) are cut off: maps of one length share a batch, so that nothing in
+    the network takes padding for sound.
+    """
     training = network.training
     network.eval()
     try:
-        return torch.cat([network(batch) for batch in torch.split(features, batch_size)])
+        lengths = valid_frames(features)
+        order = torch.argsort(lengths, stable=True)
+        _, counts = torch.unique_consecutive(lengths[order], return_counts=True)
+        found = [
+            network(features[rows][..., : int(lengths[rows[0]])])
+            for group in torch.split(order, counts.tolist())
+            for rows in torch.split(group, batch_size)
+        ]
+        return torch.cat(found)[torch.argsort(order)]
     finally:
         network.train(training)
 

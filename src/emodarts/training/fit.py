@@ -1,4 +1,4 @@
-"""Train a network; the epoch is chosen on inner validation utterances."""
+"""Train a network by a fixed schedule; the epoch may be chosen on inner validation utterances."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Trained:
 def train_network(
     network: Classifier,
     train: Part,
-    validation: Part,
+    validation: Part | None,
     spec: TrainingSpec,
     n_classes: int,
     *,
@@ -95,10 +95,10 @@ def train_network(
     ``precision`` is that of its maps, as in ``ComputeSpec``; ``bf16`` needs a network that is not
     compiled. The inner validation has it too, as a choice between epochs is no score.
 
-    The epoch is the one with the highest UA on ``validation`` (the lower loss decides between
-    equals), with the lowest loss, or the last. Continues from ``folder`` if a training that was
-    stopped left a checkpoint there. The weights of each epoch are kept if the optimistic score is
-    asked for.
+    The epoch is the last, or the one with the highest UA on ``validation`` (the lower loss decides
+    between equals), or with the lowest loss; without a ``validation`` it can only be the last.
+    Continues from ``folder`` if a training that was stopped left a checkpoint there. The weights of
+    each epoch are kept if the optimistic score is asked for.
 
     Raises
     ------
@@ -120,7 +120,7 @@ class _Fit:
         self,
         network: Classifier,
         train: Part,
-        validation: Part,
+        validation: Part | None,
         spec: TrainingSpec,
         n_classes: int,
         seed: int,
@@ -178,7 +178,7 @@ class _Fit:
         self._keep_if_best({"epoch": epoch + 1, **row})
         if spec.optimistic:
             save_tensors(self.folder.epoch_weights(epoch + 1), self.network.model_state())
-        self.progress.advance(loss=train_loss, ua=row["validation_ua"])
+        self.progress.advance(loss=train_loss, ua=row.get("validation_ua", train_ua))
         return row
 
     def _epoch_rows(self, epoch: int) -> tuple[Tensor, Tensor]:
@@ -226,6 +226,8 @@ class _Fit:
 
     def _validate(self) -> dict[str, float]:
         part = self.validation
+        if part is None:
+            return {}
         with autocast(self.precision, part.features.device):
             logits_of_pieces = predict_logits(self.network, part.features)
         out = join_pieces(at_least_single(logits_of_pieces), part.owners)

@@ -1,0 +1,118 @@
+"""What training sees of an utterance in an epoch: a stretch of its map, perturbed anew each time.
+
+Speed, tempo and vocal tract length are changed on the map of the utterance, by moving its frames
+and bands, so that they can be drawn for every epoch on any device without computing features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from emodarts.recipe import PerturbationSpec
+
+
+def valid_frames(features: Tensor) -> Tensor:
+    """Frames of each map ``(B, C, F, T)`` before those that are missing (NaN): ``(B,)``."""
+    return (~torch.isnan(features[:, 0, 0])).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class Views:
+    """How maps become what a network is trained on.
+
+    Attributes
+    ----------
+    frames : of every view. A shorter utterance is repeated up to there.
+    perturbation : what is drawn for every utterance.
+    bands : (F,) frequencies of the bands in Hz, ascending; None where only time is changed.
+    """
+
+    frames: int
+    perturbation: PerturbationSpec = field(default_factory=PerturbationSpec)
+    bands: Tensor | None = None
+
+    def draw(self, features: Tensor) -> Tensor:
+        """Normalised maps ``(B, C, F, T)``, NaN where frames are missing -> ``(B, C, F, frames)``.
+
+        Numbers are drawn from torch's generator of the device.
+        """
+        spec, device = self.perturbation, features.device
+        speed, stretch, vtlp = (
+            _factors(span, len(features), device) for span in (spec.speed, spec.stretch, spec.vtlp)
+        )
+        maps = self._played(features, speed * stretch)
+        if self.bands is not None and (spec.speed is not None or spec.vtlp is not None):
+            maps = _moved(maps, self.bands, speed * vtlp)
+        if spec.mix_statistics > 0.0:
+            maps = mix_statistics(maps, spec.mix_statistics)
+        return maps
+
+    def _played(self, maps: Tensor, rate: Tensor) -> Tensor:
+        """A stretch of each map, from a random frame on, ``rate`` (B,) times as fast.
+
+        Between frames, values are interpolated linearly.
+        """
+        valid = valid_frames(maps)[:, None]
+        steps = torch.arange(self.frames, device=maps.device) * rate[:, None]
+        room = valid - 1 - steps[:, -1:]
+        # Whole frames, so that an unchanged rate leaves values as they are.
+        latest = torch.where(room >= 0, room + 1, valid)
+        first = (torch.rand(len(maps), 1, device=maps.device) * latest).floor()
+        place = first + steps
+        place = torch.where(room >= 0, torch.minimum(place, valid - 1.0), place % valid)
+        below = torch.minimum(place.floor().long(), valid - 1)
+        return _between(maps, 3, below, (below + 1) % valid, place - below)
+
+
+def _moved(maps: Tensor, bands: Tensor, factor: Tensor) -> Tensor:
+    """Each map with all frequencies multiplied by its ``factor`` (B,)."""
+    bands = bands.to(maps.device)
+    source = (bands / factor[:, None]).clamp(float(bands[0]), float(bands[-1]))
+    above = torch.searchsorted(bands, source.contiguous()).clamp(1, len(bands) - 1)
+    share = (source - bands[above - 1]) / (bands[above] - bands[above - 1])
+    return _between(maps, 2, above - 1, above, share)
+
+
+def _factors(span: tuple[float, ...] | None, n: int, device: torch.device) -> Tensor:
+    """``(n,)`` log-uniform between two ends, so that a factor is as likely as its inverse."""
+    if span is None:
+        return torch.ones(n, device=device)
+    low, high = (torch.tensor(end).log() for end in span)
+    return torch.exp(low + (high - low) * torch.rand(n, device=device))
+
+
+def _between(maps: Tensor, dim: int, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    """Weighted means of places ``first`` and ``second`` (B, N) on an axis of ``(B, C, F, T)``."""
+    shape = [len(maps), 1, 1, 1]
+    shape[dim] = first.shape[1]
+    sizes = list(maps.shape)
+    sizes[dim] = first.shape[1]
+    one, other = (maps.gather(dim, place.view(shape).expand(sizes)) for place in (first, second))
+    return torch.lerp(one, other, share.to(maps.dtype).view(shape).expand(sizes))
+
+
+def mix_statistics(maps: Tensor, probability: float) -> Tensor:
+    """Give maps the mean and deviation of each band of another utterance of the batch, in part.
+
+    MixStyle (arXiv 2104.02008) on bands in place of channels: statistics over time of an utterance
+    and a random partner are averaged with a weight from Beta(0.3, 0.3), each with ``probability``.
+    It makes room and voice of a speaker less telling.
+
+    Parameters
+    ----------
+    maps : (B, C, F, T) without missing frames.
+    """
+    mean, sd = maps.mean(dim=3, keepdim=True), maps.std(dim=3, keepdim=True, correction=0)
+    sd = sd.clamp_min(1e-3)
+    n, device = len(maps), maps.device
+    partner = torch.randperm(n, device=device)
+    # A sample of Beta is one of two Gammas; torch draws it on the CPU from the global generator.
+    share = torch.distributions.Beta(0.3, 0.3).sample((n,)).to(device)
+    kept = torch.where(torch.rand(n, device=device) < probability, share, torch.ones_like(share))
+    kept = kept.view(n, 1, 1, 1)
+    new_mean = torch.lerp(mean[partner], mean, kept)
+    new_sd = torch.lerp(sd[partner], sd, kept)
+    return (maps - mean) / sd * new_sd + new_mean
