@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 import emodarts
 from emodarts.recipe import FixedSeqNN, NoSeqNN, Recipe, SearchedSeqNN
-from emodarts.recipe.section import KindSection
+from emodarts.recipe.section import KindSection, section_of
 
 DOCS = Path(__file__).parent
 SOURCE = Path(emodarts.__file__).parent
@@ -81,12 +81,14 @@ def _sections(
         known = base.model_fields.get(name) if base else None
         if known and (field.default == known.default or (kind_key and name == kind_key)):
             continue
-        inner = field.annotation
+        inner = section_of(field.annotation)
+        if inner is not None and field.default is None:
+            rows.append(f"| `{key}` | keys below or `null` | `null` | {meanings[name]} |")
         if name == "seqnn":
             for mode, choice in MODES.items():
                 heading = f"## `{key}` with `mode: {mode}`"
                 below += _sections(f"{key}.", choice, heading)
-        elif isinstance(inner, type) and issubclass(inner, BaseModel):
+        elif inner is not None:
             below += _sections(f"{key}.", inner, f"## `{key}`")
             if issubclass(inner, KindSection):
                 for kind, entry in inner.kinds().items():

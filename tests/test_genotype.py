@@ -107,8 +107,6 @@ def test_cells_and_skip_counts() -> None:
             plain(sequnce=None),
             r"unknown field 'sequnce' \(did you mean 'sequence'\?\); allowed: format",
         ),
-        (plain(normal=None), "has no 'normal' cell"),
-        ({"format": FORMAT, "normal": [PAIR]}, "has no 'reduction' cell"),
         (plain(normal="PAIR"), "cell 'normal' is a list of nodes, not 'PAIR'"),
         (plain(normal={"0": PAIR}), "cell 'normal' is a list of nodes"),
         (plain(normal=[1, 2]), "cell 'normal', node 0: a list of edges, not 1"),

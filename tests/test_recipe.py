@@ -99,7 +99,16 @@ def test_default_frames_before_pooling() -> None:
 
 @pytest.mark.parametrize(
     ("cells", "positions"),
-    [(1, {0}), (2, {0, 1}), (3, {1, 2}), (4, {1, 2}), (6, {2, 4}), (8, {2, 5}), (20, {6, 13})],
+    [
+        (0, set()),
+        (1, {0}),
+        (2, {0, 1}),
+        (3, {1, 2}),
+        (4, {1, 2}),
+        (6, {2, 4}),
+        (8, {2, 5}),
+        (20, {6, 13}),
+    ],
 )
 def test_reductions_stand_at_one_and_two_thirds(cells: int, positions: set[int]) -> None:
     assert CNNSpec(cells=cells).reductions == positions
@@ -267,8 +276,8 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         ({"network": {"seqnn": 5}}, ["network.seqnn: 5"]),
         # values out of range
         (
-            {"network": {"cnn": {"cells": 0}}},
-            ["network.cnn.cells: 0", "greater than or equal to 1"],
+            {"network": {"cnn": {"cells": -1}}},
+            ["network.cnn.cells: -1", "greater than or equal to 0"],
         ),
         ({"network": {"seqnn": {"cells": 0}}}, ["network.seqnn.cells: 0"]),
         ({"network": {"dropout": 1.0}}, ["network.dropout: 1.0", "less than 1"]),
@@ -319,6 +328,27 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         ({"features": {"duration": 0.01}}, ["n_fft 2048 exceeds the 328 samples of 0.01 s"]),
         ({"features": {"n_fft": 128, "hop_length": 64}}, ["n_mels 128 exceeds n_fft // 2 = 64"]),
         ({"features": {"pool": 600}}, ["pool 600 leaves no frame"]),
+        ({"network": {"stem": {"channel": [8]}}}, ["'network.stem.channel'", "allowed: channels"]),
+        (
+            {"network": {"stem": {"channels": [8, 16], "frequency_strides": [2, 2]}}},
+            ["network.stem: time_strides [2, 2, 1, 1] for 2 blocks", "allowed: 2 strides"],
+        ),
+        (
+            {"network": {"stem": {"kernel": [3, 4]}}},
+            ["network.stem.kernel: [3, 4]; allowed: two odd sizes"],
+        ),
+        (
+            {"features": {"n_mfcc": 60}, "network": {"stem": {}}},
+            ["60 x 128", "stem's strides", "of frequency", "at least 64"],
+        ),
+        (
+            {"network": {"seqnn": {"mode": "fixed", "recurrent": "tcn", "bidirectional": True}}},
+            ["network.seqnn: recurrent 'tcn' has no direction", "allowed: bidirectional false"],
+        ),
+        (
+            {"network": {"cnn": {"cells": 0}, "seqnn": {"mode": "none"}}},
+            ["search.strategy 'darts': the network has no cells", "strategy: random"],
+        ),
         ({"features": {"n_mfcc": 3}}, ["3 x 128", "2 reduction cells", "of frequency", "least 4"]),
         ({"features": {"pool": 200}}, ["128 x 2", "of time", "at least 4"]),
         ({"search": {"epochs": 5, "warmup_epochs": 5}}, ["warmup_epochs 5", "none of 5 epochs"]),
@@ -377,7 +407,7 @@ def test_mistake_is_explained(value: dict[str, Any], messages: list[str]) -> Non
 def test_reduction_fits_a_smaller_map_with_fewer_cells() -> None:
     value = {"features": {"n_mfcc": 3}, "network": {"cnn": {"cells": 1}}}
     assert Recipe.from_dict(value).features.n_features == 3
-    with pytest.raises(RecipeError, match="too small: 2 reduction cells"):
+    with pytest.raises(RecipeError, match="2 reduction cells, which halve each axis"):
         Recipe.from_dict({**value, "system": {"cells": 4}})
 
 
@@ -508,7 +538,7 @@ def changed(value: dict[str, Any], leaf: tuple[str, ...]) -> list[dict[str, Any]
         case int() | float():
             candidates = [old + 1, old * 2, old / 2, 0.5]
         case None:
-            candidates = [2, 64, ["a", "b"], [1]]
+            candidates = [2, 64, ["a", "b"], [1], {}]
         case list():
             candidates = [[7], [0.6, 0.7]]
         case _:

@@ -20,6 +20,7 @@ SKIP = "skip_connect"
 #: Every node of a derived cell keeps this many incoming edges.
 EDGES_PER_NODE = 2
 FORMAT = "emodarts.genotype/1"
+CELLS = ("normal", "reduction", "sequence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class Genotype:
 
     Attributes
     ----------
-    normal, reduction : CNN cells; every node reads two different earlier states.
+    normal, reduction : CNN cells, or None where the network has no such cell; every node reads two
+        different earlier states.
     sequence : SeqNN cell, or None where the SeqNN is fixed or absent.
 
     Raises
@@ -50,36 +52,44 @@ class Genotype:
         edges from the same state, a wrong number of edges, or a cell without nodes.
     """
 
-    normal: CellGenotype
-    reduction: CellGenotype
+    normal: CellGenotype | None = None
+    reduction: CellGenotype | None = None
     sequence: CellGenotype | None = None
 
     def __post_init__(self) -> None:
-        _check_cell("normal", self.normal)
-        _check_cell("reduction", self.reduction)
-        if len(self.normal) != len(self.reduction):
+        for name, cell in self.cells.items():
+            _check_cell(name, cell)
+        if self.normal and self.reduction and len(self.normal) != len(self.reduction):
             raise GenotypeError(
                 f"the normal cell has {len(self.normal)} nodes and the reduction cell "
                 f"{len(self.reduction)}; both need the same number"
             )
-        if self.sequence is not None:
-            _check_cell("sequence", self.sequence)
 
     @property
     def cells(self) -> dict[str, CellGenotype]:
-        """The cells by name; ``sequence`` only where there is one."""
-        cells = {"normal": self.normal, "reduction": self.reduction}
-        return cells if self.sequence is None else {**cells, "sequence": self.sequence}
+        """The cells that there are, by name."""
+        cells = {name: getattr(self, name) for name in CELLS}
+        return {name: cell for name, cell in cells.items() if cell is not None}
 
     def require(self, operations: Mapping[str, Collection[str]]) -> None:
-        """Raise :class:`GenotypeError` unless each cell has only operations of those by its name.
+        """Raise :class:`GenotypeError` unless there are these cells with these operations only.
 
         Parameters
         ----------
-        operations : allowed operations by cell; a cell without an entry may have none at all.
+        operations : allowed operations by cell.
         """
+        has = ", ".join(operations) or "none"
+        for name in operations:
+            if name not in self.cells:
+                raise GenotypeError(
+                    f"the genotype has no {name} cell; the network has the cells: {has}"
+                )
         for name, cell in self.cells.items():
-            allowed = [o for o in operations.get(name, ()) if o != NONE]
+            if name not in operations:
+                raise GenotypeError(
+                    f"the genotype has a {name} cell; the network has the cells: {has}"
+                )
+            allowed = [o for o in operations[name] if o != NONE]
             for index, node in enumerate(cell):
                 for edge in node:
                     if edge.operation not in allowed:
@@ -102,7 +112,7 @@ class Genotype:
             name: [[[edge.operation, edge.source] for edge in node] for node in cell]
             for name, cell in self.cells.items()
         }
-        return {"format": FORMAT, "sequence": None, **cells}
+        return {"format": FORMAT, **dict.fromkeys(CELLS), **cells}
 
     @classmethod
     def from_dict(cls, value: Any) -> Genotype:
@@ -111,22 +121,15 @@ class Genotype:
             raise GenotypeError(f"a genotype is a JSON object, not {type(value).__name__}")
         if value.get("format") != FORMAT:
             raise GenotypeError(f"genotype format is {value.get('format')!r}; allowed: {FORMAT!r}")
-        legal = {"format", "normal", "reduction", "sequence"}
+        legal = {"format", *CELLS}
         unknown = sorted(set(value) - legal)
         if unknown:
             raise GenotypeError(
                 f"genotype has an unknown field {unknown[0]!r}{did_you_mean(unknown[0], legal)}; "
                 f"allowed: {', '.join(sorted(legal))}"
             )
-        for name in ("normal", "reduction"):
-            if value.get(name) is None:
-                raise GenotypeError(f"genotype has no {name!r} cell")
-        sequence = value.get("sequence")
-        return cls(
-            normal=_parse_cell("normal", value["normal"]),
-            reduction=_parse_cell("reduction", value["reduction"]),
-            sequence=None if sequence is None else _parse_cell("sequence", sequence),
-        )
+        cells = {name: value[name] for name in CELLS if value.get(name) is not None}
+        return cls(**{name: _parse_cell(name, cell) for name, cell in cells.items()})
 
     def save(self, path: Path) -> None:
         """Write the genotype as JSON, atomically. Raises :class:`WriteError`."""

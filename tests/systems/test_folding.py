@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from emodarts.genotype import NONE, Edge, Genotype
-from emodarts.recipe import SPACES, CNNSpec, FixedSeqNN, NetworkSpec, SearchedSeqNN
+from emodarts.recipe import SPACES, CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
+from emodarts.recipe.network import StemSpec
 from emodarts.space.cell import DropPath
 from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.folding import fold
@@ -56,6 +57,23 @@ def test_logits_are_those_of_eval_mode(
         double = fold(network.double())(features.double())
         torch.testing.assert_close(double, network(features.double()), rtol=1e-12, atol=1e-12)
     assert expected.abs().max() > 0.01
+
+
+def test_a_stem_of_blocks_folds_into_its_convolutions() -> None:
+    torch.manual_seed(0)
+    spec = NetworkSpec(
+        stem=StemSpec(channels=(3, 5), frequency_strides=(2, 1), time_strides=(1, 2)),
+        cnn=CNNSpec(cells=0),
+        seqnn=NoSeqNN(mode="none"),
+    )
+    network = DiscreteNetwork(Genotype(), spec, 11, 4).double()
+    features = torch.randn(5, 1, 11, 13, dtype=torch.float64)
+    for _ in range(20):
+        network.train()(features)
+    folded = fold(network)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    expected = network.eval()(features)
+    torch.testing.assert_close(folded(features), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_nothing_is_left_that_only_training_needs() -> None:

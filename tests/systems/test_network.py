@@ -1,19 +1,22 @@
 """Supernet and discrete network: shapes, independence of utterances, counts."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from emodarts.errors import GenotypeError, ShapeError
 from emodarts.genotype import SKIP, Edge, Genotype
 from emodarts.recipe import SPACES, CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
+from emodarts.recipe.network import StemSpec
 from emodarts.searching.derivation import random_genotype
 from emodarts.searching.supernet import Supernet
 from emodarts.space.cell import DropPath
 from emodarts.space.cnn_ops import FactorisedReduce
+from emodarts.space.sequence_ops import mean_and_deviation
 from emodarts.systems.count import (
     count_multiply_adds,
     count_parameters,
@@ -28,6 +31,8 @@ SEQNNS = {
     "searched": SearchedSeqNN(space="all", cells=2, nodes=2, width=5),
     "fixed": FixedSeqNN(mode="fixed", width=6, layers=2, attention=True),
     "fixed-bidirectional": FixedSeqNN(mode="fixed", recurrent="rnn", width=6, bidirectional=True),
+    "gru": FixedSeqNN(mode="fixed", recurrent="gru", width=6, layers=2, bidirectional=True),
+    "tcn": FixedSeqNN(mode="fixed", recurrent="tcn", width=6, layers=3),
     "none": NoSeqNN(mode="none"),
 }
 SPECS = {
@@ -38,9 +43,32 @@ SPECS = {
         pooling=pooling,
     )
     for (name, seqnn), frequency, pooling in product(
-        SEQNNS.items(), ("join", "mean"), ("attention", "mean")
+        SEQNNS.items(), ("join", "mean"), ("attention", "mean", "statistics")
     )
 }
+STEM = StemSpec(
+    channels=(3, 4, 5), frequency_strides=(2, 1, 2), time_strides=(1, 3, 1), kernel=(5, 3)
+)
+STEMS = {
+    f"{name}-stem-{cells}": NetworkSpec(
+        stem=STEM,
+        cnn=CNNSpec(cells=cells, nodes=2, channels=2),
+        seqnn=seqnn,
+        projection=7,
+        pooling="statistics",
+    )
+    for (name, seqnn), cells in product(SEQNNS.items(), (0, 1, 3))
+}
+PROTOTYPE = NetworkSpec(
+    stem=StemSpec(
+        channels=(16, 32, 48, 64), frequency_strides=(2, 2, 2, 2), time_strides=(2, 2, 1, 1)
+    ),
+    cnn=CNNSpec(cells=0),
+    projection=96,
+    seqnn=FixedSeqNN(mode="fixed", width=48, bidirectional=True),
+    pooling="mean",
+    dropout=0.1,
+)
 
 
 def build(
@@ -58,9 +86,9 @@ def warm(network: nn.Module, features: Tensor) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", [*SPECS, *STEMS])
 def test_an_utterance_depends_on_nothing_but_itself(name: str) -> None:
-    spec = SPECS[name]
+    spec = {**SPECS, **STEMS}[name]
     features = torch.randn(17, 1, 10, 13)
     for network in (build(spec), Supernet(spec, 10, 4)):
         warm(network, features)
@@ -84,8 +112,9 @@ def test_features_must_be_maps(name: str) -> None:
             network(torch.zeros(shape))
 
 
-def test_the_network_hears_the_order_of_frames() -> None:
-    spec = SPECS["fixed-mean-mean"]
+@pytest.mark.parametrize("name", ["fixed-mean-mean", "gru-mean-mean", "tcn-mean-mean"])
+def test_the_network_hears_the_order_of_frames(name: str) -> None:
+    spec = SPECS[name]
     features = torch.randn(3, 1, 10, 16)
     network = warm(build(spec), features)
     with torch.inference_mode():
@@ -105,15 +134,22 @@ def test_any_depth_and_any_map_size(cells: int, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("frequency", ["join", "mean"])
-@pytest.mark.parametrize("pooling", ["attention", "mean"])
+@pytest.mark.parametrize("pooling", ["attention", "mean", "statistics"])
 def test_the_last_map_is_read_over_time_and_pooled(frequency: str, pooling: str) -> None:
     features = torch.randn(3, 1, 10, 13)
     network = build(SPECS[f"none-{frequency}-{pooling}"]).eval()
     maps = network.cnn_maps(features)[-1]  # (B, C, F, T)
     frames = [maps[..., t] for t in range(maps.shape[3])]
     steps = torch.stack([f.flatten(1) if frequency == "join" else f.mean(2) for f in frames], 1)
-    pooled = steps.mean(dim=1) if network.attention is None else network.attention(steps)
-    assert (network.attention is None) == (pooling == "mean")
+    mean = steps.mean(dim=1)
+    match pooling:
+        case "attention":
+            assert network.attention is not None
+            pooled = network.attention(steps)
+        case "statistics":
+            pooled = torch.cat([mean, steps.std(dim=1, correction=0)], dim=1)
+        case _:
+            pooled = mean
     torch.testing.assert_close(network(features), network.classifier(pooled))
 
 
@@ -158,7 +194,7 @@ def test_batch_norms_of_cells_rescale_in_the_discrete_network_only() -> None:
 def test_reduction_cells_sit_at_thirds_double_channels_and_halve_maps() -> None:
     spec = NetworkSpec(cnn=CNNSpec(cells=4, nodes=2, channels=3), seqnn=NoSeqNN(mode="none"))
     network = build(spec, 16)
-    assert network.cnn_cell_names == ["normal", "reduction", "reduction", "normal"]
+    assert network.cnn_cell_names == ("normal", "reduction", "reduction", "normal")
     maps = network.cnn_maps(torch.randn(1, 1, 16, 24))
     assert [tuple(m.shape[1:]) for m in maps[2:]] == [
         (6, 16, 24),
@@ -171,10 +207,87 @@ def test_reduction_cells_sit_at_thirds_double_channels_and_halve_maps() -> None:
 def test_genotype_and_network_must_agree_on_the_seqnn() -> None:
     searched, none = SPECS["searched-join-mean"], SPECS["none-join-mean"]
     generator = torch.Generator().manual_seed(0)
-    with pytest.raises(GenotypeError, match="no sequence cell"):
+    with pytest.raises(GenotypeError, match="has no sequence cell"):
         DiscreteNetwork(random_genotype(none, generator), searched, 10, 4)
-    with pytest.raises(GenotypeError, match="mode is 'none'"):
+    with pytest.raises(GenotypeError, match=r"has a sequence cell; .*: normal, reduction$"):
         DiscreteNetwork(random_genotype(searched, generator), none, 10, 4)
+
+
+def test_the_prototype_has_the_parameters_and_shapes_of_its_layers() -> None:
+    network = DiscreteNetwork(Genotype(), PROTOTYPE, 64, 4, auxiliary_weight=0.4)
+    channels = (1, 16, 32, 48, 64)
+    stem = sum(9 * a * b + 2 * b for a, b in pairwise(channels))
+    projection = (4 * 64 + 1) * 96  # 64 bands, halved four times
+    lstm = 2 * 4 * 48 * (96 + 48 + 2)
+    assert count_parameters(network) == stem + projection + lstm + (96 + 1) * 4
+    assert network.time_stride == 4
+    features = torch.randn(3, 1, 64, 101)
+    maps = network.cnn_maps(features)
+    assert maps[-1].shape == (3, 64, 4, 26)
+    assert network(features).shape == (3, 4)
+    assert network.forward_with_auxiliary(features)[1] is None
+
+
+def test_the_prototype_is_its_layers_one_after_the_other() -> None:
+    features = torch.randn(3, 1, 64, 101)
+    network = DiscreteNetwork(Genotype(), PROTOTYPE, 64, 4)
+    warm(network, features)
+    convolutions = [m for m in network.stem if isinstance(m, nn.Conv2d)]
+    norms = [m for m in network.stem if isinstance(m, nn.BatchNorm2d)]
+    x = features
+    for convolution, norm, stride in zip(convolutions, norms, (2, 2, 1, 1), strict=True):
+        x = functional.conv2d(x, convolution.weight, stride=(2, stride), padding=1)
+        x = functional.batch_norm(
+            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+        ).relu()
+    x = x.flatten(1, 2).transpose(1, 2)
+    assert network.projection is not None
+    assert network.fixed is not None
+    dense = network.projection[0]
+    x = functional.linear(x, dense.weight, dense.bias).relu()
+    x = network.fixed.recurrent(x)[0].mean(dim=1)
+    torch.testing.assert_close(network(features), network.classifier(x))
+
+
+def test_dropout_precedes_the_dense_layer_where_no_cell_does() -> None:
+    """In training, the answers of one utterance differ by what is dropped, and in nothing else."""
+    network = build(PROTOTYPE, 64).train()
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.eval()
+    network.dropout.p = 0.9
+    inputs: list[Tensor] = []
+    network.classifier.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    network(torch.randn(8, 1, 64, 40))
+    assert float((inputs[0] == 0).float().mean()) > 0.8
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_strides_of_stem_and_cells_divide_frequency_and_time_rounded_up(name: str) -> None:
+    spec = STEMS[name]
+    network = build(spec)
+    reductions = len(spec.cnn.reductions)
+    assert network.time_stride == spec.time_stride == 3 * 2**reductions
+    maps = network.cnn_maps(torch.randn(2, 1, 10, 40))
+    assert maps[0].shape == (2, 5, 3, 14)
+    assert maps[-1].shape[2] == -(-10 // (4 * 2**reductions))
+    assert maps[-1].shape[3] == -(-40 // network.time_stride)
+    assert set(network.genotype.cells) == set(spec.nodes)
+
+
+def test_a_genotype_has_the_cells_of_its_network_only() -> None:
+    assert NetworkSpec(cnn=CNNSpec(cells=0), seqnn=NoSeqNN(mode="none")).nodes == {}
+    assert set(NetworkSpec(cnn=CNNSpec(cells=2), seqnn=NoSeqNN(mode="none")).nodes) == {"reduction"}
+    skips = ((Edge(SKIP, 0), Edge(SKIP, 1)),)
+    with pytest.raises(GenotypeError, match=r"has no normal cell; .*: normal, reduction$"):
+        DiscreteNetwork(Genotype(reduction=skips), SPECS["none-join-mean"], 10, 4)
+
+
+def test_deviation_of_a_constant_has_a_gradient() -> None:
+    x = torch.ones(2, 5, 3, requires_grad=True)
+    mean_and_deviation(x).sum().backward()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
 
 
 def test_the_auxiliary_head_is_no_part_of_the_model() -> None:
@@ -206,15 +319,17 @@ def test_drop_path_drops_whole_utterances_and_keeps_the_mean() -> None:
     assert dropped == {FactorisedReduce}  # every edge but the identity
 
 
-@pytest.mark.parametrize("name", ["none-join-mean", "none-mean-attention"])
+@pytest.mark.parametrize(
+    "name", ["none-join-mean", "none-mean-attention", "tcn-join-statistics", "tcn-stem-0"]
+)
 def test_multiply_adds_equal_torchs_counter_where_it_counts(name: str) -> None:
-    network = build(SPECS[name]).eval()
+    network = build({**SPECS, **STEMS}[name]).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 1, 10, 13))
     assert 2 * count_multiply_adds(network, (1, 10, 13)) == counter.get_total_flops()
 
 
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.RNN])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.RNN, nn.GRU])
 @pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (3, False), (2, True)])
 def test_recurrent_multiply_adds_equal_those_of_the_cells_step_by_step(
     kind: type[nn.RNNBase], layers: int, bidirectional: bool
@@ -223,7 +338,7 @@ def test_recurrent_multiply_adds_equal_those_of_the_cells_step_by_step(
     n_steps = 11
     # Every weight matrix multiplies one vector at every step.
     matrices = sum(p.numel() for p in layer.parameters() if p.dim() == 2)
-    elementwise = 3 * 7 * layers * (2 if bidirectional else 1) if kind is nn.LSTM else 0
+    elementwise = 0 if kind is nn.RNN else 3 * 7 * layers * (2 if bidirectional else 1)
     assert recurrent_multiply_adds(layer, n_steps) == n_steps * (matrices + elementwise)
 
 

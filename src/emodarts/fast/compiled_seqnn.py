@@ -52,7 +52,9 @@ class CompiledSeqNNCell(FastCell):
 
 
 def _is_known(module: nn.Module) -> bool:
-    return type(module) in (Recurrent, SequenceSkip)
+    if type(module) is Recurrent:
+        return type(module.recurrent) in (nn.LSTM, nn.RNN)
+    return type(module) is SequenceSkip
 
 
 def _mixtures(x: Tensor, edges: Sequence[MixedOperation], weights: Tensor) -> list[Tensor]:

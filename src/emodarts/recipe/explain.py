@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from emodarts.errors import did_you_mean
 from emodarts.recipe.network import FixedSeqNN, NoSeqNN, SearchedSeqNN
-from emodarts.recipe.section import KindSection
+from emodarts.recipe.section import KindSection, section_of
 
 _SEQNN: dict[str, type[BaseModel]] = {
     "searched": SearchedSeqNN,
@@ -69,8 +69,8 @@ def _model_at(
             continue
         value = value.get(part) if isinstance(value, dict) else None
         field = model.model_fields.get(str(part))
-        inner = None if field is None else field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        inner = None if field is None else section_of(field.annotation)
+        if inner is not None:
             model = inner
             if issubclass(inner, KindSection):
                 given = value if isinstance(value, dict) else {}

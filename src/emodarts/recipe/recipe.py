@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import prod
 from typing import Annotated, Any
 
 import yaml
@@ -26,7 +27,7 @@ from emodarts.recipe.evaluation import LABEL_SCHEMES, ComputeSpec, EvaluationSpe
 from emodarts.recipe.explain import explain
 from emodarts.recipe.features import FEATURES, FeatureSpec, MfccSpec
 from emodarts.recipe.network import NetworkSpec, SearchedSeqNN
-from emodarts.recipe.search import DartsSpec, SearchSpec
+from emodarts.recipe.search import DartsSpec, OneShotSpec, SearchSpec
 from emodarts.recipe.section import Section
 from emodarts.recipe.system import SearchedSpec, SystemSpec
 from emodarts.recipe.training import TrainingSpec
@@ -69,6 +70,11 @@ class Recipe(Section):
             self._check_views()
         if "network" in used:
             self._check_maps()
+        if "search" in used and isinstance(self.search, OneShotSpec) and not self.network.nodes:
+            raise ValueError(
+                f"search.strategy {self.search.strategy!r}: the network has no cells to search; "
+                "allowed: search: {strategy: random}, or cells in network.cnn or network.seqnn"
+            )
         return self
 
     def _check_labels(self) -> None:
@@ -110,19 +116,20 @@ class Recipe(Section):
     def _check_maps(self) -> None:
         sizes = {"frequency": self.features.n_features, "time": self.features.n_frames}
         shape = " x ".join(map(str, sizes.values()))
-        for cnn in (self.network.cnn, self.trained_network.cnn):
-            smallest = 2 ** len(cnn.reductions)
-            for axis, size in sizes.items():
-                if size < smallest:
+        for network in (self.network, self.trained_network):
+            reductions = len(network.cnn.reductions)
+            smallest = [prod(strides) * 2**reductions for strides in network.stem_strides]
+            for (axis, size), least in zip(sizes.items(), smallest, strict=True):
+                if size < least:
                     raise ValueError(
-                        f"features of {shape} (frequency x time) are too small: "
-                        f"{len(cnn.reductions)} reduction cells halve each axis and leave nothing "
-                        f"of {axis}; allowed: at least {smallest}"
+                        f"features of {shape} (frequency x time) are too small: the stem's strides "
+                        f"and {reductions} reduction cells, which halve each axis, leave nothing "
+                        f"of {axis}; allowed: at least {least}"
                     )
-            if set(sizes.values()) == {smallest}:
+            if list(sizes.values()) == smallest:
                 raise ValueError(
                     f"features of {shape} are reduced to a single value, which batch norm cannot "
-                    f"normalise; allowed: one axis larger than {smallest}"
+                    f"normalise; allowed: one axis larger than {' x '.join(map(str, smallest))}"
                 )
 
     @model_serializer(mode="wrap")

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -35,6 +35,14 @@ class Section(BaseModel):
     """Frozen keys; an unknown one and a wrong type are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The class of keys that a field holds, alone or ``| None``, if it holds one."""
+    for choice in (annotation, *get_args(annotation)):
+        if isinstance(choice, type) and issubclass(choice, BaseModel):
+            return choice
+    return None
 
 
 def load(reference: str | Callable[..., Any]) -> Callable[..., Any]:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from emodarts.fast import Implementation, cell_classes
 from emodarts.genotype import NONE
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
+from emodarts.recipe.network import CNNCellName
 from emodarts.recipe.search import Precision
 from emodarts.recipe.spaces import Operations
 from emodarts.runtime import at_least_single, autocast
 from emodarts.searching.mixing import Mixing, softmax
 from emodarts.space.cell import Ends, MixedOperation, edges
-from emodarts.space.network import CNNCellName, JointNetwork
+from emodarts.space.network import JointNetwork
 
 
 class EdgeBuilder(Protocol):

@@ -1,25 +1,33 @@
 """The joint CNN + sequence network of emoDARTS, whatever sits on its edges.
 
-Input features -> stem -> CNN cells -> sequence -> SeqNN -> pooling over time -> dense layer.
+Input features -> stem -> CNN cells -> sequence -> projection -> SeqNN -> pooling over time ->
+dense layer; cells, projection and SeqNN may be absent.
 The supernet and the discrete network are this class with other edges.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from itertools import pairwise
+from math import prod
+from typing import Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from emodarts.errors import ShapeError
 from emodarts.recipe import FixedSeqNN, NetworkSpec, SearchedSeqNN
+from emodarts.recipe.network import CNNCellName
 from emodarts.space.cell import Cell, Ends
 from emodarts.space.cnn_ops import FactorisedReduce, ProjectMap
 from emodarts.space.dropout import Dropout
-from emodarts.space.sequence_ops import Recurrent, TimeAttention, require_sequence
-
-CNNCellName = Literal["normal", "reduction"]
+from emodarts.space.sequence_ops import (
+    Recurrent,
+    TemporalConvolutions,
+    TimeAttention,
+    mean_and_deviation,
+    require_sequence,
+)
 
 
 class EdgeBuilder(Protocol):
@@ -44,7 +52,7 @@ class EdgeBuilder(Protocol):
 
 
 class JointNetwork(nn.Module):
-    """CNN cells and a SeqNN in a row.
+    """A stem, CNN cells and a SeqNN in a row.
 
     Parameters
     ----------
@@ -72,52 +80,50 @@ class JointNetwork(nn.Module):
         self.spec = spec
         self.n_features = n_features
         self.n_channels = n_channels
-        stem_channels = 3 * spec.cnn.channels
-        self.stem = nn.Sequential(
-            nn.Conv2d(n_channels, stem_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(stem_channels),
-        )
+        self.stem = _stem(spec, n_channels)
         self.dropout = Dropout(spec.dropout)
         self._layout = edges.cnn_cell.layout
-        self.cnn_cell_names: list[CNNCellName] = []
+        self.cnn_cell_names = spec.cnn.cell_names
         self.cnn_cells = nn.ModuleList()
-        maps = self._build_cnn(stem_channels, edges)
+        maps = self._build_cnn(edges)
         widths = [c * f if spec.frequency == "join" else c for c, f in maps]
+        self.projection: nn.Sequential | None = None
+        if spec.projection is not None:
+            self.projection = nn.Sequential(
+                nn.Linear(widths[-1], spec.projection), nn.ReLU(), self.dropout
+            )
+            widths = [spec.projection] * 2
         self.sequence_cells = nn.ModuleList()
-        self.fixed: Recurrent | None = None
+        self.fixed: Recurrent | TemporalConvolutions | None = None
         width = widths[-1]
         match spec.seqnn:
             case SearchedSeqNN(cells=cells, width=hidden):
                 width = self._build_seqnn(widths, cells, hidden, edges)
             case FixedSeqNN() as fixed:
-                self.fixed = Recurrent(
-                    fixed.recurrent,
-                    width,
-                    fixed.width,
-                    fixed.layers,
-                    bidirectional=fixed.bidirectional,
-                    attention=fixed.attention,
-                )
+                self.fixed = _fixed(fixed, width)
                 width = self.fixed.out_features
         self.attention = TimeAttention(width) if spec.pooling == "attention" else None
-        self.classifier = nn.Linear(width, n_classes)
+        self.classifier = nn.Linear(2 * width if spec.pooling == "statistics" else width, n_classes)
 
-    def _build_cnn(self, stem_channels: int, edges: EdgeBuilder) -> list[tuple[int, int]]:
+    @property
+    def time_stride(self) -> int:
+        """Frames of the input for a step: a map of T frames gives ``ceil(T / stride)`` steps."""
+        return self.spec.time_stride
+
+    def _build_cnn(self, edges: EdgeBuilder) -> list[tuple[int, int]]:
         """Build the CNN cells; return (channels, frequency size) of the last two maps."""
-        cnn = self.spec.cnn
-        maps = [(stem_channels, self.n_features)] * 2
-        channels = cnn.channels
+        size = -(-self.n_features // prod(self.spec.stem_strides[0]))
+        maps = [(self.spec.stem_channels[-1], size)] * 2
+        channels = self.spec.cnn.channels
         halved = False
-        for index in range(cnn.cells):
-            reduces = index in cnn.reductions
+        for name in self.cnn_cell_names:
+            reduces = name == "reduction"
             channels *= 2 if reduces else 1
-            name: CNNCellName = "reduction" if reduces else "normal"
             ends, modules = edges.cnn_edges(name, channels)
             first: nn.Module = (FactorisedReduce if halved else ProjectMap)(
                 maps[0][0], channels, edges.affine
             )
             second = ProjectMap(maps[1][0], channels, edges.affine)
-            self.cnn_cell_names.append(name)
             cell = edges.cnn_cell((first, second), ends, modules, dim=1)
             self.cnn_cells.append(cell)
             size = (maps[1][1] + 1) // 2 if reduces else maps[1][1]
@@ -165,8 +171,11 @@ class JointNetwork(nn.Module):
     ) -> Tensor:
         """The last two CNN maps -> logits ``(B, n_classes)``."""
         x = self._to_sequence(maps[-1])
+        if self.projection is not None:
+            x = self.projection(x)
         if len(self.sequence_cells):
-            before = self._to_sequence(maps[-2])
+            # A projection is of the last map: the first cell then reads it twice.
+            before = x if self.projection is not None else self._to_sequence(maps[-2])
             if before.shape[1] != x.shape[1]:  # the map before a reduction cell is longer
                 before = functional.avg_pool1d(
                     before.transpose(1, 2), 2, ceil_mode=True, count_include_pad=False
@@ -175,9 +184,14 @@ class JointNetwork(nn.Module):
             for cell in self.sequence_cells:
                 before, x = x, self.dropout(cell(before, x, edge_weights))
         elif self.fixed is not None:
-            x = self.dropout(self.fixed(x))
+            x = self.fixed(x)
         require_sequence(x, "pooling over time")
-        pooled = x.mean(dim=1) if self.attention is None else self.attention(x)
+        if self.attention is not None:
+            pooled = self.attention(x)
+        else:
+            pooled = mean_and_deviation(x) if self.spec.pooling == "statistics" else x.mean(dim=1)
+        if not len(self.sequence_cells) and (self.fixed is not None or not len(self.cnn_cells)):
+            pooled = self.dropout(pooled)  # a cell has its own
         logits: Tensor = self.classifier(pooled)
         return logits
 
@@ -185,3 +199,33 @@ class JointNetwork(nn.Module):
         """``(B, C, F, T)`` -> ``(B, T, C * F)`` or, with averaged frequency, ``(B, T, C)``."""
         x = maps.mean(dim=2) if self.spec.frequency == "mean" else maps.flatten(1, 2)
         return x.transpose(1, 2)
+
+
+def _fixed(spec: FixedSeqNN, width_in: int) -> Recurrent | TemporalConvolutions:
+    if spec.recurrent == "tcn":
+        return TemporalConvolutions(width_in, spec.width, spec.layers)
+    return Recurrent(
+        spec.recurrent,
+        width_in,
+        spec.width,
+        spec.layers,
+        bidirectional=spec.bidirectional,
+        attention=spec.attention,
+    )
+
+
+def _stem(spec: NetworkSpec, n_channels: int) -> nn.Sequential:
+    """``(B, C, F, T)`` -> ``(B, C', ceil(F / stride), ceil(T / stride))``."""
+    height, width = (3, 3) if spec.stem is None else spec.stem.kernel
+    padding = (height // 2, width // 2)
+    layers: list[nn.Module] = []
+    channels = pairwise((n_channels, *spec.stem_channels))
+    strides = zip(*spec.stem_strides, strict=True)
+    for (before, after), stride in zip(channels, strides, strict=True):
+        layers += [
+            nn.Conv2d(before, after, (height, width), stride, padding, bias=False),
+            nn.BatchNorm2d(after),
+        ]
+        if spec.stem is not None:
+            layers.append(nn.ReLU())
+    return nn.Sequential(*layers)

@@ -6,6 +6,7 @@ PyTorch would take the batch axis for time, so that utterances would see each ot
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -36,8 +37,44 @@ class TimeAttention(nn.Module):
         return (weights * x).sum(dim=1)
 
 
+def mean_and_deviation(x: Tensor) -> Tensor:
+    """``(B, T, C)`` -> mean and standard deviation over time, joined: ``(B, 2 * C)``."""
+    # A variance of 0 has no gradient through its root.
+    deviation = x.var(dim=1, correction=0).clamp(min=1e-8).sqrt()
+    return torch.cat([x.mean(dim=1), deviation], dim=1)
+
+
+class TemporalConvolutions(nn.Module):
+    """Residual convolutions over time: ``x + W * relu(norm(x))`` with dilations 1, 2, 4, ...
+
+    The residual blocks are those of TCNs (arXiv 1803.01271), but see both directions. The norm is
+    over the channels of a step, so that steps and utterances stay apart.
+    """
+
+    def __init__(self, width_in: int, width: int, layers: int) -> None:
+        super().__init__()
+        self.out_features = width
+        self.enter = nn.Linear(width_in, width)
+        self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(layers)])
+        self.convolutions = nn.ModuleList(
+            [nn.Conv1d(width, width, 3, padding=2**k, dilation=2**k) for k in range(layers)]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, T, width_in)`` -> ``(B, T, width)``."""
+        require_sequence(x, "a temporal convolution")
+        x = self.enter(x)
+        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
+            x = x + convolution(torch.relu(norm(x)).transpose(1, 2)).transpose(1, 2)
+        return x
+
+
+Kind = Literal["lstm", "rnn", "gru"]
+_RECURRENT: dict[Kind, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "rnn": nn.RNN, "gru": nn.GRU}
+
+
 class Recurrent(nn.Module):
-    """Stacked LSTM or tanh RNN over time, with the context of an attention joined if asked.
+    """Stacked LSTM, tanh RNN or GRU over time, with the context of an attention joined if asked.
 
     With attention, the context over all steps is joined to each step and both are projected
     back to ``width``. A bidirectional network has ``width`` units in each direction.
@@ -50,7 +87,7 @@ class Recurrent(nn.Module):
 
     def __init__(
         self,
-        recurrent: Literal["lstm", "rnn"],
+        recurrent: Kind,
         width_in: int,
         width: int,
         layers: int,
@@ -59,8 +96,7 @@ class Recurrent(nn.Module):
         attention: bool = False,
     ) -> None:
         super().__init__()
-        build = {"lstm": nn.LSTM, "rnn": nn.RNN}[recurrent]
-        self.recurrent = build(
+        self.recurrent = _RECURRENT[recurrent](
             width_in, width, layers, batch_first=True, bidirectional=bidirectional
         )
         self.out_features = width * (2 if bidirectional else 1)
@@ -95,8 +131,11 @@ def skip(width: int) -> nn.Module:
     return SequenceSkip()
 
 
-def recurrent(
-    width: int, *, recurrent: Literal["lstm", "rnn"], layers: int, attention: bool
-) -> nn.Module:
+def recurrent(width: int, *, recurrent: Kind, layers: int, attention: bool) -> nn.Module:
     """Stacked recurrent layers; with attention they are bidirectional."""
     return Recurrent(recurrent, width, width, layers, bidirectional=attention, attention=attention)
+
+
+def temporal_convolutions(width: int, *, layers: int) -> nn.Module:
+    """:class:`TemporalConvolutions` of a SeqNN cell."""
+    return TemporalConvolutions(width, width, layers)

@@ -16,7 +16,10 @@ from torch import Tensor, nn
 
 from emodarts.training.classifier import Classifier
 
-_GATES = {"LSTM": 4, "RNN_TANH": 1, "RNN_RELU": 1}
+_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+#: Products per unit beside those with matrices: LSTM ``f * c + i * g`` and ``o * tanh(c)``; GRU
+#: ``r * h`` and ``(1 - z) * n + z * h``.
+_ELEMENTWISE = {"LSTM": 3, "GRU": 3, "RNN_TANH": 0, "RNN_RELU": 0}
 
 
 def count_parameters(network: Classifier) -> int:
@@ -28,16 +31,14 @@ def count_parameters(network: Classifier) -> int:
 def recurrent_multiply_adds(layer: nn.RNNBase, n_steps: int) -> int:
     """Of one utterance: each step of each layer and direction multiplies input and state.
 
-    ``gates * hidden * (inputs + hidden)``, and for an LSTM 3 more per unit for
-    ``f * c + i * g`` and ``o * tanh(c)``.
+    ``gates * hidden * (inputs + hidden)``, and the products of each unit.
     """
     directions = 2 if layer.bidirectional else 1
     total = 0
     for index in range(layer.num_layers):
         inputs = layer.input_size if index == 0 else layer.hidden_size * directions
         each = _GATES[layer.mode] * layer.hidden_size * (inputs + layer.hidden_size)
-        if layer.mode == "LSTM":
-            each += 3 * layer.hidden_size
+        each += _ELEMENTWISE[layer.mode] * layer.hidden_size
         total += directions * each
     return n_steps * total
 
@@ -49,7 +50,7 @@ def count_multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
     def count(module: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal total
         match module:
-            case nn.Conv2d():
+            case nn.Conv1d() | nn.Conv2d():
                 kernel = prod(module.kernel_size) * module.in_channels // module.groups
                 total += output.numel() * kernel
             case nn.Linear():
@@ -57,7 +58,7 @@ def count_multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
             case nn.RNNBase():
                 total += recurrent_multiply_adds(module, inputs[0].shape[1])
 
-    counted = (nn.Conv2d, nn.Linear, nn.RNNBase)
+    counted = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.RNNBase)
     hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, counted)]
     training = network.training
     device = next(network.parameters()).device

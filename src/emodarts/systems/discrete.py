@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from emodarts.errors import GenotypeError
 from emodarts.fast import Implementation, cell_classes
 from emodarts.genotype import Genotype
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
+from emodarts.recipe.network import CNNCellName
 from emodarts.space.cell import DropPath, Ends, genotype_edges
-from emodarts.space.network import CNNCellName, JointNetwork
+from emodarts.space.network import JointNetwork
 from emodarts.space.sequence_ops import SequenceSkip
 from emodarts.systems.folding import fold
 from emodarts.training.classifier import Classifier
@@ -56,9 +56,9 @@ class _GenotypeEdges:
         return genotype_edges(cell), _with_drop_path(modules)
 
     def sequence_edges(self, width: int) -> tuple[list[Ends], list[nn.Module]]:
-        cell, seqnn = self.genotype.sequence, self.spec.seqnn
-        if cell is None or not isinstance(seqnn, SearchedSeqNN):
-            raise GenotypeError("the network has SeqNN cells but the genotype has no sequence cell")
+        cell, seqnn = self.genotype.cells["sequence"], self.spec.seqnn
+        if not isinstance(seqnn, SearchedSeqNN):
+            raise TypeError(f"no SeqNN cells are built in mode {seqnn.mode!r}")
         modules = [seqnn.operations[e.operation](width) for node in cell for e in node]
         return genotype_edges(cell), _with_drop_path(modules)
 
@@ -81,13 +81,13 @@ class DiscreteNetwork(JointNetwork, Classifier):
     drop_path : probability of dropping an edge for an utterance in training, which rises linearly
         over the epochs.
     auxiliary_weight : of the loss of an extra classifier that training uses; it is no part of the
-        model, and 0 builds none.
+        model. 0 builds none, and a network without CNN cells has none.
     implementation : of the cells, as in :mod:`emodarts.fast`; weights are the same.
 
     Raises
     ------
     GenotypeError
-        If the SeqNN is searched and the genotype has no sequence cell, or the reverse.
+        If the genotype lacks a cell that the network has, or has one that it lacks.
     """
 
     def __init__(
@@ -102,11 +102,6 @@ class DiscreteNetwork(JointNetwork, Classifier):
         auxiliary_weight: float = 0.0,
         implementation: Implementation = "plain",
     ) -> None:
-        if genotype.sequence is not None and not isinstance(spec.seqnn, SearchedSeqNN):
-            raise GenotypeError(
-                f"the genotype has a sequence cell but network.seqnn.mode is {spec.seqnn.mode!r}; "
-                "allowed: 'searched'"
-            )
         genotype.require(spec.operations)
         edges = _GenotypeEdges(genotype, spec, implementation)
         super().__init__(spec, n_features, n_classes, edges, n_channels)
@@ -115,9 +110,9 @@ class DiscreteNetwork(JointNetwork, Classifier):
         self.auxiliary_weight = auxiliary_weight
         self.auxiliary: AuxiliaryHead | None = None
         self._auxiliary_cell = 2 * spec.cnn.cells // 3
-        if auxiliary_weight > 0:
+        if auxiliary_weight > 0 and genotype.reduction is not None:
             position = sum(r <= self._auxiliary_cell for r in spec.cnn.reductions)
-            channels = len(genotype.normal) * spec.cnn.channels * 2**position
+            channels = len(genotype.reduction) * spec.cnn.channels * 2**position
             self.auxiliary = AuxiliaryHead(channels, n_classes)
 
     def forward_with_auxiliary(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
