@@ -57,6 +57,10 @@ class TrialFolder:
         """Weights after an epoch, counted from 1."""
         return self.epochs / f"{epoch:04d}.safetensors"
 
+    def member(self, number: int) -> TrialFolder:
+        """Folder of a further network of an ensemble, from 1; the first is the trial's own."""
+        return TrialFolder(self.path / f"member-{number}")
+
 
 @dataclass(frozen=True)
 class RunFolder:

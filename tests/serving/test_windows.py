@@ -129,7 +129,10 @@ def test_pieces_cover_every_sample(n_samples: int, piece: int) -> None:
 
 def test_a_piece_of_short_audio_is_padded_or_repeated() -> None:
     samples = np.ones(3, np.float32)
-    padded = FeatureSpec(kind="waveform", sample_rate=8000, duration=0.001, frame_length=8)
+    masked = FeatureSpec(kind="waveform", sample_rate=8000, duration=0.001, frame_length=8)
+    (piece,) = pieces(samples, masked)
+    assert np.isnan(piece).tolist() == [False] * 3 + [True] * 5
+    padded = masked.model_copy(update={"padding": "zeros"})
     (piece,) = pieces(samples, padded)
     assert piece.tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
     (piece,) = pieces(samples, padded.model_copy(update={"length": "repeat"}))

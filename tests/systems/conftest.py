@@ -28,6 +28,7 @@ def recipe_of(tiny_recipe: Recipe) -> Callable[..., Recipe]:
     def make(kind: str = "searched", **changes: Any) -> Recipe:
         value = tiny_recipe.to_dict()
         value["compute"]["fast"] = False
+        value["features"]["padding"] = "zeros"  # for systems that need maps of one length
         for section in ("network", "search", "training"):
             if section not in SYSTEMS[kind].spec.sections:
                 del value[section]
@@ -41,12 +42,12 @@ def recipe_of(tiny_recipe: Recipe) -> Callable[..., Recipe]:
 
 @pytest.fixture(scope="session")
 def data(
-    tiny_recipe: Recipe, tiny_emodb: Path, tmp_path_factory: pytest.TempPathFactory
+    recipe_of: Callable[..., Recipe], tiny_emodb: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Dataset:
-    store = tmp_path_factory.mktemp("store")
+    store, recipe = tmp_path_factory.mktemp("store"), recipe_of()
     corpus = load_corpus("emodb", tiny_emodb)
-    listing, _ = fill_store(tiny_recipe, corpus, store, CPU, Silent())
-    return load_dataset(tiny_recipe, listing, store, CPU)
+    listing, _ = fill_store(recipe, corpus, store, CPU, Silent())
+    return load_dataset(recipe, listing, store, CPU)
 
 
 @pytest.fixture(scope="session")

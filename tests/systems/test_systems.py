@@ -101,7 +101,60 @@ def test_a_temperature_flattens_and_keeps_the_order(
     assert torch.equal(flat.argsort(dim=1), plain.argsort(dim=1))
 
 
-# --- a searched network ---
+# --- networks ---
+
+
+def test_an_ensemble_answers_with_the_mean_of_its_networks_log_probabilities(
+    recipe_of: RecipeOf, task_of: TaskOf, data: Dataset, tmp_path: Path
+) -> None:
+    alone = system_of(recipe_of("cnn")).fit(task_of(recipe_of("cnn"), "alone"))
+    recipe = recipe_of("cnn", training={"ensemble": 3})
+    outcome = system_of(recipe).fit(task_of(recipe, "together"))
+    assert outcome.cost.parameters == 3 * alone.cost.parameters
+    assert outcome.cost.multiply_adds == 3 * alone.cost.multiply_adds
+    tensors, settings = outcome.fitted.state()
+    first = {k: v for k, v in tensors.items() if k.startswith("network.members.0.")}
+    single, _ = alone.fitted.state()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, single[name.replace("members.0.", "")])
+
+    inputs = data.inputs((0, 1, 2))
+    logs = []
+    for k in range(3):
+        prefix = f"network.members.{k}."
+        own = {
+            name.replace(prefix, "network."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith((prefix, "normalisation."))
+        }
+        saved = Saved(own, {**settings, "members": 1}, recipe.inputs, data.classes)
+        logs.append(system_of(recipe).restore(saved).probabilities(inputs).log())
+    assert not torch.allclose(logs[0], logs[1], atol=1e-3)
+    expected = torch.softmax(torch.stack(logs).mean(dim=0), dim=1)
+    torch.testing.assert_close(outcome.fitted.probabilities(inputs), expected)
+
+    bundle = Bundle(recipe.system, outcome.fitted, recipe.inputs, data.classes, {"features": ""})
+    save_bundle(tmp_path / "model", bundle)
+    again = load_bundle(tmp_path / "model").probabilities(inputs)
+    assert torch.equal(again, outcome.fitted.probabilities(inputs))
+
+
+def test_missing_frames_have_no_part_in_an_answer(recipe_of: RecipeOf, task_of: TaskOf) -> None:
+    """Whatever stands behind the frames of sound: a batch of any lengths, or each map cut."""
+    task = task_of(recipe_of(features={"padding": "masked"}))
+    features = task.data.maps["features"].features.clone()
+    for row in range(len(features)):
+        features[row, ..., 10 + row % 7 :] = torch.nan
+    task = dataclasses.replace(
+        task, data=Dataset(task.data.listing, {"features": Maps(features)})
+    )
+    fitted = system_of(task.recipe).fit(task).fitted
+    found = fitted.probabilities({"features": features[:14]})
+    assert torch.isfinite(found).all()
+    for row in range(14):
+        cut = features[row : row + 1, ..., : 10 + row % 7]
+        torch.testing.assert_close(found[row : row + 1], fitted.probabilities({"features": cut}))
+
 
 
 def test_weights_come_from_the_parts_that_train_them(

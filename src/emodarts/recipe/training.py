@@ -130,6 +130,9 @@ class TrainingSpec(Section):
     """Which epoch gives the weights. ``last``: the last one, and in protocol ``full`` all
     development utterances train. ``ua`` and ``loss``: the best on inner validation utterances,
     which are left out of training; with fewer than a few hundred of them the choice is chance."""
+    ensemble: Annotated[int, Field(ge=1, le=20)] = 1
+    """Number of networks that are trained from different seeds and answer together, by the mean of
+    their log-probabilities. They make one model, of as many times the parameters."""
     optimistic: bool = False
     """After the choice, also report what the best epoch on the test fold would have scored; keeps
     the weights of every epoch on disk until then."""
@@ -140,5 +143,10 @@ class TrainingSpec(Section):
             raise ValueError(
                 "oversample and class_weights both correct for the size of classes; "
                 "allowed with oversample: class_weights false"
+            )
+        if self.ensemble > 1 and self.optimistic:
+            raise ValueError(
+                f"optimistic scores are of one network, and ensemble {self.ensemble} trains more; "
+                "allowed: ensemble 1, or optimistic false"
             )
         return self

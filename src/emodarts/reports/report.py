@@ -251,7 +251,7 @@ def _cells_section(result: Mapping[str, Any], recipe: Recipe) -> Section | None:
         (fold["fold"], seed["seed"]): Genotype.from_dict(seed["genotype"])
         for fold in result["folds"]
         for seed in fold["seeds"]
-        if seed.get("genotype") is not None
+        if seed.get("genotype") is not None and Genotype.from_dict(seed["genotype"]).cells
     }
     if not found:
         return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +22,7 @@ from emodarts.splits import Indices
 from emodarts.systems.count import count_multiply_adds, count_parameters
 from emodarts.systems.system import Cost, FitTask, Outcome, Saved
 from emodarts.training.batches import Normalisation, predict_logits
-from emodarts.training.classifier import Classifier
+from emodarts.training.classifier import Classifier, Ensemble
 from emodarts.training.fit import Trained, train_network
 from emodarts.training.views import Views
 
@@ -79,13 +80,16 @@ class FittedNetwork:
 def restore_network(
     network: Classifier, saved: Saved, genotype: Genotype | None = None
 ) -> FittedNetwork:
-    """Fill an untrained network from :meth:`FittedNetwork.state`.
+    """Fill an untrained network from :meth:`FittedNetwork.state`, or as many as an ensemble has.
 
     Raises
     ------
     KeyError, RuntimeError
         If the tensors do not fit the network.
     """
+    members = saved.settings["members"]
+    if members > 1:
+        network = Ensemble([copy.deepcopy(network) for _ in range(members)])
     network.load_state_dict(without_prefix("network", saved.tensors))
     statistics = without_prefix("normalisation", saved.tensors)
     normalisation = Normalisation(statistics["mean"], statistics["sd"])
@@ -111,8 +115,11 @@ def train(
     choose_on: Indices,
     folder: TrialFolder,
     title: str,
+    seed: int | None = None,
 ) -> tuple[Classifier, Normalisation, Trained]:
     """Train a network on some utterances, and score it on others, if any, after every epoch.
+
+    ``seed`` stands for that of the task.
 
     Returns
     -------
@@ -120,8 +127,9 @@ def train(
     training found.
     """
     recipe, data = task.recipe, task.data
+    seed = task.seed if seed is None else seed
     normalisation = data.normalisation(train_on)
-    torch.manual_seed(derive_seed(task.seed, "network"))
+    torch.manual_seed(derive_seed(seed, "network"))
     network = build(True).to(task.device)
     trained = train_network(
         network,
@@ -129,7 +137,7 @@ def train(
         data.part(choose_on, normalisation, task.device) if choose_on else None,
         recipe.training,
         task.n_classes,
-        seed=task.seed,
+        seed=seed,
         folder=folder,
         progress=task.progress,
         title=title,
@@ -141,32 +149,45 @@ def train(
 def fit_network(
     task: FitTask, build: Build, settings: Mapping[str, Any], genotype: Genotype | None = None
 ) -> Outcome:
-    """Train a network on the parts of the protocol."""
-    network, normalisation, trained = train(
-        task, build, task.parts.train, task.parts.validation, task.folder, f"train {task.title}"
-    )
+    """Train a network, or the members of an ensemble, on the parts of the protocol.
 
-    def as_saved(state: Mapping[str, Tensor]) -> FittedNetwork:
+    The first member trains as the only one would, in the folder of the task.
+    """
+    parts, spec = task.parts, task.recipe.training
+    folders = [task.folder, *(task.folder.member(k) for k in range(1, spec.ensemble))]
+    members = []
+    for k, folder in enumerate(folders):
+        seed = derive_seed(task.seed, "member", k) if k else task.seed
+        of = f", network {k + 1} of {spec.ensemble}" if spec.ensemble > 1 else ""
+        title = f"train {task.title}{of}"
+        members.append(train(task, build, parts.train, parts.validation, folder, title, seed))
+    _network, normalisation, trained = members[0]
+    settings = {**settings, "members": spec.ensemble}
+
+    def as_saved(states: Sequence[Mapping[str, Tensor]]) -> FittedNetwork:
         # What is tested computes as what is saved.
-        plain = build(False)
-        plain.load_state_dict(state)
+        networks = []
+        for state in states:
+            networks.append(build(False))
+            networks[-1].load_state_dict(state)
+        plain = Ensemble(networks) if len(networks) > 1 else networks[0]
         return FittedNetwork(plain, normalisation, settings, genotype)
 
     def epochs() -> Iterator[FittedNetwork]:
         for epoch in range(1, len(trained.history) + 1):
-            yield as_saved(load_tensors(task.folder.epoch_weights(epoch))[0])
+            yield as_saved([load_tensors(task.folder.epoch_weights(epoch))[0]])
 
-    fitted = as_saved(network.model_state())
+    fitted = as_saved([member.model_state() for member, _, _ in members])
     (maps,) = task.data.maps.values()
     cost = Cost(
         count_parameters(fitted.network),
         count_multiply_adds(fitted.network, tuple(maps.features.shape[1:])),
-        _seconds(task.folder),
+        sum(map(_seconds, folders)),
     )
     details = {"epoch": trained.epoch}
-    if task.parts.validation:
+    if parts.validation:
         details["validation_ua"] = trained.history[trained.epoch - 1]["validation_ua"]
-    return Outcome(fitted, cost, details, epochs() if task.recipe.training.optimistic else None)
+    return Outcome(fitted, cost, details, epochs() if spec.optimistic else None)
 
 
 def _seconds(folder: TrialFolder) -> float:

@@ -75,7 +75,8 @@ class Fitted(Protocol):
     def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Class probabilities ``(B, K)`` of named feature maps ``(B, C, F, T)``, as extracted.
 
-        A row depends on that row alone. Maps are on the CPU; so is the result.
+        A row depends on that row alone. Frames behind the end of the sound are NaN, unless
+        ``features.padding`` is ``zeros``. Maps are on the CPU; so is the result.
         """
         ...
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
+import torch
 from torch import Tensor, nn
 
 
@@ -28,3 +32,28 @@ class Classifier(nn.Module):
     def for_inference(self) -> nn.Module:
         """A module that gives the logits of eval mode, perhaps sooner, and is not trained."""
         return self.eval()
+
+
+class Ensemble(Classifier):
+    """Networks that answer together: the mean of their log-probabilities, as logits."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, C, F, T)`` -> logits ``(B, K)``; softmax gives the normalised geometric mean."""
+        logits = [torch.log_softmax(member(features), dim=1) for member in self.members]
+        return torch.stack(logits).mean(dim=0)
+
+    def model_state(self) -> dict[str, Tensor]:
+        """Those of all members."""
+        return {
+            f"members.{k}.{name}": tensor
+            for k, member in enumerate(self.members)
+            for name, tensor in cast(Classifier, member).model_state().items()
+        }
+
+    def for_inference(self) -> nn.Module:
+        """The members, each as it answers soonest."""
+        return Ensemble([cast(Classifier, m).for_inference() for m in self.members]).eval()

@@ -59,7 +59,7 @@ class Views:
         steps = torch.arange(self.frames, device=maps.device) * rate[:, None]
         room = valid - 1 - steps[:, -1:]
         # Whole frames, so that an unchanged rate leaves values as they are.
-        latest = torch.where(room >= 0, room + 1, valid)
+        latest = torch.where(room >= 0, room.floor() + 1, valid)
         first = (torch.rand(len(maps), 1, device=maps.device) * latest).floor()
         place = first + steps
         place = torch.where(room >= 0, torch.minimum(place, valid - 1.0), place % valid)
