@@ -38,6 +38,19 @@ CODE = FeatureSpec(
 )
 SPECS = {"paper": PAPER, "mfcc": SMALL_MFCC, "log_mel": SMALL_MEL, "fmax": BAND_LIMITED, "odd": ODD}
 SPECS |= {"emotion_nas": EMOTION_NAS, "code": CODE}
+SPECS["bands"] = FeatureSpec(
+    kind="log_mel",
+    sample_rate=16000,
+    duration=2.0,
+    n_fft=512,
+    win_length=400,
+    hop_length=160,
+    n_mels=64,
+    fmin=50.0,
+    fmax=7600.0,
+    pool=2,
+    pool_by="mean",
+)
 
 
 @pytest.fixture(params=SPECS.values(), ids=SPECS.keys())
@@ -58,24 +71,27 @@ def by_librosa(waveform: np.ndarray, spec: FeatureSpec) -> np.ndarray:
     if spec.kind == "stft":
         where = {"n_fft": spec.n_fft, "hop_length": spec.hop_length, "window": spec.window}
         spectrum = librosa.stft(waveform, win_length=spec.win_length, **where)
-        return pooled(librosa.amplitude_to_db(np.abs(spectrum)), spec.pool)
+        return pooled(librosa.amplitude_to_db(np.abs(spectrum)), spec)
     where = {
         "sr": spec.sample_rate,
         "n_fft": spec.n_fft,
         "hop_length": spec.hop_length,
         "n_mels": spec.n_mels,
+        "win_length": spec.win_length,
+        "fmin": spec.fmin,
         "fmax": spec.fmax,
     }
     if spec.kind == "mfcc":
         maps = librosa.feature.mfcc(y=waveform, n_mfcc=spec.n_features, **where)
     else:
         maps = librosa.power_to_db(librosa.feature.melspectrogram(y=waveform, **where))
-    return pooled(maps, spec.pool)
+    return pooled(maps, spec)
 
 
-def pooled(maps: np.ndarray, pool: int) -> np.ndarray:
-    groups = maps.shape[1] // pool
-    return maps[:, : groups * pool].reshape(len(maps), groups, pool).max(-1)
+def pooled(maps: np.ndarray, spec: FeatureSpec) -> np.ndarray:
+    groups = maps.shape[1] // spec.pool
+    joined = maps[:, : groups * spec.pool].reshape(len(maps), groups, spec.pool)
+    return joined.max(-1) if spec.pool_by == "max" else joined.mean(-1)
 
 
 @pytest.mark.parametrize("pattern", ["03*W?.wav", "08*N?.wav", "16*T?.wav", "11*F?.wav"])
@@ -285,3 +301,30 @@ def test_fit_length(shape: tuple[int, ...]) -> None:
     assert not longer[..., 5:].any()
     assert np.array_equal(shorter, sound[..., :3])
     assert np.array_equal(fit_length(sound, 5), sound)
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.5131, 0.9, 1.0])
+def test_frames_behind_the_sound_are_missing_and_the_others_are_those_of_the_sound_alone(
+    spec: FeatureSpec, seconds: float
+) -> None:
+    """Whatever the length of the input, an utterance has the same frames."""
+    spec = spec.model_copy(update={"duration": 1.0, "n_fft": min(spec.n_fft, 2048)})
+    n = round(seconds * spec.sample_rate)
+    sound = batch(spec, 1)[0, :n].numpy()
+    padded = fit_length(sound, spec.n_samples, fill=np.nan)
+    found = FeatureExtractor(spec)(torch.from_numpy(padded)[None])[0]
+    alone = spec.model_copy(update={"duration": n / spec.sample_rate})
+    expected = FeatureExtractor(alone)(torch.from_numpy(sound)[None])[0]
+    frames = alone.n_frames
+    assert frames == spec.frames_of(n)
+    torch.testing.assert_close(found[..., :frames], expected, atol=1e-3, rtol=1e-4)
+    assert torch.isnan(found[..., frames:]).all()
+
+
+def test_deltas_of_the_last_frames_of_a_padded_sound_are_finite() -> None:
+    spec = SMALL_MEL.model_copy(update={"deltas": 2})
+    padded = fit_length(batch(spec, 1)[0, :16000].numpy(), spec.n_samples, fill=np.nan)
+    maps = FeatureExtractor(spec)(torch.from_numpy(padded)[None])
+    missing = torch.isnan(maps)
+    assert missing.any()
+    assert (missing == missing[:, :1, :1]).all()

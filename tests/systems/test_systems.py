@@ -145,16 +145,13 @@ def test_missing_frames_have_no_part_in_an_answer(recipe_of: RecipeOf, task_of: 
     features = task.data.maps["features"].features.clone()
     for row in range(len(features)):
         features[row, ..., 10 + row % 7 :] = torch.nan
-    task = dataclasses.replace(
-        task, data=Dataset(task.data.listing, {"features": Maps(features)})
-    )
+    task = dataclasses.replace(task, data=Dataset(task.data.listing, {"features": Maps(features)}))
     fitted = system_of(task.recipe).fit(task).fitted
     found = fitted.probabilities({"features": features[:14]})
     assert torch.isfinite(found).all()
     for row in range(14):
         cut = features[row : row + 1, ..., : 10 + row % 7]
         torch.testing.assert_close(found[row : row + 1], fitted.probabilities({"features": cut}))
-
 
 
 def test_weights_come_from_the_parts_that_train_them(

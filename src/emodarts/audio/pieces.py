@@ -16,8 +16,8 @@ _BLOCK = 0.032
 def prepare(waveform: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
     """Trim sound and bring it to a level, as the spec asks for [shape=(n,) -> (m,)].
 
-    Blocks of 32 ms at the beginning and at the end are cut off if their RMS is more than
-    ``spec.trim`` dB below that of the loudest block. The level is the RMS of what is left.
+    The beginning and the end are cut off up to where the RMS of 32 ms, looked at every 8 ms, comes
+    within ``spec.trim`` dB of that of the loudest 32 ms. The level is the RMS of what is left.
     """
     if spec.trim is not None:
         waveform = _trimmed(waveform, spec.trim, round(_BLOCK * spec.sample_rate))
@@ -37,9 +37,10 @@ def _trimmed(waveform: NDArray[np.float32], decibels: float, block: int) -> NDAr
     if not loud.size:  # silence
         return waveform
     first, last = loud[0], loud[-1]
-    # The last block may end before the sound does, and is then all there is to judge the rest by.
-    end = len(waveform) if last == len(starts) - 1 else ends[last]
-    return waveform[starts[first] : end]
+    # What is new in the first loud block, and what the first quiet one after it has lost, is loud.
+    begin = starts[first] + block - hop if first > 0 else 0
+    end = starts[last] + hop if last < len(starts) - 1 else len(waveform)
+    return waveform[begin:end]
 
 
 def piece_starts(n_samples: int, piece: int) -> list[int]:
