@@ -355,7 +355,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("run", "Missing argument 'RECIPE'"),
+        ("run", "Missing option '--corpus'"),
         ("predict --nonsense", "No such option: --nonsense"),
         ("dance", "No such command 'dance'"),
         ("run quick --corpus emodb --device tpu", "'auto', 'cpu', 'cuda', 'mps'"),

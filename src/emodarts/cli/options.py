@@ -52,7 +52,11 @@ def number_or_auto(value: int | str) -> int | Literal["auto"]:
 
 
 RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="YAML file, or the name of a built-in recipe.")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="YAML file, or the name of a built-in recipe.",
+    ),
 ]
 CorpusOption = Annotated[
     str,
@@ -184,11 +188,11 @@ AllDataOption = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PrepareRequest:
     """A recipe, and the corpus to use it on."""
 
-    recipe: RecipeArgument
+    recipe: RecipeArgument = "default"
     corpus: CorpusOption
     root: RootOption = None
     reader: ReaderOption = None
@@ -201,7 +205,7 @@ class PrepareRequest:
     as_json: JsonOption = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunRequest(PrepareRequest):
     """What run, search and train need besides."""
 
