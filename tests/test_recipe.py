@@ -150,7 +150,11 @@ RECIPES = [
     {"network": {"seqnn": {"mode": "fixed", "attention": True}}, "search": {"order": 1}},
     {"network": {"seqnn": {"space": "rnn"}}, "system": {"seqnn_cells": 2}},
     {"search": {"strategy": "random", "candidates": 3}},
-    {"system": {"kind": "cnn", "dropout": 0.1}, "training": {"epochs": 3}},
+    {
+        "system": {"kind": "cnn", "dropout": 0.1},
+        "features": {"padding": "zeros"},
+        "training": {"epochs": 3},
+    },
     {"system": {"kind": "svm"}, "features": {"kind": "functionals"}},
     {"features": {"kind": "log_mel", "sample_rate": 16000, "duration": 2.5}},
 ]
@@ -538,13 +542,13 @@ def changed(value: dict[str, Any], leaf: tuple[str, ...]) -> list[dict[str, Any]
         case int() | float():
             candidates = [old + 1, old * 2, old / 2, 0.5]
         case None:
-            candidates = [2, 64, ["a", "b"], [1], {}]
+            candidates = [2, 64, -20.0, ["a", "b"], [0.8, 1.2], [1], {}]
         case list():
             candidates = [[7], [0.6, 0.7]]
         case _:
             candidates = ["other", "log_mel", "fixed", "lstm", "mean", "random", "exact", "best"]
             candidates += ["finite_difference", "adamw", "constant", "last", "speaker", "paper"]
-            candidates += ["cpu", "repeat", "bf16", "svm"]
+            candidates += ["cpu", "repeat", "bf16", "svm", "zeros", "ua"]
     found = []
     for candidate in candidates:
         new = copy.deepcopy(value)
@@ -574,6 +578,8 @@ def base_of(leaf: tuple[str, ...]) -> dict[str, Any]:
     if leaf[:2] == ("training", "augmentation"):
         spans = {key: [0.8, 1.2] for key in ("speed", "pitch", "vtlp", "noise", "gain")}
         value["training"]["augmentation"] |= {"copies": 1, **spans}
+    if leaf[:2] == ("training", "perturbation"):
+        value["features"] = {"kind": "log_mel"}
     if leaf == ("training", "oversample"):
         value["training"]["class_weights"] = False
     if leaf == ("evaluation", "allow_speaker_overlap"):

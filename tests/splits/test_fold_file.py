@@ -145,7 +145,6 @@ FAULTS: list[tuple[bool, Callable[[Any], Any], str]] = [
     (True, lambda v: v["folds"][0].update(fold=-1) or v, "entry 0: fold -1 must be an integer"),
     (True, lambda v: v["folds"][0].pop("seed") is None or v, "entry 0: missing seed"),
     (True, lambda v: v["folds"][0]["test"].pop() and v, "fold 1: test differs between seeds"),
-    (True, lambda v: v["folds"][0].update(validation=[]) or v, "seed 0: validation is empty"),
     (
         True,
         lambda v: v["folds"][0].update(search_alphas=v["folds"][0]["search_weights"]) or v,

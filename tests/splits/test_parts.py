@@ -95,3 +95,24 @@ def test_every_speaker_may_choose_the_epoch() -> None:
         for seed in range(20)
     ]
     assert set().union(*chosen) == {f"{k:02d}" for k in range(10)}
+
+
+@pytest.mark.parametrize("split", ["groups:4", "session", "speaker-dependent"])
+def test_all_development_utterances_train_where_no_epoch_is_chosen(split: str) -> None:
+    source = corpus(sessions=split == "session")
+    for fold in make_folds(source, split).folds:
+        parts = make_parts(source.utterances, fold, "full", 0, choose_epoch=False)
+        assert parts.train == fold.development
+        assert parts.validation == ()
+        chosen = make_parts(source.utterances, fold, "full", 0)
+        assert chosen.search_weights == parts.search_weights
+
+
+def test_recorded_parts_without_validation_cannot_choose_an_epoch() -> None:
+    source = corpus()
+    fold = make_folds(source, "groups:4").folds[0]
+    parts = make_parts(source.utterances, fold, "full", 0, choose_epoch=False)
+    recorded = replace(fold, recorded={("full", 0): parts}, source="folds.json")
+    assert make_parts(source.utterances, recorded, "full", 0, choose_epoch=False) == parts
+    with pytest.raises(SplitError, match=r"folds.json, fold 0: validation is empty.*select: last"):
+        make_parts(source.utterances, recorded, "full", 0)
