@@ -29,18 +29,18 @@ def prepare(waveform: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.floa
 
 def _trimmed(waveform: NDArray[np.float32], decibels: float, block: int) -> NDArray[np.float32]:
     hop = max(1, block // 4)
-    starts = np.arange(0, max(1, len(waveform) - block + 1), hop)
-    sums = np.concatenate([[0.0], np.cumsum(np.square(waveform, dtype=np.float64))])
-    ends = np.minimum(starts + block, len(waveform))
-    power = (sums[ends] - sums[starts]) / (ends - starts)
+    margin = (
+        block - hop
+    )  # blocks begin before the sound, so that silence before it is no other case
+    padded = np.pad(waveform, (margin, margin + -len(waveform) % hop)).astype(np.float64)
+    sums = np.concatenate([[0.0], np.cumsum(np.square(padded))])
+    starts = np.arange(0, len(padded) - block + 1, hop)
+    power = sums[starts + block] - sums[starts]
     (loud,) = np.nonzero(power > power.max() * 10 ** (-decibels / 10))
     if not loud.size:  # silence
         return waveform
-    first, last = loud[0], loud[-1]
     # What is new in the first loud block, and what the first quiet one after it has lost, is loud.
-    begin = starts[first] + block - hop if first > 0 else 0
-    end = starts[last] + hop if last < len(starts) - 1 else len(waveform)
-    return waveform[begin:end]
+    return waveform[starts[loud[0]] : max(0, starts[loud[-1]] - margin) + hop]
 
 
 def piece_starts(n_samples: int, piece: int) -> list[int]:
