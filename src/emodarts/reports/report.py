@@ -108,16 +108,17 @@ def write_report(run: Path) -> Path:
     return path
 
 
-def draw_cells(trial: TrialFolder) -> Path:
-    """Draw the genotype in a trial's folder as ``cells.png`` beside it.
+def draw_cells(trial: TrialFolder) -> None:
+    """Draw the cells in a trial's folder, where its genotype has some, as ``cells.png`` beside it.
 
     Raises
     ------
     GenotypeError
         If ``genotype.json`` is missing or broken.
     """
-    files.write_bytes(trial.cells, _png(cells.draw_genotype(Genotype.load(trial.genotype))))
-    return trial.cells
+    genotype = Genotype.load(trial.genotype)
+    if genotype.cells:
+        files.write_bytes(trial.cells, _png(cells.draw_genotype(genotype)))
 
 
 def _png(drawing: Drawing) -> bytes:
@@ -246,13 +247,14 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _cells_section(result: Mapping[str, Any], recipe: Recipe) -> Section | None:
-    """The cells of each fold's first seed; equal ones are drawn once."""
+    """The genotypes of each fold's first seed; the cells of equal ones are drawn once."""
     found = {
         (fold["fold"], seed["seed"]): Genotype.from_dict(seed["genotype"])
         for fold in result["folds"]
         for seed in fold["seeds"]
         if seed.get("genotype") is not None
     }
+    found = {trial: g for trial, g in found.items() if g.cells or g.macro}
     if not found:
         return None
     first_seed = result["seeds"][0]
@@ -260,21 +262,29 @@ def _cells_section(result: Mapping[str, Any], recipe: Recipe) -> Section | None:
     for (fold, seed), genotype in found.items():
         if seed == first_seed:
             drawn.setdefault(genotype, []).append(fold)
-    blocks: list[Block] = [
-        f"Genotypes: {_origin(result, recipe)}. The number of edges with each operation, in the "
-        f"genotypes of all folds and seeds ({len(found)}):",
-        tables.operation_table(list(found.values())),
-    ]
-    if len(result["seeds"]) > 1:
+    blocks: list[Block] = [f"Genotypes: {_origin(result, recipe)}."]
+    if with_cells := [genotype for genotype in found.values() if genotype.cells]:
+        blocks += [
+            "The number of edges with each operation, in the genotypes of all folds and seeds "
+            f"({len(with_cells)}):",
+            tables.operation_table(with_cells),
+        ]
+    if len(result["seeds"]) > 1 and with_cells:
         blocks.append(f"The drawings show the cells of seed {first_seed}.")
     for genotype, folds in drawn.items():
         title = f"{'Folds' if len(folds) > 1 else 'Fold'} {', '.join(map(str, folds))}"
-        figure = Figure(
-            f"cells-fold-{folds[0]}.png",
-            cells.describe_genotype(genotype),
-            cells.draw_genotype(genotype),
-        )
-        blocks.append(Section(f"{title}, seed {first_seed}", (figure,)))
+        shown: list[Block] = []
+        if genotype.macro:
+            shown.append(tables.fact_table("choice", _flat(genotype.macro)))
+        if genotype.cells:
+            shown.append(
+                Figure(
+                    f"cells-fold-{folds[0]}.png",
+                    cells.describe_genotype(genotype),
+                    cells.draw_genotype(genotype),
+                )
+            )
+        blocks.append(Section(f"{title}, seed {first_seed}", tuple(shown)))
     return Section("Cells", tuple(blocks))
 
 
