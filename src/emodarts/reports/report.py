@@ -19,9 +19,19 @@ from emodarts.errors import RunError, list_some
 from emodarts.experiments.summary import FORMAT
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder, TrialFolder
-from emodarts.recipe import DartsSpec, OneShotSpec, Recipe, load_recipe
+from emodarts.recipe import DartsSpec, HalvingSpec, OneShotSpec, Recipe, load_recipe
 from emodarts.reports import cells, plots, tables
-from emodarts.reports.document import Block, Figure, Link, Paragraph, Remark, Section
+from emodarts.reports.document import (
+    Block,
+    Figure,
+    Link,
+    Paragraph,
+    Remark,
+    Section,
+    Table,
+    numbers,
+    words,
+)
 from emodarts.reports.markdown import to_markdown
 from emodarts.scoring.comparison import paired_test
 from emodarts.scoring.predictions import read_predictions
@@ -76,6 +86,7 @@ def make_report(run: Path) -> Section:
         _cells_section(result, recipe),
         _training_section(run, result),
         _search_section(run, result, recipe),
+        _halving_section(run, result),
     )
     title = f"{result['name']} on {result['corpus']}"
     return Section(title, tuple(section for section in sections if section))
@@ -219,6 +230,8 @@ def _origin(result: Mapping[str, Any], recipe: Recipe) -> str:
     if result["genotypes"] == "searched":
         facts = [search.strategy]
         facts += [f"{search.epochs} epochs"] if isinstance(search, OneShotSpec) else []
+        if isinstance(search, HalvingSpec):
+            facts += [f"{candidates} x {seeds}" for candidates, seeds in search.rounds]
         facts += [f"order {search.order}"] if isinstance(search, DartsSpec) else []
         return f"searched ({', '.join(facts)})"
     return "drawn at random" if result["genotypes"] == "random" else "given, not searched"
@@ -315,6 +328,37 @@ def _search_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Sec
         )
     blocks: tuple[Block, ...] = (figures[0], *_legend(curves), *figures[1:])
     return Section("Search", blocks)
+
+
+def _halving_section(run: Path, result: Mapping[str, Any]) -> Section | None:
+    """The finalists of successive halving in every fold and seed."""
+    rows = []
+    for fold in result["folds"]:
+        for seed in fold["seeds"]:
+            path = RunFolder(run).trial(fold["fold"], seed["seed"]).halving
+            if not path.is_file():
+                continue
+            found = files.read_object(path, RunError, "candidates", "rounds")
+            for finalist in found["rounds"][-1]:
+                genotype = Genotype.from_dict(found["candidates"][finalist["candidate"]])
+                scores = finalist["ua"]
+                sd = tables.percent(float(np.std(scores, ddof=1))) if len(scores) > 1 else ""
+                rows.append(
+                    (
+                        *(str(fold["fold"]), str(seed["seed"]), str(finalist["candidate"])),
+                        *(tables.percent(finalist["mean"]), sd, str(len(scores))),
+                        ", ".join(f"{k} {v}" for k, v in _flat(genotype.macro).items())
+                        or "as in the recipe",
+                    )
+                )
+    if not rows:
+        return None
+    columns = numbers("fold", "seed", "candidate", "UA %", "sd over seeds", "seeds")
+    text = (
+        "Finalists of successive halving, the best first, judged on inner folds of the development "
+        "speakers. The mean of a winner is optimistic, as it was chosen by it."
+    )
+    return Section("Finalists", (text, Table((*columns, *words("network")), tuple(rows))))
 
 
 def _legend(curves: Sequence[plots.Curve]) -> tuple[str, ...]:
