@@ -75,6 +75,7 @@ class RunFolder:
     predictions : of all folds and seeds.
     optimistic : means over the trials.
     report : folder of the report.
+    headroom, headroom_page : what ``emodarts headroom`` found, as JSON and in words.
     result : scores of the whole run; its presence says that the run is finished.
     """
 
@@ -88,6 +89,8 @@ class RunFolder:
     predictions = _Entry("predictions.csv")
     optimistic = _Entry("optimistic.json")
     report = _Entry("report")
+    headroom = _Entry("headroom.json")
+    headroom_page = _Entry("headroom.md")
     result = _Entry("result.json")
 
     def trial(self, fold: int | None, seed: int) -> TrialFolder:

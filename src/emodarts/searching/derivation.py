@@ -56,6 +56,24 @@ def derive_genotype(
     return Genotype(**cells)
 
 
+#: Draws for each genotype that is missing: a small space has fewer than are asked for.
+_DRAWS = 50
+
+
+def different_genotypes(
+    spec: NetworkSpec, count: int, generator: torch.Generator, *first: Genotype
+) -> list[Genotype]:
+    """``first`` and random genotypes, all different: ``count``, or as many as there seem to be."""
+    drawn = list(first)
+    for _ in range(_DRAWS * count):
+        if len(drawn) == count:
+            break
+        genotype = random_genotype(spec, generator)
+        if genotype not in drawn:
+            drawn.append(genotype)
+    return drawn
+
+
 def random_genotype(
     spec: NetworkSpec, generator: torch.Generator, macro: Mapping[str, Any] | None = None
 ) -> Genotype:

@@ -10,11 +10,8 @@ from emodarts import files
 from emodarts.genotype import Genotype
 from emodarts.recipe import HalvingSpec
 from emodarts.runtime import derive_seed
-from emodarts.searching.derivation import random_genotype
+from emodarts.searching.derivation import different_genotypes, random_genotype
 from emodarts.searching.strategy import SearchTask
-
-#: Draws for each candidate that is missing: a small space has fewer genotypes than are asked for.
-_DRAWS = 50
 
 
 class Halving:
@@ -58,12 +55,5 @@ class Halving:
     def _draw(self, task: SearchTask) -> list[Genotype]:
         """Different genotypes; the first has the network of the recipe as it is."""
         generator = torch.Generator().manual_seed(derive_seed(task.seed, "halving"))
-        drawn = [random_genotype(task.network, generator, macro={})]
-        wanted = self.spec.rounds[0][0]
-        for _ in range(_DRAWS * wanted):
-            if len(drawn) == wanted:
-                break
-            genotype = random_genotype(task.network, generator)
-            if genotype not in drawn:
-                drawn.append(genotype)
-        return drawn
+        own = random_genotype(task.network, generator, macro={})
+        return different_genotypes(task.network, self.spec.rounds[0][0], generator, own)
