@@ -7,7 +7,7 @@ exist is a matter of the search space (:mod:`emodarts.recipe.spaces`).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,15 @@ CellGenotype = tuple[tuple[Edge, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Genotype:
-    """The discrete cells found by a search.
+    """What a search ends with: discrete cells, and choices of the network around them.
 
     Attributes
     ----------
     normal, reduction : CNN cells, or None where the network has no such cell; every node reads two
         different earlier states.
     sequence : SeqNN cell, or None where the SeqNN is fixed or absent.
+    macro : JSON values of keys of section ``network`` that the genotype decides, by dotted name,
+        e.g. ``{"pooling": "mean", "stem.time_strides": [2, 2, 1, 1]}``.
 
     Raises
     ------
@@ -55,6 +57,7 @@ class Genotype:
     normal: CellGenotype | None = None
     reduction: CellGenotype | None = None
     sequence: CellGenotype | None = None
+    macro: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name, cell in self.cells.items():
@@ -112,7 +115,7 @@ class Genotype:
             name: [[[edge.operation, edge.source] for edge in node] for node in cell]
             for name, cell in self.cells.items()
         }
-        return {"format": FORMAT, **dict.fromkeys(CELLS), **cells}
+        return {"format": FORMAT, "macro": dict(self.macro), **dict.fromkeys(CELLS), **cells}
 
     @classmethod
     def from_dict(cls, value: Any) -> Genotype:
@@ -121,15 +124,20 @@ class Genotype:
             raise GenotypeError(f"a genotype is a JSON object, not {type(value).__name__}")
         if value.get("format") != FORMAT:
             raise GenotypeError(f"genotype format is {value.get('format')!r}; allowed: {FORMAT!r}")
-        legal = {"format", *CELLS}
+        legal = {"format", "macro", *CELLS}
         unknown = sorted(set(value) - legal)
         if unknown:
             raise GenotypeError(
                 f"genotype has an unknown field {unknown[0]!r}{did_you_mean(unknown[0], legal)}; "
                 f"allowed: {', '.join(sorted(legal))}"
             )
+        macro = value.get("macro", {})
+        if not isinstance(macro, dict) or not all(isinstance(key, str) for key in macro):
+            raise GenotypeError(
+                f"macro is an object of keys of section network and their values, not {macro!r}"
+            )
         cells = {name: value[name] for name in CELLS if value.get(name) is not None}
-        return cls(**{name: _parse_cell(name, cell) for name, cell in cells.items()})
+        return cls(**{name: _parse_cell(name, cell) for name, cell in cells.items()}, macro=macro)
 
     def save(self, path: Path) -> None:
         """Write the genotype as JSON, atomically. Raises :class:`WriteError`."""

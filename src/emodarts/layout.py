@@ -27,6 +27,7 @@ class TrialFolder:
     alphas : alphas and genotype of every search epoch.
     search_checkpoint, training_checkpoint : state after the last whole epoch.
     epochs : folder of the weights of each epoch, kept until the optimistic score is known.
+    halving : candidates, rounds and scores of a search by successive halving.
     candidates : folder of the genotypes that a search evaluates, one subfolder each.
     events : folder of TensorBoard events.
     predictions : probabilities of every test utterance.
@@ -45,6 +46,7 @@ class TrialFolder:
     training_history = _Entry("training.csv")
     training_checkpoint = _Entry("training.safetensors")
     epochs = _Entry("epochs")
+    halving = _Entry("halving.json")
     candidates = _Entry("candidates")
     events = _Entry("events")
     predictions = _Entry("predictions.csv")
@@ -77,6 +79,7 @@ class RunFolder:
     predictions : of all folds and seeds.
     optimistic : means over the trials.
     report : folder of the report.
+    headroom, headroom_page : what ``emodarts headroom`` found, as JSON and in words.
     result : scores of the whole run; its presence says that the run is finished.
     """
 
@@ -90,6 +93,8 @@ class RunFolder:
     predictions = _Entry("predictions.csv")
     optimistic = _Entry("optimistic.json")
     report = _Entry("report")
+    headroom = _Entry("headroom.json")
+    headroom_page = _Entry("headroom.md")
     result = _Entry("result.json")
 
     def trial(self, fold: int | None, seed: int) -> TrialFolder:

@@ -21,7 +21,9 @@ from typer.main import get_command
 from commands import emodarts, refused
 from emodarts.cli.app import app
 
-COMMANDS = ("demo", "corpora", "prepare", "run", "search", "train", "predict", "report")
+COMMANDS = (
+    *("demo", "corpora", "prepare", "run", "search", "train", "headroom", "predict", "report"),
+)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,11 @@ from emodarts.space.sequence_ops import Recurrent, TimeAttention
 CNN_OPERATIONS = tuple(SPACES["all"].cnn)
 SEQUENCE_OPERATIONS = tuple(SPACES["all"].sequence)
 
-REAL_SEQUENCE_OPERATIONS = [name for name in SEQUENCE_OPERATIONS if name != NONE]
+REAL_SEQUENCE_OPERATIONS = {
+    name: build
+    for name, build in {**SPACES["all"].sequence, **SPACES["extended"].sequence}.items()
+    if name != NONE
+}
 
 
 def test_there_are_8_cnn_and_14_sequence_candidates() -> None:
@@ -28,7 +32,7 @@ def test_there_are_8_cnn_and_14_sequence_candidates() -> None:
     assert len(SEQUENCE_OPERATIONS) == 14
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", ["all", "lstm", "rnn", "lstm_att", "rnn_att"])
 def test_a_space_has_candidates_of_one_family(name: str) -> None:
     operations = set(SPACES[name].sequence)
     assert operations <= set(SEQUENCE_OPERATIONS)
@@ -38,13 +42,13 @@ def test_a_space_has_candidates_of_one_family(name: str) -> None:
         assert family == {name}
 
 
-@pytest.mark.parametrize("name", [o for o in CNN_OPERATIONS if o != NONE])
+@pytest.mark.parametrize("name", [o for o in SPACES["extended"].cnn if o != NONE])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(8, 12), (7, 5), (1, 1)])
 def test_cnn_operations_keep_channels_and_divide_maps_by_the_stride(
     name: str, stride: int, size: tuple[int, int]
 ) -> None:
-    operation = SPACES["all"].cnn[name](6, stride, True).eval()
+    operation = SPACES["extended"].cnn[name](6, stride, True).eval()
     out = operation(torch.randn(2, 6, *size))
     assert out.shape == (2, 6, *(-(-s // stride) for s in size))
 
@@ -64,6 +68,15 @@ def test_separable_convolutions_have_the_layers_of_darts() -> None:
     dilated = next(m for m in dil.children() if isinstance(m, nn.Conv2d))
     assert dilated.dilation == (2, 2)
     assert not any(p.requires_grad and p.dim() == 1 for p in sep.parameters())  # no affine BN
+
+
+@pytest.mark.parametrize("size", [(3, 3), (1, 3), (3, 1)])
+def test_plain_convolutions_span_frequency_by_time(size: tuple[int, int]) -> None:
+    operation = SPACES["extended"].cnn[f"conv_{size[0]}x{size[1]}"](1, 1, True)
+    point = torch.zeros(1, 1, 9, 9)
+    point[0, 0, 4, 4] = 1.0
+    touched = (operation.eval()(point)[0, 0] - operation(torch.zeros(1, 1, 9, 9))[0, 0]) != 0
+    assert (int(touched.any(dim=1).sum()), int(touched.any(dim=0).sum())) == size
 
 
 def test_pools_look_at_the_map_and_not_at_its_padding() -> None:
@@ -97,7 +110,8 @@ import sys, torch
 from emodarts.recipe import SPACES
 from emodarts.space.cnn_ops import FactorisedReduce
 torch.set_num_threads(2)
-modules = [SPACES["all"].cnn[n](4, 2, False) for n in SPACES["all"].cnn if n != "none"]
+cnn = SPACES["extended"].cnn
+modules = [cnn[n](4, 2, False) for n in cnn if n != "none"]
 modules += [FactorisedReduce(4, 4, False)]
 for _ in range(4):
     for size in (16, 15):
@@ -117,7 +131,7 @@ def test_backward_passes_survive_batches_of_changing_size_on_two_threads() -> No
 
 @pytest.mark.parametrize("name", REAL_SEQUENCE_OPERATIONS)
 def test_sequence_operations_keep_shape_and_refuse_what_is_no_sequence(name: str) -> None:
-    operation = SPACES["all"].sequence[name](6)
+    operation = REAL_SEQUENCE_OPERATIONS[name](6)
     assert operation(torch.randn(3, 5, 6)).shape == (3, 5, 6)
     with pytest.raises(ShapeError, match=r"\(3, 6\)"):
         operation(torch.randn(3, 6))
@@ -125,7 +139,7 @@ def test_sequence_operations_keep_shape_and_refuse_what_is_no_sequence(name: str
 
 @pytest.mark.parametrize("name", REAL_SEQUENCE_OPERATIONS)
 def test_sequence_operations_run_over_time_and_never_over_the_batch(name: str) -> None:
-    operation = SPACES["all"].sequence[name](6).eval()
+    operation = REAL_SEQUENCE_OPERATIONS[name](6).eval()
     x = torch.randn(4, 5, 6)
     changed = x.clone()
     changed[1, 2] += 1.0
@@ -136,6 +150,8 @@ def test_sequence_operations_run_over_time_and_never_over_the_batch(name: str) -
         assert torch.all(difference[1, [0, 1, 3, 4]] == 0)
     elif "att" in name:  # bidirectional: the change is seen everywhere
         assert torch.all(difference[1] > 0)
+    elif "tcn" in name:  # kernel 3: the neighbours see it
+        assert torch.equal(difference[1] > 0, torch.tensor([False, True, True, True, False]))
     else:
         assert torch.all(difference[1, :2] == 0)
         assert torch.all(difference[1, 2:] > 0)

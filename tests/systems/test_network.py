@@ -283,6 +283,92 @@ def test_a_genotype_has_the_cells_of_its_network_only() -> None:
         DiscreteNetwork(Genotype(reduction=skips), SPECS["none-join-mean"], 10, 4)
 
 
+@pytest.mark.parametrize(
+    ("macro", "message"),
+    [
+        ({"poling": "mean"}, "unknown key 'poling' (did you mean 'pooling'?); allowed: stem, cnn"),
+        ({"pooling": "max"}, "pooling: 'max': Input should be 'attention', 'mean' or 'statistics'"),
+        ({"stem.time_strides": [2]}, "time_strides [2] for 3 blocks"),
+        ({"seqnn": {"mode": "none"}, "seqnn.width": 3}, "unknown key 'seqnn.width'"),
+        ({"seqnn.mode": "lstm"}, "'searched', 'fixed', 'none'"),
+        ({"cnn.space": "extendd"}, "did you mean 'extended'?"),
+    ],
+)
+def test_a_macro_choice_that_cannot_be_is_explained(macro: dict[str, object], message: str) -> None:
+    with pytest.raises(GenotypeError) as caught:
+        DiscreteNetwork(Genotype(macro=macro), STEMS["none-stem-0"], 10, 4)
+    assert "macro choices of the genotype" in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_macro_choices_change_the_network_and_nothing_else() -> None:
+    macro = {
+        "stem.channels": [4, 6, 8],
+        "stem.kernel": [1, 3],
+        "stem": {"channels": [1], "frequency_strides": [2, 2, 1], "time_strides": [1, 1, 1]},
+        "seqnn": {"mode": "fixed", "recurrent": "gru"},
+        "seqnn.width": 5,
+        "frequency": "mean",
+    }
+    spec = STEMS["none-stem-0"]
+    with pytest.raises(GenotypeError, match="for 1 blocks"):
+        spec.with_choices({"stem": macro["stem"]})
+    chosen = spec.with_choices(macro)
+    assert chosen.stem == StemSpec(
+        channels=(4, 6, 8), frequency_strides=(2, 2, 1), time_strides=(1, 1, 1), kernel=(1, 3)
+    )
+    assert chosen.seqnn == FixedSeqNN(mode="fixed", recurrent="gru", width=5)
+    assert chosen.frequency == "mean"
+    assert (chosen.cnn, chosen.pooling, chosen.projection) == (spec.cnn, spec.pooling, 7)
+    network = DiscreteNetwork(Genotype(macro=macro), spec, 10, 4)
+    assert network(torch.randn(2, 1, 10, 9)).shape == (2, 4)
+
+
+def test_random_genotypes_of_the_extended_space_are_small_networks_of_many_kinds() -> None:
+    spec = NetworkSpec(cnn=CNNSpec(space="extended"))
+    generator = torch.Generator().manual_seed(0)
+    drawn = [random_genotype(spec, generator) for _ in range(40)]
+    for genotype in drawn:
+        network = DiscreteNetwork(genotype, spec, 64, 8)
+        assert count_parameters(network) < 500_000
+        network(torch.randn(2, 1, 64, 20)).sum().backward()
+        assert set(genotype.macro) == set(spec.macro)
+        assert Genotype.from_dict(genotype.to_dict()) == genotype
+    for key, choices in spec.macro.items():
+        assert all(genotype.macro[key] in choices for genotype in drawn)
+        assert len({str(genotype.macro[key]) for genotype in drawn}) > 1
+    as_it_is = random_genotype(spec, generator, macro={})
+    assert as_it_is.macro == {}
+    assert set(as_it_is.cells) == {"normal", "reduction", "sequence"}
+
+
+def test_the_largest_network_of_the_extended_space_has_under_half_a_million_parameters() -> None:
+    spec = NetworkSpec(cnn=CNNSpec(space="extended"))
+    generator = torch.Generator().manual_seed(0)
+
+    def size(macro: dict[str, object]) -> int:
+        drawn = random_genotype(spec, generator, macro)
+        largest = {"sequence": "lstm_att_1"}
+        cells = {
+            name: tuple(
+                tuple(Edge(largest.get(name, "conv_3x3"), e.source) for e in node) for node in cell
+            )
+            for name, cell in drawn.cells.items()
+        }
+        return count_parameters(DiscreteNetwork(Genotype(**cells, macro=macro), spec, 64, 8))
+
+    base = {"projection": 128, "frequency": "join", "pooling": "statistics"}
+    keys = ("stem", "stem.kernel", "cnn.cells")
+    # The SeqNN reads the projection, whatever is before it: its share is the same everywhere.
+    seqnn = max(spec.macro["seqnn"], key=lambda choice: size({**base, "seqnn": choice}))
+    combinations = product(*(spec.macro[key] for key in keys))
+    sizes = [
+        size({**base, "seqnn": seqnn, **dict(zip(keys, chosen, strict=True))})
+        for chosen in combinations
+    ]
+    assert max(sizes) < 500_000
+
+
 def test_deviation_of_a_constant_has_a_gradient() -> None:
     x = torch.ones(2, 5, 3, requires_grad=True)
     mean_and_deviation(x).sum().backward()

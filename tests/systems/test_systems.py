@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -420,3 +421,23 @@ def test_normalisation_standardises_over_pieces_and_frames() -> None:
     normalised = Normalisation.fit(features).apply(features)
     torch.testing.assert_close(normalised.mean(dim=(0, 3)), torch.zeros(2, 5), atol=1e-5, rtol=0)
     torch.testing.assert_close(normalised.std(dim=(0, 3)), torch.ones(2, 5), atol=1e-3, rtol=0)
+
+
+def test_candidates_are_judged_on_inner_speakers_and_never_trained_again(
+    recipe_of: RecipeOf, task_of: TaskOf
+) -> None:
+    value = recipe_of().to_dict()
+    rounds = [[2, 1], [1, 2]]
+    value["search"] = {"strategy": "halving", "rounds": rounds, "inner_folds": 2, "epochs": 1}
+    recipe = Recipe.from_dict(value)
+    task = task_of(recipe)
+    system = system_of(recipe)
+    found = system.search(task)
+    results = sorted(task.folder.candidates.rglob("result.json"))
+    assert len(results) == 2  # a single candidate that is left needs no further training
+    assert {json.loads(path.read_text())["apart"] for path in results} == {"speakers"}
+    stamps = [path.stat().st_mtime_ns for path in results]
+    task.folder.genotype.unlink()
+    assert system.search(task) == found
+    assert [path.stat().st_mtime_ns for path in results] == stamps
+    assert 0.0 <= system.cross_validate(task, found, 0, 2, 1) <= 1.0

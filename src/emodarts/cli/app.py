@@ -226,6 +226,48 @@ def train(
 
 
 @app.command(
+    epilog="Example:  emodarts headroom quick --genotypes 8 --seeds 0,1,2 --folds 0 "
+    "--corpus emodb --root emodb --out runs/headroom"
+)
+@with_request(RunRequest)
+def headroom(
+    request: RunRequest,
+    genotypes: Annotated[
+        int, typer.Option("--genotypes", metavar="K", min=2, help="Number of random genotypes.")
+    ] = 8,
+    inner_folds: Annotated[
+        int,
+        typer.Option(
+            "--inner-folds", metavar="N", min=2, help="Groups of speakers to judge by in turn."
+        ),
+    ] = 3,
+) -> None:
+    """Tell whether genotypes differ by more than seeds do, and what the best could gain.
+
+    Random genotypes are trained with every seed on development speakers alone, in every fold that
+    is asked for; test speakers are used for nothing.
+    """
+    recipe = load_requested_recipe(request)
+    corpus = _load_corpus(request.corpus, request.root, request.reader)
+    from emodarts.experiments.headroom import headroom as measure
+    from emodarts.experiments.plan import Options
+    from emodarts.progress import for_terminal
+    from emodarts.reports.headroom import headroom_page, write_headroom
+    from emodarts.reports.markdown import to_markdown
+
+    if request.jobs != 1:
+        raise EmodartsError("headroom trains in one process; allowed: --jobs 1")
+    out = request.out or Path("runs") / f"headroom-{recipe.name}-{request.corpus}"
+    options = Options(resume=request.resume, skip_bad=request.skip_bad, cache=request.cache)
+    result = measure(recipe, corpus, out, genotypes, inner_folds, options, for_terminal())
+    path = write_headroom(out, result)
+    if request.as_json:
+        print_json(result)
+    else:
+        typer.echo(f"{to_markdown(headroom_page(result))}\n\nPage: {path}")
+
+
+@app.command(
     epilog="Example:  emodarts predict runs/x/fold-0/seed-0/model talk.mp3 --window 4 --hop 2 "
     "--format json"
 )

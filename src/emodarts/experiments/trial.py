@@ -54,6 +54,23 @@ def carry_out(spec: TrialSpec, progress: Progress) -> dict[str, Any]:
         return files.read_object(folder.result, RunError, "fold", "seed", "parameters")
     if spec.stage == "search" and folder.genotype.is_file():
         return _found(spec, Genotype.load(folder.genotype))
+    task, parts = make_task(spec, progress)
+    system = SYSTEMS[task.recipe.system.kind].build(task.recipe.system)
+    with _explained_memory():
+        if spec.stage == "search":
+            return _found(spec, system.search(task))
+        return _test(spec, run, task, system.fit(task), parts)
+
+
+def make_task(spec: TrialSpec, progress: Progress) -> tuple[FitTask, Parts]:
+    """What a system is fitted to in a trial, and all parts of its fold, the test included.
+
+    Raises
+    ------
+    EmodartsError
+        If the folder of the run is not as it was planned.
+    """
+    run = RunFolder(Path(spec.run))
     recipe = load_recipe(run.recipe)
     if recipe.digest() != spec.recipe_digest:
         raise RunError(f"{run.recipe} is not the recipe that this trial was planned with")
@@ -66,16 +83,12 @@ def carry_out(spec: TrialSpec, progress: Progress) -> dict[str, Any]:
         data=data,
         parts=parts.without_test(),
         seed=derive_seed(spec.seed, "fold", spec.fold or 0),  # folds of one seed draw independently
-        folder=folder,
+        folder=run.trial(spec.fold, spec.seed),
         device=device,
         progress=progress,
         title=spec.title,
     )
-    system = SYSTEMS[recipe.system.kind].build(recipe.system)
-    with _explained_memory():
-        if spec.stage == "search":
-            return _found(spec, system.search(task))
-        return _test(spec, run, task, system.fit(task), parts)
+    return task, parts
 
 
 def _found(spec: TrialSpec, genotype: Genotype) -> dict[str, Any]:

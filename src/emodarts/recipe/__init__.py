@@ -7,7 +7,14 @@ from emodarts.recipe.features import FEATURES, FeatureKind, FeatureSpec
 from emodarts.recipe.loading import builtin_recipes, load_recipe
 from emodarts.recipe.network import CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
 from emodarts.recipe.recipe import Recipe
-from emodarts.recipe.search import STRATEGIES, DartsSpec, OneShotSpec, RandomSpec, SearchSpec
+from emodarts.recipe.search import (
+    STRATEGIES,
+    DartsSpec,
+    HalvingSpec,
+    OneShotSpec,
+    RandomSpec,
+    SearchSpec,
+)
 from emodarts.recipe.section import Kind
 from emodarts.recipe.spaces import SPACES, Operation, Space
 from emodarts.recipe.system import SYSTEMS, SystemSpec
@@ -27,6 +34,7 @@ __all__ = [
     "FeatureKind",
     "FeatureSpec",
     "FixedSeqNN",
+    "HalvingSpec",
     "Kind",
     "MaskSpec",
     "NetworkSpec",

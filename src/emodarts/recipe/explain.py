@@ -25,9 +25,10 @@ def explain(
     lines = []
     for fault in error.errors():
         place = [str(p) for p in fault["loc"]]
-        if place[:2] == ["network", "seqnn"]:
-            # The third part is the mode that pydantic checked against, not a key.
-            del place[2:3]
+        if "seqnn" in place:
+            # The part after it is the mode that pydantic checked against, not a key.
+            after = place.index("seqnn") + 1
+            del place[after : after + 1]
         key = ".".join(place)
         if fault["type"] == "extra_forbidden":
             owner = _model_at(model, fault["loc"][:-1], value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from math import prod
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from emodarts.errors import did_you_mean
+from emodarts.errors import GenotypeError, did_you_mean
 from emodarts.recipe.section import Fraction, PositiveInt, Section
 from emodarts.recipe.spaces import SPACES, Operations
 
@@ -63,7 +65,8 @@ class CNNSpec(Section):
     """Searched CNN: cells in a row, with reduction cells at cells // 3 and 2 * cells // 3."""
 
     space: SpaceName = "all"
-    """Search space whose CNN operations are the candidates on every edge."""
+    """Search space whose CNN operations are the candidates on every edge. The space ``extended``
+    also has choices of the network around the cells, which ``random`` and ``halving`` draw."""
     cells: Annotated[int, Field(ge=0)] = 4
     """Number of cells in a row; with 0, the stem is the CNN."""
     nodes: PositiveInt = 4
@@ -198,6 +201,41 @@ class NetworkSpec(Section):
         if isinstance(self.seqnn, SearchedSeqNN):
             found["sequence"] = self.seqnn.nodes
         return found
+
+    @property
+    def macro(self) -> Mapping[str, tuple[Any, ...]]:
+        """Keys of this section that the search space offers values for."""
+        return SPACES[self.cnn.space].macro
+
+    def with_choices(self, macro: Mapping[str, Any]) -> NetworkSpec:
+        """The network with some keys changed, as a genotype asks for.
+
+        Parameters
+        ----------
+        macro : JSON values by dotted name, as in :class:`emodarts.genotype.Genotype`.
+
+        Raises
+        ------
+        GenotypeError
+            That names key, value and what is allowed.
+        """
+        from emodarts.recipe.explain import explain  # which knows the classes of this module
+
+        if not macro:
+            return self
+        value = self.model_dump(mode="json")
+        for key in sorted(macro, key=lambda key: key.count(".")):  # a section before its keys
+            *path, last = key.split(".")
+            place = value
+            for part in path:
+                place[part] = dict(place.get(part) or {})
+                place = place[part]
+            place[last] = macro[key]
+        try:
+            return NetworkSpec.model_validate_json(json.dumps(value))
+        except ValidationError as error:
+            where = "macro choices of the genotype"
+            raise GenotypeError(explain(NetworkSpec, error, where, value)) from error
 
     @property
     def stem_channels(self) -> tuple[int, ...]:

@@ -135,9 +135,39 @@ class RandomSpec(SearchSpec):
     weights and the one with the highest UA on the part for alphas is kept."""
 
 
+Round = Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=2)]
+
+
+class HalvingSpec(SearchSpec):
+    """Successive halving: random genotypes are trained with one seed, the better half with more
+    seeds, and so on. The first candidate has the network of the recipe as it is; the others also
+    draw the choices that the space of ``network.cnn.space`` offers around the cells."""
+
+    strategy: Literal["halving"] = "halving"
+    rounds: Annotated[tuple[Round, ...], Field(min_length=1)] = ((16, 1), (8, 2), (4, 4), (2, 8))
+    """Candidates and seeds of each round. Trainings of earlier rounds are not repeated, so that a
+    round with twice the seeds trains each of its candidates as often again. Raise the seeds where
+    results differ much between seeds (``emodarts headroom`` tells)."""
+    inner_folds: Annotated[int, Field(ge=2)] = 3
+    """Groups of development speakers that are left out in turn; a candidate is judged by the UA of
+    the predictions of all groups together. With too few speakers, utterances are left out."""
+    epochs: PositiveInt | None = None
+    """Epochs of each candidate's training, whose last weights are judged; by default
+    ``training.epochs``. Fewer are quicker, but favour networks that learn quickly."""
+
+    def check(self) -> None:
+        counts, seeds = zip(*self.rounds, strict=True)
+        if sorted(counts, reverse=True) != list(counts) or sorted(seeds) != list(seeds):
+            raise ValueError(
+                f"rounds {[list(r) for r in self.rounds]}; allowed: from round to round no more "
+                "candidates and no fewer seeds"
+            )
+
+
 STRATEGIES: dict[str, Kind[SearchSpec]] = {
     "darts": Kind(DartsSpec, "emodarts.searching.strategies.darts:Darts"),
     "random": Kind(RandomSpec, "emodarts.searching.strategies.random:RandomSearch"),
+    "halving": Kind(HalvingSpec, "emodarts.searching.strategies.halving:Halving"),
 }
 """Search strategies by name. An implementation is made with its keys and is a
 :class:`emodarts.searching.strategy.Strategy`."""

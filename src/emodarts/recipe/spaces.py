@@ -1,4 +1,4 @@
-"""Search spaces: which operations may stand on the edges of CNN and SeqNN cells, and their layers.
+"""Search spaces: operations on the edges of CNN and SeqNN cells, and choices around the cells.
 
 A space is a value. A recipe chooses one for its CNN (``network.cnn.space``) and one for its SeqNN
 (``network.seqnn.space``). Layers are named as text and loaded when a network is built.
@@ -44,10 +44,18 @@ Operations = Mapping[str, Operation]
 
 @dataclass(frozen=True)
 class Space:
-    """Candidates on the edges of CNN cells and of SeqNN cells."""
+    """What a search may choose.
+
+    Attributes
+    ----------
+    cnn, sequence : candidates on the edges of CNN cells and of SeqNN cells.
+    macro : choices of the network around the cells: JSON values of keys of section ``network`` by
+        dotted name. Any combination must make a network.
+    """
 
     cnn: Operations
     sequence: Operations
+    macro: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 def _cnn(name: str, **arguments: Any) -> Operation:
@@ -76,12 +84,65 @@ _LSTM_ATTENTION = {f"lstm_att_{n}": _recurrent("lstm", n, attention=True) for n 
 _RNN_ATTENTION = {f"rnn_att_{n}": _recurrent("rnn", n, attention=True) for n in (1, 2)}
 _REST = {SKIP: Operation("emodarts.space.sequence_ops:skip"), NONE: Operation(None)}
 
+#: Plain convolutions, which DARTS leaves out for their weights; sizes are frequency x time.
+_PLAIN = {f"conv_{f}x{t}": _cnn("convolution", kernel=(f, t)) for f, t in ((3, 3), (1, 3), (3, 1))}
+_EXTENDED_SEQUENCE: Operations = {
+    "lstm_1": _LSTM["lstm_1"],
+    "lstm_att_1": _LSTM_ATTENTION["lstm_att_1"],
+    "gru_1": _recurrent("gru", 1),
+    "tcn_1": Operation("emodarts.space.sequence_ops:temporal_convolutions", {"layers": 1}),
+    **_REST,
+}
+
+
+def _stem(channels: tuple[int, ...], halvings: int) -> dict[str, Any]:
+    """A stem that divides frequency by 8 or 16 and halves time in its first blocks."""
+    later = len(channels) - halvings
+    return {
+        "channels": list(channels),
+        "frequency_strides": [2 if k < 4 else 1 for k in range(len(channels))],
+        "time_strides": [2] * halvings + [1] * later,
+    }
+
+
+def _fixed(recurrent: str, width: int, **keys: Any) -> dict[str, Any]:
+    return {"mode": "fixed", "recurrent": recurrent, "width": width, **keys}
+
+
+#: For 64 bands or more; each combination has fewer than half a million parameters with the
+#: default cells.
+_MACRO = {
+    "stem": tuple(
+        _stem(channels, halvings)
+        for channels in (
+            (32, 64, 96),
+            (16, 32, 48, 64),
+            (24, 48, 64, 96),
+            (16, 24, 32, 48, 64),
+        )
+        for halvings in (1, 2, 3)
+    ),
+    "stem.kernel": ([3, 3], [5, 3], [3, 5]),
+    "cnn.cells": (0, 1, 3),
+    "frequency": ("join", "mean"),
+    "projection": (64, 96, 128),
+    "seqnn": (
+        *(_fixed(kind, w, bidirectional=True) for kind in ("lstm", "gru") for w in (32, 48, 64)),
+        *(_fixed("tcn", w, layers=3) for w in (64, 96)),
+        {"mode": "searched", "space": "extended", "cells": 1, "nodes": 2, "width": 48},
+        {"mode": "none"},
+    ),
+    "pooling": ("attention", "mean", "statistics"),
+}
+
 SPACES: dict[str, Space] = {
     "all": Space(_DARTS, {**_LSTM, **_RNN, **_LSTM_ATTENTION, **_RNN_ATTENTION, **_REST}),
     "lstm": Space(_DARTS, {**_LSTM, **_REST}),
     "rnn": Space(_DARTS, {**_RNN, **_REST}),
     "lstm_att": Space(_DARTS, {**_LSTM_ATTENTION, **_REST}),
     "rnn_att": Space(_DARTS, {**_RNN_ATTENTION, **_REST}),
+    "extended": Space({**_PLAIN, **_DARTS}, _EXTENDED_SEQUENCE, _MACRO),
 }
-"""Spaces by name. These are the five of emoDARTS (arXiv 2403.14083): all candidates of SeqNN cells,
-or one family of them; their CNN cells have the same candidates."""
+"""Spaces by name. The first five are those of emoDARTS (arXiv 2403.14083): all candidates of SeqNN
+cells, or one family of them; their CNN cells have the same candidates. ``extended`` adds what moves
+scores on small corpora: time resolution, plain convolutions, and what surrounds the cells."""

@@ -19,9 +19,19 @@ from emodarts.errors import RunError, list_some
 from emodarts.experiments.summary import FORMAT
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder, TrialFolder
-from emodarts.recipe import DartsSpec, OneShotSpec, Recipe, load_recipe
+from emodarts.recipe import DartsSpec, HalvingSpec, OneShotSpec, Recipe, load_recipe
 from emodarts.reports import cells, plots, tables
-from emodarts.reports.document import Block, Figure, Link, Paragraph, Remark, Section
+from emodarts.reports.document import (
+    Block,
+    Figure,
+    Link,
+    Paragraph,
+    Remark,
+    Section,
+    Table,
+    numbers,
+    words,
+)
 from emodarts.reports.markdown import to_markdown
 from emodarts.scoring.comparison import paired_test
 from emodarts.scoring.predictions import read_predictions
@@ -76,6 +86,7 @@ def make_report(run: Path) -> Section:
         _cells_section(result, recipe),
         _training_section(run, result),
         _search_section(run, result, recipe),
+        _halving_section(run, result),
     )
     title = f"{result['name']} on {result['corpus']}"
     return Section(title, tuple(section for section in sections if section))
@@ -108,16 +119,17 @@ def write_report(run: Path) -> Path:
     return path
 
 
-def draw_cells(trial: TrialFolder) -> Path:
-    """Draw the genotype in a trial's folder as ``cells.png`` beside it.
+def draw_cells(trial: TrialFolder) -> None:
+    """Draw the cells in a trial's folder, where its genotype has some, as ``cells.png`` beside it.
 
     Raises
     ------
     GenotypeError
         If ``genotype.json`` is missing or broken.
     """
-    files.write_bytes(trial.cells, _png(cells.draw_genotype(Genotype.load(trial.genotype))))
-    return trial.cells
+    genotype = Genotype.load(trial.genotype)
+    if genotype.cells:
+        files.write_bytes(trial.cells, _png(cells.draw_genotype(genotype)))
 
 
 def _png(drawing: Drawing) -> bytes:
@@ -218,6 +230,8 @@ def _origin(result: Mapping[str, Any], recipe: Recipe) -> str:
     if result["genotypes"] == "searched":
         facts = [search.strategy]
         facts += [f"{search.epochs} epochs"] if isinstance(search, OneShotSpec) else []
+        if isinstance(search, HalvingSpec):
+            facts += [f"{candidates} x {seeds}" for candidates, seeds in search.rounds]
         facts += [f"order {search.order}"] if isinstance(search, DartsSpec) else []
         return f"searched ({', '.join(facts)})"
     return "drawn at random" if result["genotypes"] == "random" else "given, not searched"
@@ -246,13 +260,14 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _cells_section(result: Mapping[str, Any], recipe: Recipe) -> Section | None:
-    """The cells of each fold's first seed; equal ones are drawn once."""
+    """The genotypes of each fold's first seed; the cells of equal ones are drawn once."""
     found = {
         (fold["fold"], seed["seed"]): Genotype.from_dict(seed["genotype"])
         for fold in result["folds"]
         for seed in fold["seeds"]
         if seed.get("genotype") is not None and Genotype.from_dict(seed["genotype"]).cells
     }
+    found = {trial: g for trial, g in found.items() if g.cells or g.macro}
     if not found:
         return None
     first_seed = result["seeds"][0]
@@ -260,21 +275,29 @@ def _cells_section(result: Mapping[str, Any], recipe: Recipe) -> Section | None:
     for (fold, seed), genotype in found.items():
         if seed == first_seed:
             drawn.setdefault(genotype, []).append(fold)
-    blocks: list[Block] = [
-        f"Genotypes: {_origin(result, recipe)}. The number of edges with each operation, in the "
-        f"genotypes of all folds and seeds ({len(found)}):",
-        tables.operation_table(list(found.values())),
-    ]
-    if len(result["seeds"]) > 1:
+    blocks: list[Block] = [f"Genotypes: {_origin(result, recipe)}."]
+    if with_cells := [genotype for genotype in found.values() if genotype.cells]:
+        blocks += [
+            "The number of edges with each operation, in the genotypes of all folds and seeds "
+            f"({len(with_cells)}):",
+            tables.operation_table(with_cells),
+        ]
+    if len(result["seeds"]) > 1 and with_cells:
         blocks.append(f"The drawings show the cells of seed {first_seed}.")
     for genotype, folds in drawn.items():
         title = f"{'Folds' if len(folds) > 1 else 'Fold'} {', '.join(map(str, folds))}"
-        figure = Figure(
-            f"cells-fold-{folds[0]}.png",
-            cells.describe_genotype(genotype),
-            cells.draw_genotype(genotype),
-        )
-        blocks.append(Section(f"{title}, seed {first_seed}", (figure,)))
+        shown: list[Block] = []
+        if genotype.macro:
+            shown.append(tables.fact_table("choice", _flat(genotype.macro)))
+        if genotype.cells:
+            shown.append(
+                Figure(
+                    f"cells-fold-{folds[0]}.png",
+                    cells.describe_genotype(genotype),
+                    cells.draw_genotype(genotype),
+                )
+            )
+        blocks.append(Section(f"{title}, seed {first_seed}", tuple(shown)))
     return Section("Cells", tuple(blocks))
 
 
@@ -305,6 +328,37 @@ def _search_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Sec
         )
     blocks: tuple[Block, ...] = (figures[0], *_legend(curves), *figures[1:])
     return Section("Search", blocks)
+
+
+def _halving_section(run: Path, result: Mapping[str, Any]) -> Section | None:
+    """The finalists of successive halving in every fold and seed."""
+    rows = []
+    for fold in result["folds"]:
+        for seed in fold["seeds"]:
+            path = RunFolder(run).trial(fold["fold"], seed["seed"]).halving
+            if not path.is_file():
+                continue
+            found = files.read_object(path, RunError, "candidates", "rounds")
+            for finalist in found["rounds"][-1]:
+                genotype = Genotype.from_dict(found["candidates"][finalist["candidate"]])
+                scores = finalist["ua"]
+                sd = tables.percent(float(np.std(scores, ddof=1))) if len(scores) > 1 else ""
+                rows.append(
+                    (
+                        *(str(fold["fold"]), str(seed["seed"]), str(finalist["candidate"])),
+                        *(tables.percent(finalist["mean"]), sd, str(len(scores))),
+                        ", ".join(f"{k} {v}" for k, v in _flat(genotype.macro).items())
+                        or "as in the recipe",
+                    )
+                )
+    if not rows:
+        return None
+    columns = numbers("fold", "seed", "candidate", "UA %", "sd over seeds", "seeds")
+    text = (
+        "Finalists of successive halving, the best first, judged on inner folds of the development "
+        "speakers. The mean of a winner is optimistic, as it was chosen by it."
+    )
+    return Section("Finalists", (text, Table((*columns, *words("network")), tuple(rows))))
 
 
 def _legend(curves: Sequence[plots.Curve]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,16 +49,39 @@ def derive_genotype(
     """
     weights = mixing({name: alpha.detach().cpu().double() for name, alpha in alphas.items()})
     nodes = spec.nodes
-    return Genotype(
-        **{
-            name: derive_cell(weights[name], operations, nodes[name])
-            for name, operations in spec.operations.items()
-        }
-    )
+    cells: dict[str, Any] = {
+        name: derive_cell(weights[name], operations, nodes[name])
+        for name, operations in spec.operations.items()
+    }
+    return Genotype(**cells)
 
 
-def random_genotype(spec: NetworkSpec, generator: torch.Generator) -> Genotype:
-    """Draw a genotype uniformly: two different sources a node, any operation but ``none``."""
+#: Draws for each genotype that is missing: a small space has fewer than are asked for.
+_DRAWS = 50
+
+
+def different_genotypes(
+    spec: NetworkSpec, count: int, generator: torch.Generator, *first: Genotype
+) -> list[Genotype]:
+    """``first`` and random genotypes, all different: ``count``, or as many as there seem to be."""
+    drawn = list(first)
+    for _ in range(_DRAWS * count):
+        if len(drawn) == count:
+            break
+        genotype = random_genotype(spec, generator)
+        if genotype not in drawn:
+            drawn.append(genotype)
+    return drawn
+
+
+def random_genotype(
+    spec: NetworkSpec, generator: torch.Generator, macro: Mapping[str, Any] | None = None
+) -> Genotype:
+    """Draw a genotype uniformly: macro choices, then the cells of the network that has them.
+
+    Each node has two different sources, and any operation but ``none`` on its edges. Macro choices
+    that are given are not drawn; ``{}`` keeps the network as it is.
+    """
 
     def draw(count: int) -> int:
         return int(torch.randint(count, (), generator=generator))
@@ -71,6 +95,10 @@ def random_genotype(spec: NetworkSpec, generator: torch.Generator) -> Genotype:
             drawn.append(tuple(Edge(allowed[draw(len(allowed))], source) for source in kept))
         return tuple(drawn)
 
-    return Genotype(
-        **{name: cell(nodes, spec.operations[name]) for name, nodes in spec.nodes.items()}
-    )
+    if macro is None:
+        macro = {key: choices[draw(len(choices))] for key, choices in spec.macro.items()}
+    spec = spec.with_choices(macro)
+    cells: dict[str, Any] = {
+        name: cell(nodes, spec.operations[name]) for name, nodes in spec.nodes.items()
+    }
+    return Genotype(**cells, macro=macro)

@@ -33,6 +33,10 @@ class SearchTask:
     title : of the search, e.g. ``search fold 0 seed 0``.
     evaluate : trains the network of a genotype on ``weights`` as the recipe trains networks, and
         returns its UA on ``alphas``, between 0 and 1. An evaluated genotype is never trained again.
+    cross_validate : trains the network of a genotype once for each inner fold of the search data,
+        which leave groups of speakers out, and returns the UA of all their predictions together.
+        Called with the genotype, a seed, the number of folds and that of epochs (None: those of
+        the recipe). What was trained with a seed is never trained again.
     """
 
     network: NetworkSpec
@@ -46,6 +50,7 @@ class SearchTask:
     progress: Progress
     title: str
     evaluate: Callable[[Genotype], float]
+    cross_validate: Callable[[Genotype, int, int, int | None], float]
 
 
 class Strategy(Protocol):

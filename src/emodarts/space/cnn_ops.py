@@ -86,6 +86,16 @@ def dil_conv(channels: int, stride: int, affine: bool, *, kernel: int) -> nn.Mod
     return SeparableConvolution(channels, kernel, stride, 2, 1, affine)
 
 
+def convolution(channels: int, stride: int, affine: bool, *, kernel: tuple[int, int]) -> nn.Module:
+    """ReLU, plain convolution of ``kernel`` (frequency, time), both odd, and batch norm."""
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, stride, padding, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    )
+
+
 def max_pool(channels: int, stride: int, affine: bool) -> nn.Module:
     """Maximum of 3 x 3 positions."""
     return Pool("max", channels, stride, affine)

@@ -73,7 +73,7 @@ class DiscreteNetwork(JointNetwork, Classifier):
 
     Parameters
     ----------
-    genotype : its cells; ``spec`` gives how many of each and how wide.
+    genotype : its cells, and its choices of keys of ``spec``.
     spec : depth, width and kind of the parts. Numbers of nodes come from the genotype.
     n_features : F, size of the frequency axis of the input.
     n_classes : number of logits.
@@ -102,6 +102,7 @@ class DiscreteNetwork(JointNetwork, Classifier):
         auxiliary_weight: float = 0.0,
         implementation: Implementation = "plain",
     ) -> None:
+        spec = spec.with_choices(genotype.macro)
         genotype.require(spec.operations)
         edges = _GenotypeEdges(genotype, spec, implementation)
         super().__init__(spec, n_features, n_classes, edges, n_channels)

@@ -191,7 +191,9 @@ def fit_network(
 
 
 def _seconds(folder: TrialFolder) -> float:
-    """Time of all epochs of search and training, those before an interruption included."""
-    histories = [p for p in (folder.search_history, folder.training_history) if p.is_file()]
+    """Time of all epochs of search and training, candidates and what was interrupted included."""
+    own = (folder.search_history, folder.training_history)
+    candidates = folder.candidates.rglob(folder.training_history.name)
+    histories = [p for p in (*own, *candidates) if p.is_file()]
     rows = [row for path in histories for row in files.read_csv(path, RunError)]
     return sum(float(row["seconds"]) for row in rows)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
+
 from emodarts import files
 from emodarts.errors import RunError
 from emodarts.fast import resolve
@@ -9,7 +13,10 @@ from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
 from emodarts.recipe import STRATEGIES, NetworkSpec, Recipe
 from emodarts.recipe.system import SearchedSpec
+from emodarts.runtime import derive_seed
 from emodarts.searching.strategy import SearchTask
+from emodarts.splits.fold import as_indices
+from emodarts.splits.inner import inner_folds
 from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.neural import (
     Build,
@@ -20,6 +27,7 @@ from emodarts.systems.neural import (
     training_views,
 )
 from emodarts.systems.system import FitTask, Outcome, Saved
+from emodarts.training.batches import join_pieces, loss_and_ua, predict_logits
 
 
 class Searched:
@@ -55,6 +63,7 @@ class Searched:
                 progress=task.progress,
                 title=f"search {task.title}",
                 evaluate=lambda candidate: self._evaluate(task, candidate),
+                cross_validate=lambda *asked: self.cross_validate(task, *asked),
             )
         )
         genotype.save(path)
@@ -69,6 +78,51 @@ class Searched:
             "network": network.model_dump(mode="json"),
         }
         return fit_network(task, self._build(task, genotype), settings, genotype)
+
+    def cross_validate(
+        self, task: FitTask, genotype: Genotype, seed: int, n_folds: int, epochs: int | None = None
+    ) -> float:
+        """UA of the pooled predictions of inner folds of the search data, each with last weights.
+
+        The result is kept below ``task.folder.candidates`` and read from there the next time.
+
+        Raises
+        ------
+        SplitError
+            If a class is too small for inner folds.
+        """
+        digest = files.digest_of([genotype.to_dict(), n_folds, epochs])[:16]
+        folder = TrialFolder(task.folder.candidates / digest / f"seed-{seed}")
+        if folder.result.is_file():
+            return float(files.read_object(folder.result, RunError, "ua")["ua"])
+        training = task.recipe.training
+        changes = {"select": "last", "optimistic": False, "epochs": epochs or training.epochs}
+        inner = replace(
+            task,
+            recipe=task.recipe.model_copy(update={"training": training.model_copy(update=changes)}),
+            seed=derive_seed(task.seed, "candidate", seed),
+        )
+        part = as_indices({*task.parts.search_weights, *task.parts.search_alphas})
+        apart, folds = inner_folds(task.data.utterances, part, n_folds, task.seed)
+        logits, targets = [], []
+        for k, (train_on, judge_by) in enumerate(folds):
+            network, normalisation, _ = train(
+                inner,
+                self._build(inner, genotype),
+                train_on,
+                judge_by,  # is not chosen by: the last epoch counts
+                TrialFolder(folder.path / f"fold-{k}"),
+                f"candidate {digest[:6]} seed {seed}, inner fold {k} of {task.title}",
+            )
+            judged = task.data.part(judge_by, normalisation, task.device)
+            logits.append(join_pieces(predict_logits(network, judged.features), judged.owners))
+            targets.append(judged.utterance_targets)
+        _, ua = loss_and_ua(torch.cat(logits), torch.cat(targets))
+        genotype.save(folder.genotype)
+        files.write_json(folder.result, {"ua": ua, "folds": len(folds), "apart": apart})
+        for k in range(len(folds)):  # histories stay, as the cost of the search
+            TrialFolder(folder.path / f"fold-{k}").training_checkpoint.unlink(missing_ok=True)
+        return ua
 
     def restore(self, saved: Saved) -> FittedNetwork:
         """The network of a bundle; see :meth:`emodarts.systems.system.System.restore`."""

@@ -1,0 +1,92 @@
+"""Headroom: whether genotypes of a space differ by more than seeds do, on inner data alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from emodarts import files
+from emodarts.corpora.utterance import Corpus
+from emodarts.errors import RecipeError, RunError
+from emodarts.experiments.plan import Options, make_plan
+from emodarts.experiments.trial import forget_data, make_task
+from emodarts.layout import RunFolder
+from emodarts.progress import Progress, Silent
+from emodarts.recipe import Recipe
+from emodarts.recipe.system import SearchedSpec
+from emodarts.runtime import derive_seed
+from emodarts.scoring import variance
+from emodarts.searching.derivation import different_genotypes
+from emodarts.systems.searched import Searched
+
+
+def headroom(
+    recipe: Recipe,
+    corpus: Corpus,
+    out: str | Path,
+    n_genotypes: int,
+    inner_folds: int = 3,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train random genotypes with every seed of a recipe; return what ``headroom.json`` holds.
+
+    The network of a genotype is judged by the UA of the pooled predictions of inner folds, which
+    leave groups of development speakers out; test speakers are used for nothing. With several
+    folds, scores are means over them. Finished trainings in ``out`` are not repeated.
+
+    Raises
+    ------
+    RecipeError
+        If the system searches no genotype, or for fewer than two seeds or genotypes.
+    EmodartsError
+        Of the part that found another fault.
+    """
+    options, progress = options or Options(), progress or Silent()
+    system = recipe.system
+    if not isinstance(system, SearchedSpec):
+        raise RecipeError(f"system {system.kind!r} has no genotypes; allowed: system searched")
+    seeds = recipe.evaluation.seeds
+    if min(len(seeds), n_genotypes) < 2:
+        raise RecipeError(
+            f"{n_genotypes} genotypes with {len(seeds)} seeds; allowed: at least 2 of each, e.g. "
+            "--genotypes 8 --seeds 0,1,2"
+        )
+    generator = torch.Generator().manual_seed(derive_seed(0, "headroom"))
+    genotypes = different_genotypes(recipe.network, n_genotypes, generator)
+    if len(genotypes) < n_genotypes:
+        raise RecipeError(
+            f"the search space of this network has fewer than {n_genotypes} genotypes; "
+            "search more cells, or set network.cnn.space=extended"
+        )
+    plan = make_plan(recipe, corpus, Path(out), replace(options, train=False), progress)
+    trials = [trial for trial in plan.trials if trial.seed == seeds[0]]
+    scores = np.empty((len(trials), n_genotypes, len(seeds)))
+    try:
+        for row, trial in enumerate(trials):
+            task, _ = make_task(trial, progress)
+            for k, genotype in enumerate(genotypes):
+                for column, seed in enumerate(seeds):
+                    scores[row, k, column] = Searched(system).cross_validate(
+                        task, genotype, seed, inner_folds
+                    )
+    finally:
+        forget_data()
+    means = scores.mean(axis=0)
+    run = RunFolder(Path(out))
+    result = {
+        "name": recipe.name,
+        "corpus": files.read_object(run.data, RunError, "corpus")["corpus"],
+        "folds": [trial.fold for trial in trials],
+        "inner_folds": inner_folds,
+        "seeds": list(seeds),
+        "genotypes": [genotype.to_dict() for genotype in genotypes],
+        "ua": means.tolist(),
+        **asdict(variance.headroom(means)),
+    }
+    files.write_json(run.headroom, result)
+    return result
