@@ -41,7 +41,9 @@ class Genotype:
     Attributes
     ----------
     normal, reduction : CNN cells; every node reads two different earlier states.
-    sequence : SeqNN cell, or None where the SeqNN is fixed or absent.
+    sequence : SeqNN cell.
+
+    A cell is None where the searched network had none of its kind.
 
     Raises
     ------
@@ -50,43 +52,43 @@ class Genotype:
         edges from the same state, a wrong number of edges, or a cell without nodes.
     """
 
-    normal: CellGenotype
-    reduction: CellGenotype
+    normal: CellGenotype | None = None
+    reduction: CellGenotype | None = None
     sequence: CellGenotype | None = None
 
     def __post_init__(self) -> None:
-        _check_cell("normal", self.normal)
-        _check_cell("reduction", self.reduction)
-        if len(self.normal) != len(self.reduction):
+        for name, cell in self.cells.items():
+            _check_cell(name, cell)
+        if self.normal and self.reduction and len(self.normal) != len(self.reduction):
             raise GenotypeError(
                 f"the normal cell has {len(self.normal)} nodes and the reduction cell "
                 f"{len(self.reduction)}; both need the same number"
             )
-        if self.sequence is not None:
-            _check_cell("sequence", self.sequence)
 
     @property
     def cells(self) -> dict[str, CellGenotype]:
-        """The cells by name; ``sequence`` only where there is one."""
-        cells = {"normal": self.normal, "reduction": self.reduction}
-        return cells if self.sequence is None else {**cells, "sequence": self.sequence}
+        """The cells that there are, by name."""
+        cells = {"normal": self.normal, "reduction": self.reduction, "sequence": self.sequence}
+        return {name: cell for name, cell in cells.items() if cell is not None}
 
     def require(self, operations: Mapping[str, Collection[str]]) -> None:
         """Raise :class:`GenotypeError` unless each cell has only operations of those by its name.
 
         Parameters
         ----------
-        operations : allowed operations by cell; a cell without an entry may have none at all.
+        operations : allowed operations by cell; a cell without an entry is not looked at.
         """
         for name, cell in self.cells.items():
-            allowed = [o for o in operations.get(name, ()) if o != NONE]
+            if name not in operations:
+                continue
+            allowed = [o for o in operations[name] if o != NONE]
             for index, node in enumerate(cell):
                 for edge in node:
                     if edge.operation not in allowed:
                         raise GenotypeError(
                             f"cell {name!r}, node {index}: unknown operation {edge.operation!r}"
                             f"{did_you_mean(edge.operation, allowed)}; allowed in the search "
-                            f"space: {', '.join(allowed) or 'none'}"
+                            f"space: {', '.join(allowed)}"
                         )
 
     def skip_counts(self) -> dict[str, int]:
@@ -102,7 +104,7 @@ class Genotype:
             name: [[[edge.operation, edge.source] for edge in node] for node in cell]
             for name, cell in self.cells.items()
         }
-        return {"format": FORMAT, "sequence": None, **cells}
+        return {"format": FORMAT, **cells}
 
     @classmethod
     def from_dict(cls, value: Any) -> Genotype:
@@ -118,15 +120,8 @@ class Genotype:
                 f"genotype has an unknown field {unknown[0]!r}{did_you_mean(unknown[0], legal)}; "
                 f"allowed: {', '.join(sorted(legal))}"
             )
-        for name in ("normal", "reduction"):
-            if value.get(name) is None:
-                raise GenotypeError(f"genotype has no {name!r} cell")
-        sequence = value.get("sequence")
-        return cls(
-            normal=_parse_cell("normal", value["normal"]),
-            reduction=_parse_cell("reduction", value["reduction"]),
-            sequence=None if sequence is None else _parse_cell("sequence", sequence),
-        )
+        cells = {name: cell for name, cell in value.items() if name != "format"}
+        return cls(**{k: _parse_cell(k, cell) for k, cell in cells.items() if cell is not None})
 
     def save(self, path: Path) -> None:
         """Write the genotype as JSON, atomically. Raises :class:`WriteError`."""

@@ -22,7 +22,7 @@ from emodarts.layout import RunFolder
 from emodarts.progress import Progress
 from emodarts.recipe import SYSTEMS, Recipe
 from emodarts.runtime import configure, describe_environment
-from emodarts.splits import Fold, Parts, deployment_fold, make_folds, make_parts
+from emodarts.splits import Fold, Parts, deployment_fold, make_folds, make_parts, shared_speakers
 
 Stage = Literal["search", "fit"]
 
@@ -240,10 +240,20 @@ def _divide(recipe: Recipe, corpus: Corpus, options: Options) -> _Division:
         if len(folds) < len(by_index):
             warnings = (*warnings, f"not all folds ran: {len(folds)} of {len(by_index)}")
     parts = {
-        (fold.index, seed): make_parts(corpus.utterances, fold, asked.protocol, seed)
+        (fold.index, seed): make_parts(
+            corpus.utterances, fold, asked.protocol, seed, asked.search_halves
+        )
         for fold in folds
         for seed in asked.seeds
     }
+    if "search" in recipe.system.sections and asked.search_halves == "speakers":
+        shared = sum(shared_speakers(corpus.utterances, made) for made in parts.values())
+        if shared:
+            warnings = (
+                *warnings,
+                f"in {shared} of {len(parts)} searches, alphas were judged on speakers that train "
+                "the weights: there are too few to keep them apart",
+            )
     return _Division(parts, warnings)
 
 

@@ -39,6 +39,12 @@ class CNNSpec(Section):
         return frozenset({self.cells // 3, 2 * self.cells // 3})
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of cells that there are: with 1 or 2 cells none is normal."""
+        found = {"reduction" if k in self.reductions else "normal" for k in range(self.cells)}
+        return tuple(sorted(found))
+
+    @property
     def operations(self) -> Operations:
         """Candidates on every edge."""
         return SPACES[self.space].cnn
@@ -124,7 +130,7 @@ class NetworkSpec(Section):
     def operations(self) -> dict[str, tuple[str, ...]]:
         """Names of the candidates by searched cell, in the order of the columns of alpha."""
         cnn = tuple(self.cnn.operations)
-        found = {"normal": cnn, "reduction": cnn}
+        found = dict.fromkeys(self.cnn.kinds, cnn)
         if isinstance(self.seqnn, SearchedSeqNN):
             found["sequence"] = tuple(self.seqnn.operations)
         return found
@@ -132,7 +138,7 @@ class NetworkSpec(Section):
     @property
     def nodes(self) -> dict[str, int]:
         """Number of intermediate nodes by searched cell."""
-        found = {"normal": self.cnn.nodes, "reduction": self.cnn.nodes}
+        found = dict.fromkeys(self.cnn.kinds, self.cnn.nodes)
         if isinstance(self.seqnn, SearchedSeqNN):
             found["sequence"] = self.seqnn.nodes
         return found

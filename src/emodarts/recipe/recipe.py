@@ -66,6 +66,7 @@ class Recipe(Section):
                     f"sections of that system: {allowed}"
                 )
         if "network" in used:
+            self._check_cells()
             self._check_maps()
         return self
 
@@ -79,6 +80,15 @@ class Recipe(Section):
             raise ValueError(f"labels {list(self.labels)}{hint}; allowed: {allowed}")
         if len(set(names)) != len(names):
             raise ValueError(f"labels {list(self.labels)} lists a class twice")
+
+    def _check_cells(self) -> None:
+        searched, trained = self.network.cnn, self.trained_network.cnn
+        if set(trained.kinds) - set(searched.kinds):
+            raise ValueError(
+                f"system.cells {trained.cells} needs a normal cell, and network.cnn.cells "
+                f"{searched.cells} searches none: all of its cells are reduction cells; allowed: "
+                "system.cells 1 or 2, or network.cnn.cells of at least 3"
+            )
 
     def _check_maps(self) -> None:
         sizes = {"frequency": self.features.n_features, "time": self.features.n_frames}

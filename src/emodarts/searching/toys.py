@@ -197,5 +197,5 @@ def _toy(
     """Draw three parts of ``size`` utterances (N, 1, F, T), half of them of each class."""
     generator = torch.Generator().manual_seed(seed)
     targets = torch.arange(size) % 2
-    parts = [Part(draw(targets, generator)[:, None], targets) for _ in range(3)]
-    return Toy(network, *parts, answer)
+    weights, alphas, test = (Part(draw(targets, generator)[:, None], targets) for _ in range(3))
+    return Toy(network, weights, alphas, test, answer)

@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from emodarts.errors import ShapeError
 
-
 #: Added to the variance by :class:`Normalised`.
 EPSILON = 1e-5
 

@@ -46,7 +46,9 @@ class _GenotypeEdges:
         self.cnn_cell, self.sequence_cell = cell_classes(implementation)
 
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[list[Ends], list[nn.Module]]:
-        cell = self.genotype.cells[name]
+        cell = self.genotype.cells.get(name)
+        if cell is None:
+            raise GenotypeError(f"the network has {name} cells but the genotype has no {name} cell")
         modules = []
         for node in cell:
             for edge in node:
@@ -90,7 +92,8 @@ class DiscreteNetwork(JointNetwork, Classifier):
     Raises
     ------
     GenotypeError
-        If the SeqNN is searched and the genotype has no sequence cell, or the reverse.
+        If the network has cells of a kind that the genotype lacks, or the genotype has a sequence
+        cell and the SeqNN is not searched.
     """
 
     def __init__(
@@ -120,7 +123,8 @@ class DiscreteNetwork(JointNetwork, Classifier):
         self._auxiliary_cell = 2 * spec.cnn.cells // 3
         if auxiliary_weight > 0:
             position = sum(r <= self._auxiliary_cell for r in spec.cnn.reductions)
-            channels = len(genotype.normal) * spec.cnn.channels * 2**position
+            reduction = genotype.cells["reduction"]  # its output is what the head reads
+            channels = len(reduction) * spec.cnn.channels * 2**position
             self.auxiliary = AuxiliaryHead(channels, n_classes)
 
     def forward_with_auxiliary(self, features: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from emodarts import files
 from emodarts.errors import RunError
 from emodarts.fast import resolve
@@ -60,7 +63,8 @@ class Searched:
             "genotype": genotype.to_dict(),
             "network": network.model_dump(mode="json"),
         }
-        return fit_network(task, self._build(task, genotype), settings, genotype)
+        outcome = fit_network(task, self._build(task, genotype), settings, genotype)
+        return replace(outcome, details={**outcome.details, **_facts(task.folder)})
 
     def restore(self, saved: Saved) -> FittedNetwork:
         """The network of a bundle; see :meth:`emodarts.systems.system.System.restore`."""
@@ -116,3 +120,17 @@ class Searched:
         genotype.save(folder.genotype)
         files.write_json(folder.result, {"ua": ua, "epoch": trained.epoch})
         return ua
+
+
+def _facts(folder: TrialFolder) -> dict[str, Any]:
+    """Of a search with a supernet: how long it warmed up, and whether it rose above chance."""
+    if not folder.search_history.is_file():
+        return {}
+    rows = files.read_csv(folder.search_history, RunError)
+    if not all("warm_up" in row for row in rows):
+        return {}
+    facts = {
+        "warmup_epochs": sum(row["warm_up"] == "1" for row in rows),
+        "above_chance": any(row["above_chance"] == "1" for row in rows),
+    }
+    return {"search": facts}
