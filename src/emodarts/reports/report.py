@@ -25,6 +25,7 @@ from emodarts.reports.document import Block, Figure, Link, Paragraph, Remark, Se
 from emodarts.reports.markdown import to_markdown
 from emodarts.scoring.comparison import paired_test
 from emodarts.scoring.predictions import read_predictions
+from emodarts.searching.agreement import agreement
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -265,6 +266,8 @@ def _cells_section(result: Mapping[str, Any], recipe: Recipe) -> Section | None:
         f"genotypes of all folds and seeds ({len(found)}):",
         tables.operation_table(list(found.values())),
     ]
+    if len(found) > 1 and result["genotypes"] == "searched":
+        blocks.append(_agreement(list(found.values()), recipe))
     if len(result["seeds"]) > 1:
         blocks.append(f"The drawings show the cells of seed {first_seed}.")
     for genotype, folds in drawn.items():
@@ -276,6 +279,15 @@ def _cells_section(result: Mapping[str, Any], recipe: Recipe) -> Section | None:
         )
         blocks.append(Section(f"{title}, seed {first_seed}", (figure,)))
     return Section("Cells", tuple(blocks))
+
+
+def _agreement(genotypes: Sequence[Genotype], recipe: Recipe) -> str:
+    found = agreement(genotypes, recipe.network)
+    text = (
+        f"Two of these genotypes have {tables.percent(found.found)} % of their edges in common, "
+        f"random ones {tables.percent(found.expected)} % (p = {found.p:.3f})"
+    )
+    return f"{text}: indistinguishable from a random choice." if found.is_random else f"{text}."
 
 
 def _training_section(run: Path, result: Mapping[str, Any]) -> Section | None:
@@ -303,8 +315,27 @@ def _search_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Sec
         figures.append(
             Figure("alphas.png", plots.describe_alphas(weights), plots.alpha_figure(weights))
         )
-    blocks: tuple[Block, ...] = (figures[0], *_legend(curves), *figures[1:])
+    blocks: tuple[Block, ...] = (figures[0], *_legend(curves), *figures[1:], *_noise(curves))
     return Section("Search", blocks)
+
+
+def _noise(curves: Sequence[plots.Curve]) -> tuple[str, ...]:
+    """Signal-to-noise ratio of the gradient of alphas, by cell, mean over epochs and searches."""
+    prefix = "alpha_snr_"
+    ratios: dict[str, list[float]] = {}
+    for curve in curves:
+        for name, values in curve.columns.items():
+            if name.startswith(prefix):
+                ratios.setdefault(name.removeprefix(prefix), []).extend(
+                    values[np.isfinite(values)].tolist()
+                )
+    listed = ", ".join(f"{cell} {np.mean(r):.2f}" for cell, r in ratios.items() if r)
+    if not listed:
+        return ()
+    return (
+        "Signal-to-noise ratio of the gradient of the alphas in an epoch, mean over epochs (noise "
+        f"alone has about 1): {listed}.",
+    )
 
 
 def _legend(curves: Sequence[plots.Curve]) -> tuple[str, ...]:
