@@ -30,7 +30,8 @@ INTRODUCTION = """\
 A recipe is a YAML file that decides everything a run computes. Every key has a default, so a
 recipe lists only what differs from it; an unknown key, a wrong type or an impossible value is
 an error that names the key and what is allowed. Defaults are the settings of emoDARTS
-([arXiv 2403.14083](https://arxiv.org/abs/2403.14083)) where that paper gives them.
+([arXiv 2403.14083](https://arxiv.org/abs/2403.14083)) where that paper gives them; the recipe
+`emodarts` also has the published search, where the default departs from it ([method](method.md)).
 
 ```yaml
 labels: [anger, happiness, neutral, sadness]

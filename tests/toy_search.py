@@ -28,7 +28,13 @@ NETWORK = NetworkSpec(
 )
 CPU = torch.device("cpu")
 #: Two steps an epoch.
-SPEC = DartsSpec(epochs=4, warmup_epochs=1, batch_size=6, alphas=AlphaOptimiser(learning_rate=0.1))
+SPEC = DartsSpec(
+    epochs=4,
+    warmup="fixed",
+    warmup_epochs=1,
+    batch_size=6,
+    alphas=AlphaOptimiser(learning_rate=0.1),
+)
 
 
 def halves() -> tuple[Part, Part]:

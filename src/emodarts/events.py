@@ -23,10 +23,12 @@ class EventWriter:
 
             self._writer = SummaryWriter(folder, purge_step=first_epoch + 1)
 
-    def write(self, stage: str, epoch: int, scalars: Mapping[str, float]) -> None:
+    def write(self, stage: str, epoch: int, scalars: Mapping[str, float | None]) -> None:
         """Add each scalar as ``stage/name``."""
         if self._writer is not None:
             for name, value in scalars.items():
+                if value is None:
+                    continue
                 self._writer.add_scalar(f"{stage}/{name}", value, epoch)
             self._writer.flush()
 

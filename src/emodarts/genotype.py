@@ -79,7 +79,8 @@ class Genotype:
 
         Parameters
         ----------
-        operations : allowed operations by cell.
+        operations : allowed operations by cell. A CNN cell that no position of the network has is
+            allowed, too: another depth may have it.
         """
         has = ", ".join(operations) or "none"
         for name in operations:
@@ -89,6 +90,8 @@ class Genotype:
                 )
         for name, cell in self.cells.items():
             if name not in operations:
+                if name != "sequence" and {"normal", "reduction"} & set(operations):
+                    continue
                 raise GenotypeError(
                     f"the genotype has a {name} cell; the network has the cells: {has}"
                 )
@@ -99,7 +102,7 @@ class Genotype:
                         raise GenotypeError(
                             f"cell {name!r}, node {index}: unknown operation {edge.operation!r}"
                             f"{did_you_mean(edge.operation, allowed)}; allowed in the search "
-                            f"space: {', '.join(allowed) or 'none'}"
+                            f"space: {', '.join(allowed)}"
                         )
 
     def skip_counts(self) -> dict[str, int]:

@@ -17,6 +17,7 @@ from emodarts.genotype import NONE
 from emodarts.recipe import SPACES
 from emodarts.space.cell import Cell, DropPath, Ends, MixedOperation, edges
 from emodarts.space.cnn_ops import FactorisedReduce, ProjectMap, SeparableConvolution
+from emodarts.space.sequence_ops import Normalised
 
 FAST: list[Implementation] = [name for name in CELLS if name != "plain"]
 BATCH = 4
@@ -289,6 +290,7 @@ def sequence_cell(
     width: int = 4,
     foreign: bool = False,
     discrete: bool = False,
+    normalise: bool = False,
 ) -> Cell:
     torch.manual_seed(0)
     ends = GRAPHS[graph]
@@ -297,6 +299,8 @@ def sequence_cell(
         operations = [SPACES["all"].sequence[n](width) for n in names if n != NONE]
         if foreign:
             operations.append(GatedSteps(width))
+        if normalise:
+            operations = [Normalised(operation) for operation in operations]
         if discrete:
             modules.append(DropPath(operations[row % len(operations)]))
             continue
@@ -313,6 +317,7 @@ def sequences(time: int = 6) -> list[Tensor]:
     ]
 
 
+@pytest.mark.parametrize("normalise", [True, False])
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize(
     ("space", "time", "width"),
@@ -323,24 +328,30 @@ def test_a_mixed_seqnn_cell_is_the_plain_one(
     time: int,
     width: int,
     n_threads: int,
+    normalise: bool,
     implementation: Implementation,
     threads: Callable[[int], None],
 ) -> None:
     threads(n_threads)
     names = tuple(SPACES[space].sequence)  # type: ignore[index]
     assert_as_plain(
-        lambda name: sequence_cell(name, names, width=width), implementation, sequences(time)
+        lambda name: sequence_cell(name, names, width=width, normalise=normalise),
+        implementation,
+        sequences(time),
     )
     assert torch.get_num_threads() == n_threads
 
 
+@pytest.mark.parametrize("normalise", [True, False])
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("names", [("skip_connect", "lstm_att_2", NONE, "rnn_1"), (NONE,)], ids=str)
 def test_a_mixed_seqnn_cell_with_a_foreign_candidate_is_the_plain_one(
-    names: Sequence[str], graph: str, implementation: Implementation
+    names: Sequence[str], graph: str, normalise: bool, implementation: Implementation
 ) -> None:
     assert_as_plain(
-        lambda name: sequence_cell(name, names, graph, foreign=True), implementation, sequences()
+        lambda name: sequence_cell(name, names, graph, foreign=True, normalise=normalise),
+        implementation,
+        sequences(),
     )
 
 

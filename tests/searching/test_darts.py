@@ -23,6 +23,8 @@ from emodarts.searching.gradients import (
 from emodarts.searching.one_shot import (
     Hooks,
     Search,
+    signal_to_noise,
+    ua_above_chance,
 )
 from emodarts.searching.strategies.darts import Darts
 from emodarts.training.batches import Part, loss_and_ua, predict_logits
@@ -77,6 +79,9 @@ def test_the_record_of_an_epoch_is_complete(tmp_path: Path) -> None:
         "seconds",
         *(f"skips_{c}" for c in cells),
         *(f"entropy_{c}" for c in cells),
+        *(f"alpha_snr_{c}" for c in cells),
+        "warm_up",
+        "above_chance",
     }
     record = records(tmp_path)[-1]
     genotype = Genotype.from_dict(record["genotype"])
@@ -166,6 +171,7 @@ def test_weights_step_to_where_the_alphas_look(tmp_path: Path) -> None:
         (None, {"hessian": "exact"}),
         (None, {"epsilon": 0.01}),
         (None, {"warmup_epochs": 0}),
+        (None, {"class_weights": False}),
         (None, {"batch_size": 4}),
         ("weights", {"learning_rate": 0.01}),
         ("weights", {"learning_rate_min": 0.02}),
@@ -228,3 +234,54 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     network = task.network.model_copy(update={"dropout": 0.1, "pooling": "mean"})
     with pytest.raises(CheckpointError, match=r"search\.safetensors is not a checkpoint of"):
         search(SPEC, make_task(tmp_path, network=network))
+
+
+def test_warm_up_waits_for_a_supernet_above_chance_but_not_for_ever(tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"epochs": 10, "warmup": "above_chance", "warmup_share": 0.7})
+    search(spec, make_task(tmp_path / "blind", alphas=blind()))
+    rows = table(tmp_path / "blind")
+    assert [row["warm_up"] for row in rows] == ["1"] * 7 + ["0"] * 3
+    assert {row["above_chance"] for row in rows} == {"0"}
+    search(spec, make_task(tmp_path / "seeing"))
+    rows = table(tmp_path / "seeing")
+    waited = [row["above_chance"] for row in rows].index("1") + 1
+    assert waited < 7
+    assert [row["warm_up"] for row in rows] == ["1"] * waited + ["0"] * (10 - waited)
+    assert all((row["alpha_snr_sequence"] == "") == (row["warm_up"] == "1") for row in rows)
+
+
+def blind() -> Part:
+    """Data of three classes, all of whose features are equal."""
+    return Part(torch.zeros(12, 1, 8, 10), torch.arange(12) % 3)
+
+
+@pytest.mark.parametrize("step", [5, 9])
+def test_a_search_that_is_resumed_warms_up_as_long(tmp_path: Path, step: int) -> None:
+    spec = SPEC.model_copy(update={"epochs": 6, "warmup": "above_chance"})
+    search(spec, make_task(tmp_path / "whole"))
+    with pytest.raises(Killed):
+        search(spec, make_task(tmp_path / "killed", Kill(step)))
+    search(spec, make_task(tmp_path / "killed"))
+    assert records(tmp_path / "killed") == records(tmp_path / "whole")
+
+
+def test_uniform_answers_are_seldom_above_chance() -> None:
+    targets = torch.repeat_interleave(torch.arange(3), torch.tensor([10, 20, 60]))
+    generator = torch.Generator().manual_seed(0)
+    uas = [loss_and_ua(torch.rand(90, 3, generator=generator), targets)[1] for _ in range(1000)]
+    error = torch.tensor(uas).std().item()
+    threshold = ua_above_chance(targets, 3)
+    assert threshold == pytest.approx(1 / 3 + 2 * error, abs=0.01)
+    assert ua_above_chance(targets.repeat(1000), 3) == pytest.approx(1 / 3 + 0.05)
+
+
+def test_signal_to_noise_is_one_for_noise_and_grows_with_the_signal() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = [torch.randn(30, 8, generator=generator) for _ in range(16)]
+    ratio = signal_to_noise(noise)
+    assert ratio is not None
+    assert abs(ratio - 1) < 0.15
+    signal = signal_to_noise([2 + gradient for gradient in noise])
+    assert signal is not None
+    assert abs(signal - (1 + 4 * 16) ** 0.5) < 0.5
+    assert signal_to_noise(noise[:1]) is None

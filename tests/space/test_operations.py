@@ -11,7 +11,7 @@ from torch.nn import functional
 from emodarts.errors import ShapeError
 from emodarts.fast import Implementation
 from emodarts.genotype import NONE
-from emodarts.recipe import SPACES, CNNSpec, NetworkSpec, NoSeqNN
+from emodarts.recipe import SPACES, CNNSpec, NetworkSpec, NoSeqNN, SearchedSeqNN
 from emodarts.searching.supernet import Supernet
 from emodarts.space.cell import Cell, MixedOperation, edges
 from emodarts.space.cnn_ops import FactorisedReduce
@@ -233,3 +233,16 @@ def test_cell_sums_edges_and_joins_nodes() -> None:
     a, b = torch.randn(2, 3), torch.randn(2, 3)
     first = a + 2 * b
     torch.testing.assert_close(cell(a, b), torch.cat([first, 3 * a + 4 * b + 5 * first], dim=1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("space", SPACES)
+def test_untrained_sequence_candidates_are_equally_loud(space: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    x = nn.Linear(40, 32)(torch.randn(8, 20, 40))
+    candidates = SearchedSeqNN(space=space, width=32).operations
+    loud = [build(32)(x).std().item() for name, build in candidates.items() if name != NONE]
+    assert max(loud) < 1.5 * min(loud)
+    bare = SearchedSeqNN(space=space, normalise=False).operations
+    loud = [build(32)(x).std().item() for name, build in bare.items() if name != NONE]
+    assert max(loud) > 1.5 * min(loud)

@@ -8,18 +8,20 @@ import pytest
 from toy_corpora import LABELS, corpus, corpus_of, values
 
 from emodarts.errors import SplitError
-from emodarts.splits import Fold, Protocol, make_folds, make_parts
+from emodarts.splits import Fold, Protocol, make_folds, make_parts, shared_speakers
+from emodarts.splits.parts import Halves
 
 
 @pytest.mark.parametrize("protocol", ["paper", "full"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("halves", ["speakers", "utterances"])
 @pytest.mark.parametrize("split", ["groups:4", "session", "speaker-dependent"])
 def test_parts_share_nothing_that_the_protocol_forbids(
-    protocol: Protocol, seed: int, split: str
+    protocol: Protocol, seed: int, split: str, halves: Halves
 ) -> None:
     source = corpus(sessions=split == "session")
     for fold in make_folds(source, split).folds:
-        parts = make_parts(source.utterances, fold, protocol, seed)
+        parts = make_parts(source.utterances, fold, protocol, seed, halves)
         weights, alphas = set(parts.search_weights), set(parts.search_alphas)
         train, validation, test = set(parts.train), set(parts.validation), set(parts.test)
         assert weights.isdisjoint(alphas)
@@ -40,11 +42,13 @@ def test_parts_share_nothing_that_the_protocol_forbids(
                 assert values(source, parts.train, "speaker") == set(source.count("speaker"))
         for part in (weights, alphas, train, validation):
             assert values(source, list(part), "label") == set(LABELS)
+        apart = halves == "speakers" and split == "groups:4"  # 6 speakers, but 3 sessions
+        assert shared_speakers(source.utterances, parts) != apart
         for label in LABELS:
-            halves = [
+            counts = [
                 sum(source.utterances[i].label == label for i in part) for part in (weights, alphas)
             ]
-            assert abs(halves[0] - halves[1]) <= 1
+            assert abs(counts[0] - counts[1]) <= (6 if apart else 1)
 
 
 def test_parts_depend_on_the_seed_and_on_nothing_else() -> None:
@@ -116,3 +120,20 @@ def test_recorded_parts_without_validation_cannot_choose_an_epoch() -> None:
     assert make_parts(source.utterances, recorded, "full", 0, choose_epoch=False) == parts
     with pytest.raises(SplitError, match=r"folds.json, fold 0: validation is empty.*select: last"):
         make_parts(source.utterances, recorded, "full", 0)
+
+
+@pytest.mark.parametrize(("n_speakers", "apart"), [(4, False), (5, True), (9, True)])
+def test_halves_share_no_speaker_where_there_are_four(n_speakers: int, apart: bool) -> None:
+    source = corpus(n_speakers)
+    for fold in make_folds(source, "speaker").folds:
+        for seed in range(3):
+            parts = make_parts(source.utterances, fold, "full", seed)
+            assert shared_speakers(source.utterances, parts) != apart
+
+
+def test_halves_of_speakers_who_lack_a_class_are_of_utterances() -> None:
+    source = corpus_of([u for u in corpus(6) if u.label != "anger" or u.speaker in ("00", "01")])
+    fold = make_folds(source, "speaker").folds[0]
+    parts = make_parts(source.utterances, fold, "paper", 0)
+    assert shared_speakers(source.utterances, parts)
+    assert values(source, parts.search_alphas, "label") == set(LABELS)

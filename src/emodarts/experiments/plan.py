@@ -22,7 +22,7 @@ from emodarts.layout import RunFolder
 from emodarts.progress import Progress
 from emodarts.recipe import SYSTEMS, Recipe
 from emodarts.runtime import configure, describe_environment
-from emodarts.splits import Fold, Parts, deployment_fold, make_folds, make_parts
+from emodarts.splits import Fold, Parts, deployment_fold, make_folds, make_parts, shared_speakers
 
 Stage = Literal["search", "fit"]
 
@@ -246,7 +246,9 @@ def _divide(recipe: Recipe, corpus: Corpus, options: Options) -> _Division:
             warnings = (*warnings, f"not all folds ran: {len(folds)} of {len(by_index)}")
     chooses = "training" in recipe.system.sections and recipe.training.select != "last"
     parts = {
-        (fold.index, seed): make_parts(corpus.utterances, fold, asked.protocol, seed, chooses)
+        (fold.index, seed): make_parts(
+            corpus.utterances, fold, asked.protocol, seed, asked.search_halves, chooses
+        )
         for fold in folds
         for seed in asked.seeds
     }
@@ -257,6 +259,14 @@ def _divide(recipe: Recipe, corpus: Corpus, options: Options) -> _Division:
             f"the epoch is chosen on as few as {fewest} utterances, where chance decides between "
             "epochs; training.select: last trains on them, too",
         )
+    if "search" in recipe.system.sections and asked.search_halves == "speakers":
+        shared = sum(shared_speakers(corpus.utterances, made) for made in parts.values())
+        if shared:
+            warnings = (
+                *warnings,
+                f"in {shared} of {len(parts)} searches, alphas were judged on speakers that train "
+                "the weights: there are too few to keep them apart",
+            )
     return _Division(parts, warnings)
 
 

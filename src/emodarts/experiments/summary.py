@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from emodarts import files
-from emodarts.errors import RunError
+from emodarts.errors import RunError, list_some
 from emodarts.experiments.plan import TrialSpec
 from emodarts.layout import RunFolder
 from emodarts.recipe import load_recipe
@@ -19,7 +19,7 @@ from emodarts.scoring.predictions import read_predictions, write_predictions
 FORMAT = "emodarts.result/2"
 
 #: What of a trial stands beside its scores.
-_KEPT = ("epoch", "parameters", "multiply_adds", "genotype")
+_KEPT = ("epoch", "parameters", "multiply_adds", "genotype", "search")
 
 
 def summarise(trials: Sequence[TrialSpec]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def summarise(trials: Sequence[TrialSpec]) -> dict[str, Any]:
         "seeds": list(recipe.evaluation.seeds),
         "definitions": {"ua": UA_DEFINITION, "wa": WA_DEFINITION},
         "genotypes": header["genotypes"],
-        "warnings": header["warnings"],
+        "warnings": [*header["warnings"], *_arbitrary(results)],
         **scores,
         "parameters": round(fmean(r["parameters"] for r in results)),
         "multiply_adds": round(fmean(r["multiply_adds"] for r in results)),
@@ -75,6 +75,19 @@ def summarise(trials: Sequence[TrialSpec]) -> dict[str, Any]:
     }
     files.write_json(run.result, result)
     return result
+
+
+def _arbitrary(results: Sequence[dict[str, Any]]) -> list[str]:
+    """A warning of searches whose supernet learned nothing."""
+    searches = [r for r in results if "search" in r]
+    blind = [r for r in searches if not r["search"]["above_chance"]]
+    if not blind:
+        return []
+    where = list_some([f"fold {r['fold']} seed {r['seed']}" for r in blind], 3)
+    return [
+        f"in {len(blind)} of {len(searches)} searches the supernet was never clearly above chance "
+        f"on the data for alphas, so the genotype is arbitrary: {where}"
+    ]
 
 
 def _baselines(results: Sequence[dict[str, Any]], n_classes: int) -> dict[str, dict[str, Any]]:

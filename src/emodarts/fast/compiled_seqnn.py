@@ -28,12 +28,20 @@ from emodarts.fast.recurrence import (
     attend_gradient,
     lstm,
     lstm_gradient,
+    normalise,
+    normalise_gradient,
     rnn,
     rnn_gradient,
 )
 from emodarts.fast.threads import in_threads
 from emodarts.space.cell import MixedOperation, add_up
-from emodarts.space.sequence_ops import Recurrent, SequenceSkip, require_sequence
+from emodarts.space.sequence_ops import (
+    EPSILON,
+    Normalised,
+    Recurrent,
+    SequenceSkip,
+    require_sequence,
+)
 
 
 class CompiledSeqNNCell(FastCell):
@@ -52,9 +60,15 @@ class CompiledSeqNNCell(FastCell):
 
 
 def _is_known(module: nn.Module) -> bool:
-    if type(module) is Recurrent:
-        return type(module.recurrent) in (nn.LSTM, nn.RNN)
-    return type(module) is SequenceSkip
+    operation = _inner(module)
+    if type(operation) is Recurrent:
+        return type(operation.recurrent) in (nn.LSTM, nn.RNN)
+    return type(operation) is SequenceSkip
+
+
+def _inner(module: nn.Module) -> nn.Module:
+    """The operation before its norm, if it has one."""
+    return module.operation if isinstance(module, Normalised) else module
 
 
 def _mixtures(x: Tensor, edges: Sequence[MixedOperation], weights: Tensor) -> list[Tensor]:
@@ -126,8 +140,8 @@ class _Graph:
         for module, (source, _) in zip(self.modules, self.ends, strict=True):
             read = of_inputs[source] if source < self.n_inputs else width
             sizes = (read, read)
-            if isinstance(module, Recurrent):
-                sizes = (module.recurrent.input_size, module.out_features)
+            if isinstance(inner := _inner(module), Recurrent):
+                sizes = (inner.recurrent.input_size, inner.out_features)
             width = width or sizes[1]
             if sizes != (read, width):
                 raise ShapeError(
@@ -204,6 +218,19 @@ def _run(work: Callable[[int], None], order: Sequence[int], waited: _Waited) -> 
     in_threads(guarded, order)
 
 
+class _Skip:
+    """The identity, as a candidate without parameters."""
+
+    def forward(self, x: Array, out: Array) -> None:
+        """``x`` (T, B, H) -> ``out``."""
+        out[...] = x
+
+    def backward(self, of_out: Array, of_x: Array, of_parameters: Sequence[Array]) -> None:
+        """Add to ``of_x``, unless of size 0."""
+        if of_x.size:
+            of_x += of_out
+
+
 class _Candidate:
     """A recurrent candidate in a forward pass, and what its gradient needs of it."""
 
@@ -270,6 +297,31 @@ class _Candidate:
                 of_h = of_steps
 
 
+class _Normalised:
+    """A candidate with a norm after it."""
+
+    def __init__(self, inner: _Candidate | _Skip) -> None:
+        self.inner = inner
+
+    def forward(self, x: Array, out: Array) -> None:
+        """``x`` (T, B, I) -> ``out`` (T, B, H), which must stay as it is for the gradient."""
+        raw = np.empty_like(out)
+        self.inner.forward(x, raw)
+        self.out, self.scale = out, np.empty(out.shape[:2], out.dtype)
+        normalise(raw, EPSILON, out, self.scale)
+
+    def backward(self, of_out: Array, of_x: Array, of_parameters: Sequence[Array]) -> None:
+        """As of a candidate."""
+        normalise_gradient(of_out, self.out, self.scale)
+        self.inner.backward(of_out, of_x, of_parameters)
+
+
+def _candidate(module: nn.Module, parameters: Sequence[Array]) -> _Candidate | _Skip | _Normalised:
+    inner = _inner(module)
+    made = _Candidate(inner, parameters) if isinstance(inner, Recurrent) else _Skip()
+    return made if inner is module else _Normalised(made)
+
+
 class _Nodes(torch.autograd.Function):
     """Weighted sums of the candidates that add to each node."""
 
@@ -282,9 +334,7 @@ class _Nodes(torch.autograd.Function):
         ctx.first = np.cumsum([0, *(len(list(m.parameters())) for m in graph.modules)])
         arrays = [p.detach().numpy() for p in parameters]
         ctx.candidates = [
-            _Candidate(m, arrays[ctx.first[k] : ctx.first[k + 1]])
-            if isinstance(m, Recurrent)
-            else None
+            _candidate(m, arrays[ctx.first[k] : ctx.first[k + 1]])
             for k, m in enumerate(graph.modules)
         ]
         nodes = inputs[0].new_empty(graph.n_states - graph.n_inputs, time, batch, width)
@@ -303,11 +353,7 @@ class _Nodes(torch.autograd.Function):
         def work(k: int) -> None:
             source, target = graph.ends[k]
             waited.wait(source)
-            candidate = ctx.candidates[k]
-            if candidate is None:
-                arrays_out[k] = states[source]
-            else:
-                candidate.forward(states[source], arrays_out[k])
+            ctx.candidates[k].forward(states[source], arrays_out[k])
             waited.done(target)
 
         _run(work, graph.order(backwards=False), waited)
@@ -356,13 +402,9 @@ class _Nodes(torch.autograd.Function):
             own = arrays[ctx.first[k] : ctx.first[k + 1]]
             for array in own:
                 array[...] = 0
-            of_out, candidate = of_state[target] * factors[k], ctx.candidates[k]
-            if candidate is None:
-                of_candidates[k] = of_out
-            else:
-                of_x = of_candidates[k] if wanted_state[source] else unwanted
-                of_x[...] = 0
-                candidate.backward(of_out, of_x, own)
+            of_x = of_candidates[k] if wanted_state[source] else unwanted
+            of_x[...] = 0
+            ctx.candidates[k].backward(of_state[target] * factors[k], of_x, own)
             if wanted_state[source]:
                 waited.done(source)
 

@@ -305,6 +305,43 @@ def add_scaled(x: Array, factor: Any, out: Array) -> None:
 
 
 @compiled
+def normalise(x: Array, epsilon: float, out: Array, scale: Array) -> None:
+    """Mean 0 and variance 1 over the features of each step.
+
+    Parameters
+    ----------
+    x : (T, B, H).
+    epsilon : added to the variance.
+    out : (T, B, H), written.
+    scale : (T, B), written: what the distance from the mean was multiplied by.
+    """
+    time, batch, width = x.shape
+    for t in range(time):
+        for b in range(batch):
+            row, own = x[t, b], out[t, b]
+            mean = row.sum() / x.dtype.type(width)
+            for k in range(width):
+                own[k] = row[k] - mean
+            variance = dot(own, own) / x.dtype.type(width) + x.dtype.type(epsilon)
+            scale[t, b] = x.dtype.type(1) / np.sqrt(variance)
+            for k in range(width):
+                own[k] *= scale[t, b]
+
+
+@compiled
+def normalise_gradient(of_out: Array, out: Array, scale: Array) -> None:
+    """Gradient of :func:`normalise`, in place of that of its output (T, B, H)."""
+    time, batch, width = out.shape
+    for t in range(time):
+        for b in range(batch):
+            row, own = of_out[t, b], out[t, b]
+            mean = row.sum() / out.dtype.type(width)
+            slope = dot(row, own) / out.dtype.type(width)
+            for k in range(width):
+                row[k] = scale[t, b] * (row[k] - mean - own[k] * slope)
+
+
+@compiled
 def attend(h: Array, weights: Attention, out: Array, shares: Array, context: Array) -> None:
     """Join the context of an attention over time to every step, and project both.
 

@@ -37,6 +37,10 @@ class EvaluationSpec(Section):
     search part chooses the epoch. ``full``: all of it for the search; all but some speakers for
     training, and those speakers choose the epoch. Where the split has a validation part of its
     own, that part chooses the epoch of ``full``, and the rest is used for search and training."""
+    search_halves: Literal["speakers", "utterances"] = "speakers"
+    """What divides the search data into the half that trains weights and the half that judges
+    architectures: whole speakers, so that alphas are judged on unseen voices, where there are at
+    least 4 of them and each half has every class; else utterances, as in the papers."""
     folds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Indices of the folds to run; by default all."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import Annotated, Any, Literal
 
@@ -104,11 +105,19 @@ class SearchedSeqNN(Section):
     """Number of intermediate nodes in every cell."""
     width: PositiveInt = 128
     """Features of every state in a cell (H)."""
+    normalise: bool = True
+    """Normalise the output of every candidate over its features at each step, without weights, so
+    that candidates are equally loud; ``false`` as in the paper, where an untrained recurrent layer
+    is a sixth as loud as a skip."""
 
     @property
     def operations(self) -> Operations:
         """Candidates on every edge."""
-        return SPACES[self.space].sequence
+        found = SPACES[self.space].sequence
+        if not self.normalise:
+            return found
+        around = "emodarts.space.sequence_ops:Normalised"
+        return {name: replace(operation, around=around) for name, operation in found.items()}
 
 
 class FixedSeqNN(Section):

@@ -69,6 +69,7 @@ class Recipe(Section):
         if "training" in used:
             self._check_views()
         if "network" in used:
+            self._check_cells()
             self._check_maps()
         if "search" in used and isinstance(self.search, OneShotSpec) and not self.network.nodes:
             raise ValueError(
@@ -111,6 +112,15 @@ class Recipe(Section):
             raise ValueError(
                 f"training.perturbation.{moved[0]} moves frequencies, and features of kind "
                 f"{features.kind!r} have no frequency axis; allowed: {', '.join(with_bands)}"
+            )
+
+    def _check_cells(self) -> None:
+        searched, trained = self.network.cnn, self.trained_network.cnn
+        if set(trained.cell_names) - set(searched.cell_names):
+            raise ValueError(
+                f"system.cells {trained.cells} needs a normal cell, and network.cnn.cells "
+                f"{searched.cells} searches none: all of its cells are reduction cells; allowed: "
+                "system.cells 1 or 2, or network.cnn.cells of at least 3"
             )
 
     def _check_maps(self) -> None:

@@ -85,8 +85,18 @@ class OneShotSpec(SearchSpec):
 
     epochs: PositiveInt = 300
     """Passes over the data that trains the weights."""
+    warmup: Literal["above_chance", "fixed"] = "above_chance"
+    """When alphas begin to train: once the supernet is clearly above chance on their data
+    (``docs/method.md``), or after ``warmup_epochs`` in any case. Alphas of untrained candidates
+    learn which of them are loud."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    """First epochs in which only the weights are trained."""
+    """Least number of first epochs in which only the weights are trained; with ``warmup: fixed``
+    their number."""
+    warmup_share: Fraction = 0.5
+    """Largest share of all epochs that waiting for a supernet above chance may take."""
+    class_weights: bool = True
+    """Weight classes in both losses by the inverse of their frequency in the data for weights, as
+    ``training.class_weights`` does, so that search and training have one objective."""
     batch_size: Annotated[int, Field(ge=2)] = 16
     """Largest number of utterances in a batch; batches have nearly equal sizes."""
     weights: WeightOptimiser = WeightOptimiser()
@@ -94,6 +104,12 @@ class OneShotSpec(SearchSpec):
     genotype_epoch: Literal["last", "best"] = "last"
     """Epoch whose alphas give the genotype: the last, or that of the highest UA on the data for
     alphas."""
+
+    @property
+    def longest_warmup(self) -> int:
+        """Largest number of warm-up epochs."""
+        waited = 0 if self.warmup == "fixed" else int(self.warmup_share * self.epochs)
+        return max(self.warmup_epochs, waited)
 
     def check(self) -> None:
         if self.warmup_epochs >= self.epochs:

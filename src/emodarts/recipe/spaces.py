@@ -26,16 +26,19 @@ class Operation:
         ``(width,)`` and the module maps ``(B, T, H)`` to ``(B, T, H)``. None: no module, as for
         ``none``, which matters only as a share of the softmax.
     arguments : further keyword arguments of ``build``.
+    around : called with the module, makes the one that stands on the edge, e.g. with a norm.
     """
 
     build: str | Callable[..., Any] | None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    around: str | Callable[..., Any] | None = None
 
     def __call__(self, *sizes: Any) -> Any:
         """Build the module."""
         if self.build is None:
             raise TypeError("this operation has no module")
-        return load(self.build)(*sizes, **self.arguments)
+        module = load(self.build)(*sizes, **self.arguments)
+        return module if self.around is None else load(self.around)(module)
 
 
 Operations = Mapping[str, Operation]

@@ -35,6 +35,7 @@ from emodarts.reports.document import (
 from emodarts.reports.markdown import to_markdown
 from emodarts.scoring.comparison import paired_test
 from emodarts.scoring.predictions import read_predictions
+from emodarts.searching.agreement import agreement
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -282,6 +283,8 @@ def _cells_section(result: Mapping[str, Any], recipe: Recipe) -> Section | None:
             f"({len(with_cells)}):",
             tables.operation_table(with_cells),
         ]
+    if len(with_cells) > 1 and result["genotypes"] == "searched":
+        blocks.append(_agreement(with_cells, recipe))
     if len(result["seeds"]) > 1 and with_cells:
         blocks.append(f"The drawings show the cells of seed {first_seed}.")
     for genotype, folds in drawn.items():
@@ -299,6 +302,15 @@ def _cells_section(result: Mapping[str, Any], recipe: Recipe) -> Section | None:
             )
         blocks.append(Section(f"{title}, seed {first_seed}", tuple(shown)))
     return Section("Cells", tuple(blocks))
+
+
+def _agreement(genotypes: Sequence[Genotype], recipe: Recipe) -> str:
+    found = agreement(genotypes, recipe.network)
+    text = (
+        f"Two of these genotypes have {tables.percent(found.found)} % of their edges in common, "
+        f"random ones {tables.percent(found.expected)} % (p = {found.p:.3f})"
+    )
+    return f"{text}: indistinguishable from a random choice." if found.is_random else f"{text}."
 
 
 def _training_section(run: Path, result: Mapping[str, Any]) -> Section | None:
@@ -326,7 +338,7 @@ def _search_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Sec
         figures.append(
             Figure("alphas.png", plots.describe_alphas(weights), plots.alpha_figure(weights))
         )
-    blocks: tuple[Block, ...] = (figures[0], *_legend(curves), *figures[1:])
+    blocks: tuple[Block, ...] = (figures[0], *_legend(curves), *figures[1:], *_noise(curves))
     return Section("Search", blocks)
 
 
@@ -359,6 +371,25 @@ def _halving_section(run: Path, result: Mapping[str, Any]) -> Section | None:
         "speakers. The mean of a winner is optimistic, as it was chosen by it."
     )
     return Section("Finalists", (text, Table((*columns, *words("network")), tuple(rows))))
+
+
+def _noise(curves: Sequence[plots.Curve]) -> tuple[str, ...]:
+    """Signal-to-noise ratio of the gradient of alphas, by cell, mean over epochs and searches."""
+    prefix = "alpha_snr_"
+    ratios: dict[str, list[float]] = {}
+    for curve in curves:
+        for name, values in curve.columns.items():
+            if name.startswith(prefix):
+                ratios.setdefault(name.removeprefix(prefix), []).extend(
+                    values[np.isfinite(values)].tolist()
+                )
+    listed = ", ".join(f"{cell} {np.mean(r):.2f}" for cell, r in ratios.items() if r)
+    if not listed:
+        return ()
+    return (
+        "Signal-to-noise ratio of the gradient of the alphas in an epoch, mean over epochs (noise "
+        f"alone has about 1): {listed}.",
+    )
 
 
 def _legend(curves: Sequence[plots.Curve]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ A strategy is a set of :class:`Hooks`; without any, the search is DARTS of first
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from emodarts.searching.derivation import derive_genotype
 from emodarts.searching.gradients import (
     Batch,
     LookAhead,
+    Loss,
     first_order_gradient,
     random_state,
     restore_random_state,
@@ -33,6 +34,7 @@ from emodarts.searching.mixing import Mixing, softmax
 from emodarts.searching.strategy import SearchTask
 from emodarts.searching.supernet import EdgeBuilder, Supernet, mixed_edge
 from emodarts.training.batches import (
+    class_weights,
     endless_batches,
     join_pieces,
     loss_and_ua,
@@ -41,6 +43,9 @@ from emodarts.training.batches import (
     shuffled_batches,
 )
 from emodarts.training.epochs import run_epochs
+
+#: Least distance from chance, in UA, that counts as clear.
+_LEAST_MARGIN = 0.05
 
 
 def build_supernet(search: Search, edge: EdgeBuilder = mixed_edge) -> Supernet:
@@ -61,7 +66,7 @@ def build_supernet(search: Search, edge: EdgeBuilder = mixed_edge) -> Supernet:
 
 def first_order(search: Search, train: Batch, validation: Batch) -> dict[str, Tensor]:
     """Gradient of the validation loss at the present weights."""
-    return first_order_gradient(search.supernet, validation, functional.cross_entropy)
+    return first_order_gradient(search.supernet, validation, search.loss)
 
 
 def derive(search: Search) -> Genotype:
@@ -72,12 +77,37 @@ def derive(search: Search) -> Genotype:
 
 def choose(search: Search) -> Genotype:
     """The genotype of the last epoch, or of the one with the highest UA on the alpha data."""
-    epochs = range(len(search.records))
-    chosen = epochs[-1]
+    chosen = len(search.records) - 1
     if search.spec.genotype_epoch == "best":
-        searched = epochs[search.spec.warmup_epochs :]
+        searched = [k for k, row in enumerate(search.history) if not row["warm_up"]]
         chosen = max(searched, key=lambda k: search.history[k]["alpha_ua"], default=chosen)
     return Genotype.from_dict(search.records[chosen]["genotype"])
+
+
+def ua_above_chance(targets: Tensor, n_classes: int) -> float:
+    """The UA from which on answers are clearly better than chance.
+
+    ``1 / K + max(2 s, 0.05)`` with ``s`` the standard error of the UA of uniform answers,
+    ``s^2 = sum_k p (1 - p) / n_k / K^2`` for ``p = 1 / K`` and ``n_k`` utterances of class k.
+    """
+    chance = 1 / n_classes
+    counts = torch.bincount(targets, minlength=n_classes).clamp_min(1).double()
+    error = math.sqrt(float((chance * (1 - chance) / counts).sum())) / n_classes
+    return chance + max(2 * error, _LEAST_MARGIN)
+
+
+def signal_to_noise(gradients: Sequence[Tensor]) -> float | None:
+    """Norm of the mean gradient of some steps, divided by that of its standard error.
+
+    ``|mean_t g_t| / sqrt(sum_i var_t(g_ti) / n)`` over n steps, with the variance of each of the
+    components i with n - 1. Gradients that are noise alone have about 1; None for fewer than two
+    steps and for gradients that do not differ.
+    """
+    if len(gradients) < 2:
+        return None
+    steps = torch.stack(list(gradients)).flatten(1).cpu().double()
+    error = float(steps.var(dim=0).sum().div(len(steps)).sqrt())
+    return float(steps.mean(dim=0).norm()) / error if error > 0 else None
 
 
 @dataclass(frozen=True)
@@ -115,7 +145,9 @@ class Hooks:
 def search_one_shot(spec: OneShotSpec, task: SearchTask, hooks: Hooks | None = None) -> Genotype:
     """Search, or go on from the checkpoint in the folder of the task.
 
-    Every epoch writes its scores (losses, UA, skips, entropies), alphas and genotype.
+    Every epoch writes its scores (losses, UA, skips, entropies), alphas and genotype, whether it
+    was of the warm-up, whether the supernet is clearly above chance, and for each cell the
+    :func:`signal_to_noise` of the gradient of its alphas.
 
     Raises
     ------
@@ -146,6 +178,7 @@ class Search:
     history : scalars of every epoch that is done.
     records : epoch, alphas and genotype of every epoch that is done, as JSON values.
     memory : JSON values that a strategy keeps from epoch to epoch.
+    loss : of logits (B, K) and class indices (B,); of weights and alphas alike.
     supernet, weight_optimiser, alpha_optimiser : made by :meth:`build`.
     """
 
@@ -155,6 +188,11 @@ class Search:
         self.records: list[dict[str, Any]] = []
         self.memory: dict[str, Any] = {}
         self._stopped = False
+        self._gradients: dict[str, list[Tensor]] = {}
+        weighted = class_weights(task.weights.targets, task.n_classes)
+        self.loss: Loss = partial(
+            functional.cross_entropy, weight=weighted if spec.class_weights else None
+        )
         self.build()
 
     @property
@@ -215,24 +253,40 @@ class Search:
         batches = shuffled_batches(
             len(task.weights), spec.batch_size, derive_seed(task.seed, "search weights", epoch)
         )
-        total = 0.0
+        total, self._gradients = 0.0, {}
+        warm_up = self._warms_up()
         for step, index in enumerate(batches):
             torch.manual_seed(derive_seed(task.seed, "search step", epoch, step))
             where = f"search epoch {epoch + 1}, step {step + 1}"
             train = task.weights.batch(index)
             self.supernet.mixing = self.hooks.draw(self, train)
-            if epoch >= spec.warmup_epochs:
+            if not warm_up:
                 self._step_alphas(train, next(alpha_batches))
             loss, ua = self._step_weights(train, where)
             total += loss * len(index)
             task.progress.advance(loss=loss, ua=ua)
         self.supernet.mixing = self.mixing
+        scores = self._scores()
         return {
             "learning_rate": rate,
             "weight_loss": total / len(task.weights),
-            **self._scores(),
+            **scores,
+            "warm_up": int(warm_up),
+            "above_chance": int(scores["alpha_ua"] > self._threshold()),
             **self._record(),
         }
+
+    def _warms_up(self) -> bool:
+        """Whether the next epoch trains the weights alone."""
+        if self.epoch < self.spec.warmup_epochs:
+            return True
+        if self.epoch >= self.spec.longest_warmup:
+            return False
+        # Once alphas train, they go on.
+        return all(row["warm_up"] and not row["above_chance"] for row in self.history[-1:])
+
+    def _threshold(self) -> float:
+        return ua_above_chance(self.task.alphas.utterance_targets, self.task.n_classes)
 
     def _learning_rate(self) -> float:
         """Cosine over epochs, as in DARTS."""
@@ -260,13 +314,14 @@ class Search:
                 gradients[name] = gradients[name] + gradient
         for name, alpha in alphas.items():
             alpha.grad = gradients[name]
+            self._gradients.setdefault(name, []).append(gradients[name].detach().clone())
         self.alpha_optimiser.step()
         # The training pass uses the dropout masks that the look-ahead step used.
         restore_random_state(device, masks)
 
     def _step_weights(self, train: Batch, where: str) -> tuple[float, float]:
         logits = self.supernet(train[0])
-        loss = functional.cross_entropy(logits, train[1])
+        loss = self.loss(logits, train[1])
         parameters = list(self.supernet.weight_parameters().values())
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -285,8 +340,8 @@ class Search:
         loss, ua = loss_and_ua(logits, part.utterance_targets)
         return {"alpha_loss": loss, "alpha_ua": ua}
 
-    def _record(self) -> dict[str, float]:
-        """Write alphas and genotype of all epochs; return skips and entropies of this one."""
+    def _record(self) -> dict[str, float | None]:
+        """Write alphas and genotype of all epochs; return what search.csv has of this one."""
         genotype = self.hooks.derive(self)
         alphas = self.supernet.alpha_parameters()
         record = {
@@ -301,7 +356,11 @@ class Search:
             for name, w in self.supernet.edge_weights().items()
         }
         skips = {f"skips_{name}": count for name, count in genotype.skip_counts().items()}
-        return {**skips, **entropies}
+        ratios = {
+            f"alpha_snr_{name}": signal_to_noise(self._gradients.get(name, ()))
+            for name in self.task.network.nodes
+        }
+        return {**skips, **entropies, **ratios}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {

@@ -27,7 +27,7 @@ from emodarts.splits.fold import Fold, Folds, Indices, Parts, Protocol
 from emodarts.splits.fold_file import read_fold_file
 from emodarts.splits.given import column, emobox, official
 from emodarts.splits.overlap import settle_overlap
-from emodarts.splits.parts import make_parts
+from emodarts.splits.parts import make_parts, shared_speakers
 from emodarts.splits.speaker_dependent import speaker_dependent
 from emodarts.splits.speakers import speaker_attribute
 from emodarts.splits.unseen import unseen_speakers
@@ -42,6 +42,7 @@ __all__ = [
     "deployment_fold",
     "make_folds",
     "make_parts",
+    "shared_speakers",
 ]
 
 

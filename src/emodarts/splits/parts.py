@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from emodarts.splits.stratified import divide, divide_units
 #: In protocol ``full``, one in five speakers (or sessions) of the training fold is for validation.
 _INNER_VALIDATION_PARTS = 5
 _SEARCH_SHARE = 0.7
+#: Speakers (or sessions) below which halves of them would have too few voices.
+_LEAST_SPEAKERS = 4
+Halves = Literal["speakers", "utterances"]
 
 
 def make_parts(
@@ -24,6 +28,7 @@ def make_parts(
     fold: Fold,
     protocol: Protocol,
     seed: int,
+    halves: Halves = "speakers",
     choose_epoch: bool = True,
 ) -> Parts:
     """Divide a training fold for search, training and the choice of the epoch.
@@ -37,8 +42,11 @@ def make_parts(
     Without ``choose_epoch`` none are left out: all of the training fold trains, and there is no
     validation.
 
-    In both protocols one half of the search part, stratified, trains the weights of the supernet
-    and the other half the alphas. A recorded fold has only its recorded parts.
+    In both protocols one half of the search part trains the weights of the supernet and the other
+    half the alphas. ``halves`` ``speakers``: no speaker (or session, if partners share them) is in
+    both, if the test speakers are unseen, all speakers of the search part are known and at least 4,
+    and each half has every class. Otherwise it is divided by utterances, stratified. A recorded
+    fold has only its recorded parts.
 
     Raises
     ------
@@ -49,7 +57,7 @@ def make_parts(
     if fold.recorded:
         parts = _recorded(fold, protocol, seed)
     else:
-        parts = _divided(utterances, fold, protocol, seed, choose_epoch)
+        parts = _divided(utterances, fold, protocol, seed, halves, choose_epoch)
     if choose_epoch and not parts.validation:
         raise SplitError(
             f"{fold.where}: validation is empty; it is needed to choose the epoch. Name validation "
@@ -76,7 +84,12 @@ def _recorded(fold: Fold, protocol: Protocol, seed: int) -> Parts:
 
 
 def _divided(
-    utterances: Sequence[Utterance], fold: Fold, protocol: Protocol, seed: int, choose_epoch: bool
+    utterances: Sequence[Utterance],
+    fold: Fold,
+    protocol: Protocol,
+    seed: int,
+    halves: Halves,
+    choose_epoch: bool,
 ) -> Parts:
     if protocol == "paper":
         search, train = divide(utterances, fold.development, _SEARCH_SHARE, seed)
@@ -93,8 +106,43 @@ def _divided(
             train, validation = _inner_speakers(utterances, fold, seed)
         else:
             train, validation = divide(utterances, search, 1 - 1 / _INNER_VALIDATION_PARTS, seed)
-    weights, alphas = divide(utterances, search, 0.5, seed)
+    apart = None
+    if halves == "speakers" and fold.speakers_apart:
+        apart = _speaker_halves(utterances, search, seed)
+    weights, alphas = apart or divide(utterances, search, 0.5, seed)
     return Parts(weights, alphas, train, validation, fold.test)
+
+
+def _speaker_halves(
+    utterances: Sequence[Utterance], search: Indices, seed: int
+) -> tuple[Indices, Indices] | None:
+    """Halves without a speaker in common; None if there are too few."""
+    identity = speaker_attribute(utterances) or "speaker"
+    chosen = [utterances[i] for i in search]
+    if any(getattr(u, identity) is None for u in chosen):
+        return None
+    unit_of, _ = units(chosen)
+    if len(set(unit_of)) < _LEAST_SPEAKERS:
+        return None
+    labels = [u.known_label() for u in chosen]
+    first, second = (
+        as_indices(search[k] for k in positions)
+        for positions in divide_units(2, labels, unit_of, seed)
+    )
+    if any({utterances[i].label for i in half} != set(labels) for half in (first, second)):
+        return None
+    # The first part always has the largest unit, whatever the seed.
+    return (first, second) if np.random.default_rng(seed).random() < 0.5 else (second, first)
+
+
+def shared_speakers(utterances: Sequence[Utterance], parts: Parts) -> bool:
+    """Whether a speaker is in both halves of the search data, as far as speakers are known."""
+    identity = speaker_attribute(utterances) or "speaker"
+    weights, alphas = (
+        {getattr(utterances[i], identity) for i in half}
+        for half in (parts.search_weights, parts.search_alphas)
+    )
+    return not weights.isdisjoint(alphas)
 
 
 def _inner_speakers(

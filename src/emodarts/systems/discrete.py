@@ -10,7 +10,7 @@ from emodarts.recipe import NetworkSpec, SearchedSeqNN
 from emodarts.recipe.network import CNNCellName
 from emodarts.space.cell import DropPath, Ends, genotype_edges
 from emodarts.space.network import JointNetwork
-from emodarts.space.sequence_ops import SequenceSkip
+from emodarts.space.sequence_ops import Normalised, SequenceSkip
 from emodarts.systems.folding import fold
 from emodarts.training.classifier import Classifier
 
@@ -64,8 +64,11 @@ class _GenotypeEdges:
 
 
 def _with_drop_path(modules: list[nn.Module]) -> list[nn.Module]:
-    identity = (nn.Identity, SequenceSkip)
-    return [m if isinstance(m, identity) else DropPath(m) for m in modules]
+    def is_skip(module: nn.Module) -> bool:
+        inner = module.operation if isinstance(module, Normalised) else module
+        return isinstance(inner, nn.Identity | SequenceSkip)
+
+    return [m if is_skip(m) else DropPath(m) for m in modules]
 
 
 class DiscreteNetwork(JointNetwork, Classifier):

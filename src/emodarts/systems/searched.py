@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -77,7 +78,8 @@ class Searched:
             "genotype": genotype.to_dict(),
             "network": network.model_dump(mode="json"),
         }
-        return fit_network(task, self._build(task, genotype), settings, genotype)
+        outcome = fit_network(task, self._build(task, genotype), settings, genotype)
+        return replace(outcome, details={**outcome.details, **_facts(task.folder)})
 
     def cross_validate(
         self, task: FitTask, genotype: Genotype, seed: int, n_folds: int, epochs: int | None = None
@@ -178,3 +180,17 @@ class Searched:
         genotype.save(folder.genotype)
         files.write_json(folder.result, {"ua": ua, "epoch": trained.epoch})
         return ua
+
+
+def _facts(folder: TrialFolder) -> dict[str, Any]:
+    """Of a search with a supernet: how long it warmed up, and whether it rose above chance."""
+    if not folder.search_history.is_file():
+        return {}
+    rows = files.read_csv(folder.search_history, RunError)
+    if not all("warm_up" in row for row in rows):
+        return {}
+    facts = {
+        "warmup_epochs": sum(row["warm_up"] == "1" for row in rows),
+        "above_chance": any(row["above_chance"] == "1" for row in rows),
+    }
+    return {"search": facts}

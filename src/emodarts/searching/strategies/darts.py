@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional
 
 from emodarts.genotype import Genotype
 from emodarts.recipe import DartsSpec
@@ -29,7 +28,7 @@ class Darts:
             search.supernet,
             train,
             validation,
-            functional.cross_entropy,
+            search.loss,
             search.look_ahead(),
             hessian=self.spec.hessian,
             epsilon=self.spec.epsilon,
