@@ -18,6 +18,7 @@ KINDS = {"features": recipe.FEATURES, "search": recipe.STRATEGIES, "system": rec
 
 def keys_without_sections(model: type[BaseModel]) -> set[str]:
     sections = {"cnn", "seqnn", "weights", "alphas", "masks", "augmentation", "system"}
+    sections.add("perturbation")
     sections |= {"features", "network", "search", "training", "evaluation", "compute"}
     return set(model.model_fields) - sections
 

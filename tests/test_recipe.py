@@ -412,7 +412,7 @@ def test_reduction_fits_a_smaller_map_with_fewer_cells() -> None:
     value = {"features": {"n_mfcc": 3}, "network": {"cnn": {"cells": 1}}}
     assert Recipe.from_dict(value).features.n_features == 3
     with pytest.raises(RecipeError, match="2 reduction cells, which halve each axis"):
-        Recipe.from_dict({**value, "system": {"cells": 4}})
+        Recipe.from_dict({**value, "system": {"cells": 2}})
 
 
 def test_all_mistakes_are_told_at_once() -> None:
@@ -548,7 +548,7 @@ def changed(value: dict[str, Any], leaf: tuple[str, ...]) -> list[dict[str, Any]
         case _:
             candidates = ["other", "log_mel", "fixed", "lstm", "mean", "random", "exact", "best"]
             candidates += ["finite_difference", "adamw", "constant", "last", "speaker", "paper"]
-            candidates += ["cpu", "repeat", "bf16", "svm", "zeros", "ua"]
+            candidates += ["cpu", "repeat", "bf16", "svm", "zeros", "ua", "utterances"]
     found = []
     for candidate in candidates:
         new = copy.deepcopy(value)
