@@ -35,7 +35,7 @@ from emodarts.recipe import FeatureSpec, load_recipe
 from emodarts.runtime import resolve_device
 from measure import MIB, in_fresh_process, in_turn, parser, seconds, show, size_of, spread, write
 
-SPECS = {"paper": FeatureSpec(), "quick": load_recipe("quick").features}
+SPECS = {"paper": FeatureSpec(), "default": load_recipe("default").features}
 CORES = os.cpu_count() or 1
 STUB_FILES = 20
 #: Files at most, repeats, stubs.
@@ -157,7 +157,7 @@ def fill_stubs(paths: Sequence[Path], n: int) -> float:
             link = folder / "sound" / f"{k:06d}{paths[k % len(paths)].suffix}"
             link.symlink_to(paths[k % len(paths)].resolve())
             rows.append(Utterance(link.stem, link, None, None, start=1e-5 * (k // len(paths))))
-        return seconds(lambda: fill(rows, SPECS["quick"], folder / "store"))
+        return seconds(lambda: fill(rows, SPECS["default"], folder / "store"))
 
 
 def measure_memory(paths: Sequence[Path], sizes: Sequence[int]) -> list[dict[str, float]]:

@@ -2,7 +2,7 @@
 
     python benchmarks/hessian.py [--json FILE]
 
-Errors are relative to the exact gradient in float64 on a supernet of the size of `quick`, at its
+Errors are relative to the exact gradient in float64 on a supernet of the size of `cells`, at its
 start and after some steps, on made-up features. Costs are ratios to a first-order step of
 alphas, each measured in a process of its own, in turn.
 """
@@ -26,12 +26,13 @@ from emodarts.searching.gradients import (
     second_order_gradient,
 )
 from emodarts.searching.supernet import Supernet
+from emodarts.systems.neural import training_views
 from measure import in_fresh_process, parser, seconds, size_of, write
 
 EPSILONS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 #: Training steps before the errors are measured.
 STEPS = {"full": (0, 30), "quick": (0,), "small": (0,)}
-#: Network and map that stand for those of `quick` in tests.
+#: Network and map that stand for those of `cells` in tests.
 SMALL = NetworkSpec(
     cnn=CNNSpec(cells=3, nodes=1, channels=2),
     seqnn=SearchedSeqNN(space="rnn_att", cells=1, nodes=1, width=4),
@@ -43,13 +44,12 @@ METHODS = ("first order", "finite difference", "exact")
 
 
 def build(size: str) -> tuple[Supernet, int, int]:
-    """The supernet of `quick`, and the size of its features."""
-    recipe = load_recipe("quick")
-    spec, n_features, n_frames = (
-        (SMALL, *SMALL_MAP)
-        if size == "small"
-        else (recipe.network, recipe.features.n_features, recipe.features.n_frames)
-    )
+    """The supernet of `cells`, and the size of its features."""
+    recipe = load_recipe("cells")
+    spec, n_features, n_frames = SMALL, *SMALL_MAP
+    if size != "small":
+        views = training_views(recipe)
+        spec, n_features, n_frames = recipe.network, recipe.features.n_features, views.frames
     torch.manual_seed(0)
     implementation = resolve(True, torch.device("cpu"))
     supernet = Supernet(spec, n_features, N_CLASSES, implementation=implementation)

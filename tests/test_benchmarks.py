@@ -99,7 +99,7 @@ def test_features(tmp_path: Path, tiny_emodb: Path) -> None:
     assert result["files"] == 4
     assert [row["utterances"] for row in result["memory"]] == [20]
     assert result["environment"]["packages"]["librosa"]
-    for name in ("paper", "quick"):
+    for name in ("paper", "default"):
         found = result[name]
         assert found["largest_difference"] < 1e-2
         for key in ("ratio_to_librosa", "fill_files_per_s", "warm_ms"):

@@ -226,10 +226,21 @@ def test_a_real_utterance_sounds_the_same_in_any_format(emodb_root: Path, tmp_pa
     out = tmp_path / "run"
     emodarts(
         "run",
-        "quick",
-        *("--corpus", "emodb", "--root", emodb_root, "--out", out, "--cache", tmp_path / "cache"),
-        *("--folds", "0", "--set", "search.epochs=3", "--set", "search.order=1"),
-        *("--set", "training.epochs=6", "--set", "network.cnn.channels=4"),
+        "cells",
+        *(
+            "--labels",
+            "four",
+            "--corpus",
+            "emodb",
+            "--root",
+            emodb_root,
+            "--out",
+            out,
+            "--cache",
+            tmp_path / "cache",
+        ),
+        *("--folds", "0", "--set", "search.epochs=3", "--set", "training.epochs=8"),
+        *("--set", "network.cnn.channels=4"),
     )
     result = json.loads((out / "result.json").read_text())
     assert result["ua"] > 0.3  # chance is 0.25; after six epochs it has begun to learn
