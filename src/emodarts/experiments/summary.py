@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from emodarts import files
@@ -13,7 +13,7 @@ from emodarts.experiments.plan import TrialSpec
 from emodarts.layout import RunFolder
 from emodarts.recipe import load_recipe
 from emodarts.recipe.system import BASELINES
-from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION, aggregate
+from emodarts.scoring.metrics import METRICS, UA_DEFINITION, WA_DEFINITION, aggregate
 from emodarts.scoring.predictions import read_predictions, write_predictions
 
 FORMAT = "emodarts.result/2"
@@ -71,6 +71,7 @@ def summarise(trials: Sequence[TrialSpec]) -> dict[str, Any]:
         **scores,
         "parameters": round(fmean(r["parameters"] for r in results)),
         "multiply_adds": round(fmean(r["multiply_adds"] for r in results)),
+        **_single_networks(results),
         "baselines": _baselines(results, len(classes)),
     }
     files.write_json(run.result, result)
@@ -88,6 +89,26 @@ def _arbitrary(results: Sequence[dict[str, Any]]) -> list[str]:
         f"in {len(blind)} of {len(searches)} searches the supernet was never clearly above chance "
         f"on the data for alphas, so the genotype is arbitrary: {where}"
     ]
+
+
+def _single_networks(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Scores of one network of an ensemble: the mean over its networks, as over seeds."""
+    if not all("members" in r for r in results):
+        return {}
+    found: dict[str, float | None] = {}
+    n_members = len(results[0]["members"])
+    for metric in METRICS:
+        by_fold: dict[int, list[float]] = {}
+        by_network: dict[tuple[int, int], list[float]] = {}
+        for r in results:
+            for k, member in enumerate(r["members"]):
+                by_fold.setdefault(r["fold"], []).append(member[metric])
+                by_network.setdefault((r["seed"], k), []).append(member[metric])
+        folds = [fmean(values) for values in by_fold.values()]
+        found[metric] = fmean(folds)
+        found[f"{metric}_sd_folds"] = stdev(folds) if len(folds) > 1 else None
+        found[f"{metric}_sd_seeds"] = stdev(map(fmean, by_network.values()))
+    return {"single_network": {"networks": n_members, **found}}
 
 
 def _baselines(results: Sequence[dict[str, Any]], n_classes: int) -> dict[str, dict[str, Any]]:

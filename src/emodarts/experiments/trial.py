@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +29,7 @@ from emodarts.progress import Lines, Progress
 from emodarts.recipe import SYSTEMS, Recipe, SystemSpec, load_recipe
 from emodarts.recipe.system import BASELINES
 from emodarts.runtime import configure, derive_seed
-from emodarts.scoring.metrics import score
+from emodarts.scoring.metrics import METRICS, score
 from emodarts.scoring.predictions import Prediction, write_predictions
 from emodarts.splits import Parts
 from emodarts.systems.system import FitTask, Fitted, Outcome
@@ -145,6 +145,11 @@ def _test(
         predictions = classify(spec, task.data, outcome.fitted, parts)
         write_predictions(folder.predictions, predictions, task.data.classes)
         facts |= _scores(predictions, task.data.classes)
+    if outcome.members and parts.test:
+        facts["members"] = [
+            _means(_scores(classify(spec, task.data, member, parts), task.data.classes))
+            for member in outcome.members
+        ]
     if outcome.epochs is not None and parts.test:
         _write_optimistic(spec, task, outcome.epochs, parts)
     bundle = Bundle(
@@ -205,14 +210,17 @@ def _scores(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict[s
     }
 
 
+def _means(scores: Mapping[str, Any]) -> dict[str, float]:
+    return {metric: scores[metric] for metric in METRICS}
+
+
 def _baselines(spec: TrialSpec, task: FitTask, parts: Parts) -> dict[str, dict[str, float]]:
     """Scores of simple systems on the same fold."""
     found = {}
     for kind in BASELINES:
         fitted = SYSTEMS[kind].build(SystemSpec(kind=kind)).fit(task).fitted
         predictions = classify(spec, task.data, fitted, parts)
-        scores = _scores(predictions, task.data.classes)
-        found[kind] = {metric: scores[metric] for metric in ("ua", "wa", "macro_f1")}
+        found[kind] = _means(_scores(predictions, task.data.classes))
     return found
 
 

@@ -17,7 +17,7 @@ from emodarts.errors import list_some
 from emodarts.genotype import Genotype
 from emodarts.recipe import SPACES
 from emodarts.reports.document import Block, Remark, Table, numbers, words
-from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION, f1, precision, recall
+from emodarts.scoring.metrics import METRICS, UA_DEFINITION, WA_DEFINITION, f1, precision, recall
 
 DEFINITIONS = (
     f"{UA_DEFINITION}. {WA_DEFINITION}. Macro F1: the mean of the class F1 scores. "
@@ -25,7 +25,6 @@ DEFINITIONS = (
 )
 NOTHING = "–"
 
-_METRICS = ("ua", "wa", "macro_f1")
 _BASELINES = {
     "chance": "baseline: chance",
     "majority": "baseline: majority class",
@@ -69,25 +68,40 @@ def result_blocks(results: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
     titles = ["parameters", "multiply-adds", "UA %"]
     titles += ["sd over seeds"] if with_seeds else []
     titles += ["WA %", "macro F1 %", "pooled UA % (95 % interval)"]
-    rows = [_system_row(result, with_seeds) for result in results]
+    rows = [row for result in results for row in _system_rows(result, with_seeds)]
     rows += _baseline_rows(results, with_seeds)
     caption = (_result_caption(results), DEFINITIONS)
     table = Table((*words("system"), *numbers(*titles)), tuple(map(tuple, rows)), caption)
     return (table, *_remarks(results))
 
 
-def _system_row(result: Mapping[str, Any], with_seeds: bool) -> list[str]:
-    scores = [_percent_sd(result[metric], result[f"{metric}_sd_folds"]) for metric in _METRICS]
+def _system_rows(result: Mapping[str, Any], with_seeds: bool) -> list[list[str]]:
+    """The row of a system, and for an ensemble that of one of its networks."""
+    pooled = result["pooled"]
+    parameters, operations = result.get("parameters"), result.get("multiply_adds")
+    interval = _interval(pooled["ua"], pooled["ua_interval"])
+    scores = _scores(result, with_seeds)
+    rows = [[result["name"], _count(parameters), _millions(operations), *scores, interval]]
+    single = result.get("single_network")
+    if single is not None:
+        share = single["networks"]
+        parts = (None if whole is None else whole / share for whole in (parameters, operations))
+        size, cost = parts
+        rows.append(
+            [
+                f"{result['name']}: one of its {share} networks",
+                *(_count(size), _millions(cost)),
+                *(*_scores(single, with_seeds), NOTHING),
+            ]
+        )
+    return rows
+
+
+def _scores(result: Mapping[str, Any], with_seeds: bool) -> list[str]:
+    scores = [_percent_sd(result[metric], result[f"{metric}_sd_folds"]) for metric in METRICS]
     if with_seeds:
         scores.insert(1, percent(result["ua_sd_seeds"]))
-    pooled = result["pooled"]
-    return [
-        result["name"],
-        _count(result.get("parameters")),
-        _millions(result.get("multiply_adds")),
-        *scores,
-        _interval(pooled["ua"], pooled["ua_interval"]),
-    ]
+    return scores
 
 
 def _baseline_rows(results: Sequence[Mapping[str, Any]], with_seeds: bool) -> list[list[str]]:
@@ -96,7 +110,7 @@ def _baseline_rows(results: Sequence[Mapping[str, Any]], with_seeds: bool) -> li
     for result in results:
         for name, scores in result.get("baselines", {}).items():
             label = _BASELINES.get(name, f"baseline: {name.replace('_', ' ')}")
-            values = [percent(scores.get(metric)) for metric in _METRICS]
+            values = [percent(scores.get(metric)) for metric in METRICS]
             if with_seeds:
                 values.insert(1, NOTHING)
             row = [NOTHING, NOTHING, *values, NOTHING]
@@ -152,7 +166,7 @@ def fold_table(result: Mapping[str, Any]) -> Table:
     rows = []
     for fold in result["folds"]:
         row = [str(fold["fold"]), list_some(fold["test_speakers"], 4) or NOTHING]
-        row += [str(fold["n_test"]), *(percent(fold[metric]) for metric in _METRICS)]
+        row += [str(fold["n_test"]), *(percent(fold[metric]) for metric in METRICS)]
         if several:
             row.append(", ".join(percent(seed["ua"]) for seed in fold["seeds"]))
         row.append(", ".join(_count(seed.get("parameters")) for seed in fold["seeds"]))

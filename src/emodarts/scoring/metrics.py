@@ -29,6 +29,10 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 
+METRICS = ("ua", "wa", "macro_f1")
+"""What every table shows of a set of answers."""
+
+
 def confusion_matrix(truth: Indices, predicted: Indices, n_classes: int) -> Floats:
     """Confusion matrix [shape=(C, C)] of class indices [shape=(n,)].
 

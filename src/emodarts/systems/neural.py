@@ -187,7 +187,13 @@ def fit_network(
     details = {"epoch": trained.epoch}
     if parts.validation:
         details["validation_ua"] = trained.history[trained.epoch - 1]["validation_ua"]
-    return Outcome(fitted, cost, details, epochs() if spec.optimistic else None)
+    return Outcome(
+        fitted,
+        cost,
+        details,
+        [as_saved([member.model_state()]) for member, _, _ in members] if len(members) > 1 else (),
+        epochs() if spec.optimistic else None,
+    )
 
 
 def _seconds(folder: TrialFolder) -> float:

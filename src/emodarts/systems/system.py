@@ -94,6 +94,7 @@ class Outcome:
     fitted : the system.
     cost : what it costs.
     details : JSON values for ``result.json``, e.g. the epoch that was chosen.
+    members : the parts of an ensemble, each as a system of its own; empty for others.
     epochs : the system as it was after each epoch, in order, if the recipe asks for the optimistic
         score.
     """
@@ -101,6 +102,7 @@ class Outcome:
     fitted: Fitted
     cost: Cost
     details: Mapping[str, Any] = field(default_factory=dict)
+    members: Sequence[Fitted] = ()
     epochs: Iterator[Fitted] | None = None
 
 
