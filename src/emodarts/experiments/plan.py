@@ -149,7 +149,7 @@ def make_plan(
     asked = recipe
     compute = settle_compute(recipe.compute, run if options.resume else None, options.jobs)
     recipe = recipe.model_copy(update={"compute": compute.spec})
-    if options.search and options.genotype is None and "search" in recipe.system.sections:
+    if options.search and options.genotype is None and recipe.searches:
         try:
             recipe.search.check_precision(recipe.compute.precision)
         except ValueError as error:
@@ -217,11 +217,11 @@ def _check_directory(run: RunFolder, options: Options) -> None:
 
 def _check_halves(recipe: Recipe, options: Options) -> None:
     """Refuse half a run of a system that has no halves."""
-    if "search" in recipe.system.sections:
+    if recipe.searches:
         return
     if not options.train or options.genotype is not None:
         raise RecipeError(
-            f"system {recipe.system.kind!r} searches no genotype; use `emodarts run`, or "
+            f"recipe {recipe.name!r} with system {recipe.system.kind!r} searches no genotype; use `emodarts run`, or "
             "`emodarts train --all-data` for the model to deploy"
         )
 
@@ -259,7 +259,7 @@ def _divide(recipe: Recipe, corpus: Corpus, options: Options) -> _Division:
             f"the epoch is chosen on as few as {fewest} utterances, where chance decides between "
             "epochs; training.select: last trains on them, too",
         )
-    if "search" in recipe.system.sections and asked.search_halves == "speakers":
+    if recipe.searches and asked.search_halves == "speakers":
         shared = sum(shared_speakers(corpus.utterances, made) for made in parts.values())
         if shared:
             warnings = (
@@ -278,7 +278,7 @@ def _check_genotypes(
     options: Options,
 ) -> None:
     """Refuse now what would fail after hours: a genotype that does not fit, or none at all."""
-    if "search" not in recipe.system.sections:
+    if not recipe.searches:
         return
     paths = [run.trial(trial.fold, trial.seed).genotype for trial in trials]
     if options.genotype is not None:
@@ -300,8 +300,8 @@ def _check_genotypes(
 
 
 def _origin(recipe: Recipe, options: Options) -> str | None:
-    """Where the genotypes come from; None: the system has none."""
-    if "search" not in recipe.system.sections:
+    """Where the genotypes come from; None: there is nothing to search."""
+    if not recipe.searches:
         return None
     if options.genotype is not None:
         return "given"

@@ -154,6 +154,12 @@ class Recipe(Section):
         return self.system.inputs(self.features)
 
     @property
+    def searches(self) -> bool:
+        """Whether there is a genotype to search: cells, or choices around them."""
+        network = self.network
+        return "search" in self.system.sections and bool(network.nodes or network.macro)
+
+    @property
     def trained_network(self) -> NetworkSpec:
         """The network that is trained: the searched one, or deeper or wider where asked for.
 

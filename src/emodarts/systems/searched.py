@@ -46,6 +46,8 @@ class Searched:
         path = task.folder.genotype
         if path.is_file():
             return Genotype.load(path)
+        if not task.recipe.searches:
+            return Genotype()
         parts, data, recipe = task.parts, task.data, task.recipe
         # Only utterances that train weights give statistics, in the search as in the training.
         normalisation = data.normalisation(parts.search_weights)
