@@ -221,8 +221,8 @@ def _check_halves(recipe: Recipe, options: Options) -> None:
         return
     if not options.train or options.genotype is not None:
         raise RecipeError(
-            f"recipe {recipe.name!r} with system {recipe.system.kind!r} searches no genotype; use `emodarts run`, or "
-            "`emodarts train --all-data` for the model to deploy"
+            f"recipe {recipe.name!r} with system {recipe.system.kind!r} searches no genotype; use "
+            "`emodarts run`, or `emodarts train --all-data` for the model to deploy"
         )
 
 
