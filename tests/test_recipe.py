@@ -364,6 +364,13 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
             ({"evaluation": {"split": split}}, [f"split {split!r}", "speaker, session, groups:K"])
             for split in ("", "groups", "groups:", "groups:0", "groups:1", "groups:-2", "speakers")
         ),
+        *(
+            (
+                {"network": {"cnn": {"cells": cells}}, "system": {"cells": 3}},
+                ["system.cells 3 needs a normal cell", f"network.cnn.cells {cells}", "allowed: "],
+            )
+            for cells in (1, 2)
+        ),
     ],
 )
 def test_mistake_is_explained(value: dict[str, Any], messages: list[str]) -> None:
@@ -378,7 +385,7 @@ def test_reduction_fits_a_smaller_map_with_fewer_cells() -> None:
     value = {"features": {"n_mfcc": 3}, "network": {"cnn": {"cells": 1}}}
     assert Recipe.from_dict(value).features.n_features == 3
     with pytest.raises(RecipeError, match="too small: 2 reduction cells"):
-        Recipe.from_dict({**value, "system": {"cells": 4}})
+        Recipe.from_dict({**value, "system": {"cells": 2}})
 
 
 def test_all_mistakes_are_told_at_once() -> None:
@@ -514,7 +521,7 @@ def changed(value: dict[str, Any], leaf: tuple[str, ...]) -> list[dict[str, Any]
         case _:
             candidates = ["other", "log_mel", "fixed", "lstm", "mean", "random", "exact", "best"]
             candidates += ["finite_difference", "adamw", "constant", "last", "speaker", "paper"]
-            candidates += ["cpu", "repeat", "bf16", "svm"]
+            candidates += ["cpu", "repeat", "bf16", "svm", "utterances"]
     found = []
     for candidate in candidates:
         new = copy.deepcopy(value)
