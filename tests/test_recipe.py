@@ -398,6 +398,13 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
             ({"evaluation": {"split": split}}, [f"split {split!r}", "speaker, session, groups:K"])
             for split in ("", "groups", "groups:", "groups:0", "groups:1", "groups:-2", "speakers")
         ),
+        *(
+            (
+                {"network": {"cnn": {"cells": cells}}, "system": {"cells": 3}},
+                ["system.cells 3 needs a normal cell", f"network.cnn.cells {cells}", "allowed: "],
+            )
+            for cells in (1, 2)
+        ),
     ],
 )
 def test_mistake_is_explained(value: dict[str, Any], messages: list[str]) -> None:
