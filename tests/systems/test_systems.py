@@ -19,6 +19,7 @@ from emodarts.dataset import Dataset, Maps
 from emodarts.experiments.plan import Options
 from emodarts.experiments.run import run
 from emodarts.fast import Implementation, cell_classes
+from emodarts.genotype import Genotype
 from emodarts.recipe import SYSTEMS, FeatureSpec, Kind, Recipe, SystemSpec
 from emodarts.scoring.predictions import read_predictions
 from emodarts.searching.derivation import random_genotype
@@ -441,3 +442,27 @@ def test_candidates_are_judged_on_inner_speakers_and_never_trained_again(
     assert system.search(task) == found
     assert [path.stat().st_mtime_ns for path in results] == stamps
     assert 0.0 <= system.cross_validate(task, found, 0, 2, 1) <= 1.0
+
+
+def test_macro_choices_of_a_genotype_survive_a_bundle(
+    recipe_of: RecipeOf, task_of: TaskOf, data: Dataset
+) -> None:
+    recipe = recipe_of(training={"epochs": 1})
+    macro = {
+        "stem": {"channels": [3, 4], "frequency_strides": [2, 2], "time_strides": [2, 1]},
+        "cnn.cells": 0,
+        "seqnn": {"mode": "fixed", "recurrent": "gru", "width": 4},
+        "projection": 5,
+        "pooling": "statistics",
+    }
+    task = task_of(recipe)
+    Genotype(macro=macro).save(task.folder.genotype)
+    outcome = system_of(recipe).fit(task)
+    tensors, settings = outcome.fitted.state()
+    saved = Saved(tensors, json.loads(json.dumps(settings)), recipe.inputs, data.classes)
+    restored = system_of(recipe).restore(saved)
+    inputs = data.inputs(tuple(range(5)))
+    assert torch.equal(restored.probabilities(inputs), outcome.fitted.probabilities(inputs))
+    gru = 3 * 4 * (5 + 4 + 2)
+    stem = 9 * 3 + 9 * 3 * 4 + 2 * (3 + 4)
+    assert outcome.cost.parameters == stem + (4 * 4 + 1) * 5 + gru + (2 * 4 + 1) * 4
