@@ -32,7 +32,13 @@ from emodarts.corpora.utterance import Utterance
 from emodarts.errors import AudioError, ShapeError, WriteError
 from emodarts.recipe import FeatureSpec
 
-SPEC = FeatureSpec(
+
+def padded_spec(**keys: Any) -> FeatureSpec:
+    """Padded with zeros, as tensors with missing values equal none."""
+    return FeatureSpec(**{"padding": "zeros", **keys})
+
+
+SPEC = padded_spec(
     sample_rate=8000, duration=1.0, n_fft=256, hop_length=128, n_mels=24, n_mfcc=12, pool=2
 )
 
@@ -150,7 +156,7 @@ def test_every_key_of_the_spec_counts(
     settings = SPEC.model_dump() | {key: value}
     if value == "log_mel":
         del settings["n_mfcc"]
-    extract(utterances[:2], FeatureSpec(**settings), folder)
+    extract(utterances[:2], padded_spec(**settings), folder)
     assert sorted(decoded) == ["u0", "u1"]
 
 
@@ -282,7 +288,7 @@ def torch_threads() -> Iterator[None]:
 def test_bits_depend_on_nothing_but_the_utterance(
     utterances: list[Utterance], folder: Path, monkeypatch: pytest.MonkeyPatch, length: str
 ) -> None:
-    spec = FeatureSpec(duration=4.0 if length == "pad" else 0.7, length=length)
+    spec = padded_spec(duration=4.0 if length == "pad" else 0.7, length=length)
     reference = by_utterance(extract(utterances, spec, folder))
     for run, (workers, threads) in enumerate([(1, 1), (1, 4), (2, 2), (5, 3)]):
         monkeypatch.setattr(os, "cpu_count", lambda workers=workers: workers)
@@ -704,7 +710,7 @@ def test_unchanged_files_are_not_read(
     assert changed.contents[3] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert not torch.equal(changed.features[3], first.features[3])
     opened.clear()
-    deep = FeatureSpec(**SPEC.model_dump() | {"pool": 1})
+    deep = padded_spec(**SPEC.model_dump() | {"pool": 1})
     extract(utterances[:1], deep, folder)
     assert opened == ["u0"], "features that are missing need the sound"
 
@@ -777,7 +783,7 @@ def test_read_names_all_that_is_missing_or_damaged(
 @pytest.mark.parametrize(
     "change",
     [
-        {"spec": FeatureSpec(**SPEC.model_dump() | {"pool": 1})},
+        {"spec": padded_spec(**SPEC.model_dump() | {"pool": 1})},
         {"fingerprint": "another checkpoint"},
         {"variant": HALVED},
         {"contents": ["0" * 64]},
@@ -797,9 +803,9 @@ def test_read_serves_nothing_that_was_computed_otherwise(
 def test_emodb_twice(emodb_root: Path, folder: Path, decoded: list[str]) -> None:
     paths = sorted(emodb_root.rglob("03*.wav"))[:12]
     rows = [Utterance(p.stem, p, "x", "03") for p in paths]
-    first = extract(rows, FeatureSpec(), folder)
+    first = extract(rows, padded_spec(), folder)
     assert first.features.shape == (12, 1, 128, 128)
     assert torch.isfinite(first.features).all()
     decoded.clear()
-    assert torch.equal(extract(rows, FeatureSpec(), folder).features, first.features)
+    assert torch.equal(extract(rows, padded_spec(), folder).features, first.features)
     assert decoded == []
