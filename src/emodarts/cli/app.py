@@ -193,7 +193,7 @@ def run(request: RunRequest) -> None:
 
 
 @app.command(
-    epilog="Example:  emodarts search quick --corpus emodb --root emodb --out runs/searched"
+    epilog="Example:  emodarts search cells --corpus emodb --root emodb --out runs/searched"
 )
 @with_request(RunRequest)
 def search(request: RunRequest, all_data: AllDataOption = False) -> None:
@@ -202,7 +202,7 @@ def search(request: RunRequest, all_data: AllDataOption = False) -> None:
 
 
 @app.command(
-    epilog="Example:  emodarts train quick --genotype genotype.json --all-data --corpus emodb "
+    epilog="Example:  emodarts train cells --genotype genotype.json --all-data --corpus emodb "
     "--root emodb --out runs/deploy"
 )
 @with_request(RunRequest)
@@ -226,7 +226,7 @@ def train(
 
 
 @app.command(
-    epilog="Example:  emodarts headroom quick --genotypes 8 --seeds 0,1,2 --folds 0 "
+    epilog="Example:  emodarts headroom cells --genotypes 8 --seeds 0,1,2 --folds 0 "
     "--corpus emodb --root emodb --out runs/headroom"
 )
 @with_request(RunRequest)
