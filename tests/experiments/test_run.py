@@ -464,3 +464,82 @@ def test_a_system_without_a_search_has_no_halves(
     with pytest.raises(RecipeError, match="system 'svm' searches no genotype"):
         start(recipe, corpus, tmp_path / "run", cache, train=False)
     assert not (tmp_path / "run").exists()
+
+
+# --- the default recipe: nothing to search, several networks ---
+
+
+@pytest.fixture(scope="module")
+def plain_recipe() -> Recipe:
+    changes = ["features.duration=1.0", "training.crop=0.5", "training.epochs=2"]
+    changes += ["training.ensemble=2", "evaluation.split=groups:3", "evaluation.folds=[0,1]"]
+    return load_recipe("default", [*changes, "compute.threads=1", "compute.device=cpu"])
+
+
+@pytest.fixture(scope="module")
+def together(
+    plain_recipe: Recipe, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("together")
+    return folder / "run", start(plain_recipe, corpus, folder / "run", folder / "cache")
+
+
+def test_a_network_without_cells_has_no_genotype_to_warn_of(
+    together: tuple[Path, dict[str, Any]],
+) -> None:
+    out, result = together
+    assert result["genotypes"] is None
+    assert result["warnings"] == ["not all folds ran: 2 of 3"]
+    assert all(
+        entry["validation"] == [] for entry in json.loads((out / "folds.json").read_text())["folds"]
+    )
+
+
+def test_one_network_of_an_ensemble_is_scored_beside_it(
+    together: tuple[Path, dict[str, Any]],
+) -> None:
+    out, result = together
+    single = result["single_network"]
+    trials = [json.loads((out / f"fold-{k}/seed-0/result.json").read_text()) for k in (0, 1)]
+    assert single["networks"] == 2
+    folds = [np.mean([m["ua"] for m in t["members"]]) for t in trials]
+    assert single["ua"] == pytest.approx(np.mean(folds))
+    assert single["ua_sd_folds"] == pytest.approx(np.std(folds, ddof=1))
+    networks = [np.mean([t["members"][k]["ua"] for t in trials]) for k in (0, 1)]
+    assert single["ua_sd_seeds"] == pytest.approx(np.std(networks, ddof=1))
+    assert "members" not in result["folds"][0]["seeds"][0]
+
+
+def test_the_first_network_of_an_ensemble_is_the_one_that_is_trained_alone(
+    together: tuple[Path, dict[str, Any]], plain_recipe: Recipe, corpus: Corpus, tmp_path: Path
+) -> None:
+    training = plain_recipe.training.model_copy(update={"ensemble": 1})
+    alone = only_fold(plain_recipe.model_copy(update={"training": training}))
+    result = start(alone, corpus, tmp_path / "run", tmp_path / "cache")
+    first = json.loads((together[0] / "fold-0/seed-0/result.json").read_text())["members"][0]
+    assert first["ua"] == result["folds"][0]["ua"]
+
+
+def test_it_trains_for_deployment_without_a_genotype(
+    plain_recipe: Recipe, corpus: Corpus, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    start(plain_recipe, corpus, out, tmp_path / "cache", search=False, all_data=True)
+    model = Model.load(out / "seed-0" / "model")
+    assert model.bundle.origin["parameters"] > 2 * 100_000
+    with pytest.raises(RecipeError, match=r"recipe 'default'.*searches no genotype"):
+        start(plain_recipe, corpus, tmp_path / "other", tmp_path / "cache", train=False)
+
+
+def test_a_choice_of_the_epoch_on_few_utterances_is_warned_of(
+    tiny_recipe: Recipe, corpus: Corpus, tmp_path: Path
+) -> None:
+    training = tiny_recipe.training.model_copy(update={"select": "ua", "epochs": 1})
+    search = {"strategy": "random"}
+    value = {
+        **tiny_recipe.to_dict(),
+        "search": search,
+        "training": training.model_dump(mode="json"),
+    }
+    result = start(only_fold(Recipe.from_dict(value)), corpus, tmp_path / "run", tmp_path / "cache")
+    assert any("chosen on as few as" in warning for warning in result["warnings"])
