@@ -46,19 +46,15 @@ Waveforms = list[NDArray[np.float32]]
 
 def by_librosa(waveform: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
     """The features of ``spec`` as librosa computes them."""
-    mfcc = librosa.feature.mfcc(
-        y=waveform,
-        sr=spec.sample_rate,
-        n_mfcc=spec.n_features,
-        n_fft=spec.n_fft,
-        hop_length=spec.hop_length,
-        n_mels=spec.n_mels,
-        fmax=spec.fmax,
-        pad_mode="constant",
-    )
-    n_frames = mfcc.shape[1] // spec.pool
-    groups = mfcc[:, : n_frames * spec.pool].reshape(len(mfcc), n_frames, spec.pool)
-    result: NDArray[np.float32] = groups.max(axis=2)
+    keys = {name: getattr(spec, name) for name in ("n_fft", "win_length", "hop_length", "n_mels")}
+    keys |= {"sr": spec.sample_rate, "fmin": spec.fmin, "fmax": spec.fmax, "pad_mode": "constant"}
+    if spec.kind == "mfcc":
+        maps = librosa.feature.mfcc(y=waveform, n_mfcc=spec.n_features, **keys)
+    else:
+        maps = librosa.power_to_db(librosa.feature.melspectrogram(y=waveform, **keys))
+    n_frames = maps.shape[1] // spec.pool
+    groups = maps[:, : n_frames * spec.pool].reshape(len(maps), n_frames, spec.pool)
+    result: NDArray[np.float32] = groups.max(axis=2) if spec.pool_by == "max" else groups.mean(2)
     return result
 
 

@@ -82,6 +82,7 @@ def spec_of(arguments: argparse.Namespace) -> NetworkSpec:
             cells=arguments.seqnn_cells,
             nodes=arguments.nodes,
             width=arguments.width,
+            normalise=False,  # the yardstick is what was published
         ),
     )
 

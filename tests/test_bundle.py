@@ -30,6 +30,7 @@ def bundle() -> Bundle:
     network(torch.randn(4, 1, 16, 15))
     normalisation = Normalisation(torch.randn(1, 16), torch.rand(1, 16) + 0.5)
     settings = {"genotype": genotype.to_dict(), "network": spec.model_dump(mode="json")}
+    settings["members"] = 1
     return Bundle(
         system=SystemSpec(kind="searched"),
         fitted=FittedNetwork(network, normalisation, settings, genotype),
@@ -106,7 +107,7 @@ def test_an_altered_description_is_refused(
     ("change", "message"),
     [
         ({"surprise": 1}, "surprise"),
-        ({"settings": {"genotype": {"format": "emodarts.genotype/1"}}}, "no 'normal' cell"),
+        ({"settings": {"genotype": {"format": "emodarts.genotype/1"}}}, "do not fit"),
         ({"settings": {}}, "do not fit"),
         ({"classes": ["a", "b"]}, "do not fit"),
         ({"classes": ["a"]}, "classes"),

@@ -19,7 +19,7 @@ from yardstick import Yardstick
 def test_it_computes_what_the_supernet_computes(space: str) -> None:
     spec = NetworkSpec(
         cnn=CNNSpec(cells=4, nodes=2, channels=2),
-        seqnn=SearchedSeqNN(space=space, cells=2, nodes=1, width=3),
+        seqnn=SearchedSeqNN(space=space, cells=2, nodes=1, width=3, normalise=False),
         dropout=0.0,
     )
     torch.manual_seed(0)

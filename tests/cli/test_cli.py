@@ -275,7 +275,7 @@ def bad_recipe(folder: Path, text: str) -> Path:
     [
         ("serch: {epochs: 3}", "unknown key 'serch' (did you mean 'search'?)"),
         ("search: {epochs: many}", "search.epochs: 'many'"),
-        ("network: {cnn: {cells: 0}}", "network.cnn.cells: 0"),
+        ("network: {cnn: {cells: -1}}", "network.cnn.cells: -1"),
         ("features: {duration: 0.1, hop_length: 512, n_mels: 16}", "leave nothing of time"),
         ("search: [", "not valid YAML"),
     ],
@@ -389,6 +389,7 @@ def test_a_system_without_a_search_has_a_row_a_report_and_a_model(
     for section in unused:
         text = re.sub(rf"^{section}:.*\n(  .*\n)*", "", text, flags=re.M)
     recipe, out = tmp_path / "other.yaml", tmp_path / "run"
+    text = text.replace("features: {", "features: {padding: zeros, ")
     recipe.write_text(f"{text}system: {{kind: {kind}}}\n")
     corpus = ("--corpus", "emodb", "--root", tiny_emodb, "--cache", cache)
     done = emodarts("run", recipe, *corpus, "--folds", "0,1", "--jobs", "2", "--out", out)

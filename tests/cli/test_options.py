@@ -29,7 +29,7 @@ GIVEN: dict[str, tuple[Any, Any]] = {
 
 
 def request(**given: Any) -> RunRequest:
-    return RunRequest("demo", "synthetic", **given)
+    return RunRequest(recipe="demo", corpus="synthetic", **given)
 
 
 def value_at(recipe: Recipe, key: str) -> Any:
@@ -69,7 +69,9 @@ def test_an_option_counts_more_than_set() -> None:
 def test_features_are_prepared_with_the_same_options() -> None:
     shared = {"labels", "styles", "device"}
     assert set(recipe_options(PrepareRequest)) == shared
-    recipe = load_requested_recipe(PrepareRequest("demo", "synthetic", labels=["four"]))
+    recipe = load_requested_recipe(
+        PrepareRequest(recipe="demo", corpus="synthetic", labels=["four"])
+    )
     assert recipe.labels == ("anger", "happiness", "neutral", "sadness")
 
 

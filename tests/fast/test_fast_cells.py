@@ -93,6 +93,7 @@ def separable(kernel: int, dilation: int = 1, repeats: int = 2) -> Builder:
     )
 
 
+SEQUENCE = {**SPACES["all"].sequence, **SPACES["extended"].sequence}
 PAPERS = [o for name, o in SPACES["all"].cnn.items() if name != NONE]
 OPERATIONS: dict[str, Sequence[Builder]] = {
     "papers": PAPERS,
@@ -296,7 +297,7 @@ def sequence_cell(
     ends = GRAPHS[graph]
     modules: list[nn.Module] = []
     for row in range(len(ends)):
-        operations = [SPACES["all"].sequence[n](width) for n in names if n != NONE]
+        operations = [SEQUENCE[n](width) for n in names if n != NONE]
         if foreign:
             operations.append(GatedSteps(width))
         if normalise:

@@ -123,6 +123,7 @@ def test_weights_step_to_where_the_alphas_look(tmp_path: Path) -> None:
     spec = SPEC.model_copy(
         update={
             "warmup_epochs": 0,
+            "class_weights": False,
             "weights": WeightOptimiser(gradient_clip=1e9),
             "alphas": AlphaOptimiser().model_copy(update={"learning_rate": 0.0}),
         }

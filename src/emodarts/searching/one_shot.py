@@ -25,7 +25,6 @@ from emodarts.searching.derivation import derive_genotype
 from emodarts.searching.gradients import (
     Batch,
     LookAhead,
-    Loss,
     first_order_gradient,
     random_state,
     restore_random_state,
@@ -189,11 +188,15 @@ class Search:
         self.memory: dict[str, Any] = {}
         self._stopped = False
         self._gradients: dict[str, list[Tensor]] = {}
-        weighted = class_weights(task.weights.targets, task.n_classes)
-        self.loss: Loss = partial(
-            functional.cross_entropy, weight=weighted if spec.class_weights else None
-        )
+        weights = class_weights(task.weights.targets, task.n_classes)
+        self._class_weights = weights if spec.class_weights else None
         self.build()
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of weights and alphas alike."""
+        weights = self._class_weights
+        weights = None if weights is None else weights.to(logits.dtype)
+        return functional.cross_entropy(logits, targets, weight=weights)
 
     @property
     def epoch(self) -> int:
