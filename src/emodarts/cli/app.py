@@ -242,7 +242,7 @@ def headroom(
         ),
     ] = 3,
 ) -> None:
-    """Tell whether genotypes differ by more than seeds do, and what the best could gain.
+    """Show whether genotypes differ by more than seeds do, and what the best could gain.
 
     Random genotypes are trained with every seed on development speakers alone, in every fold that
     is asked for; test speakers are used for nothing.

@@ -163,7 +163,7 @@ class HalvingSpec(SearchSpec):
     rounds: Annotated[tuple[Round, ...], Field(min_length=1)] = ((16, 1), (8, 2), (4, 4), (2, 8))
     """Candidates and seeds of each round. Trainings of earlier rounds are not repeated, so that a
     round with twice the seeds trains each of its candidates as often again. Raise the seeds where
-    results differ much between seeds (``emodarts headroom`` tells)."""
+    results differ much between seeds (``emodarts headroom`` shows it)."""
     inner_folds: Annotated[int, Field(ge=2)] = 3
     """Groups of development speakers that are left out in turn; a candidate is judged by the UA of
     the predictions of all groups together. With too few speakers, utterances are left out."""
