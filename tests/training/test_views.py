@@ -37,10 +37,11 @@ def test_an_unperturbed_view_is_a_stretch_of_the_map_itself() -> None:
     assert starts == {0.0, 1.0, 2.0, 3.0, 4.0}
 
 
-def test_a_short_utterance_is_repeated_and_padding_is_never_seen() -> None:
-    torch.manual_seed(0)
-    (row,) = Views(7).draw(ramp(12, 3))[0, 0, :1].tolist()
-    assert row == [(row[0] + k) % 3 for k in range(7)]
+def test_a_short_utterance_is_whole_and_frames_behind_it_are_missing() -> None:
+    view = Views(7, PerturbationSpec(mix_statistics=1.0)).draw(ramp(12, 3).repeat(4, 1, 1, 1))
+    assert torch.isnan(view).tolist() == torch.isnan(ramp(7, 3)).repeat(4, 1, 1, 1).tolist()
+    view = Views(7).draw(ramp(12, 3))
+    assert view[0, 0, 0, :3].tolist() == [0.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("key", ["speed", "stretch"])

@@ -12,6 +12,7 @@ from itertools import pairwise
 from math import prod
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,6 +27,7 @@ from emodarts.space.sequence_ops import (
     TemporalConvolutions,
     TimeAttention,
     mean_and_deviation,
+    mean_over_time,
     require_sequence,
 )
 
@@ -146,33 +148,66 @@ class JointNetwork(nn.Module):
 
         ``weights`` maps ``normal``, ``reduction`` and ``sequence`` to ``(E, O)`` in a supernet.
         """
-        logits: Tensor = self.classify(self.cnn_maps(features, weights)[-2:], weights)
+        maps = self.cnn_maps(features, weights)[-2:]
+        logits: Tensor = self.classify(maps, weights, self.steps_present(features))
         return logits
+
+    def steps_present(self, features: Tensor) -> Tensor | None:
+        """Which steps of the sequence are not missing: ``(B, T')``; None if none is missing."""
+        present = _frames_present(features)
+        return None if present is None else present[:, :: self.time_stride]
 
     def cnn_maps(
         self, features: Tensor, weights: Mapping[str, Tensor] | None = None
     ) -> list[Tensor]:
-        """Features ``(B, C, F, T)`` -> maps ``(B, C, F', T')``: twice the stem's, every cell's."""
+        """Features ``(B, C, F, T)`` -> maps ``(B, C, F', T')``: twice the stem's, every cell's.
+
+        Frames that are missing (NaN, at the end) are zeros in every map, as what is beyond the edge
+        of a map is for a convolution.
+        """
         if features.dim() != 4 or features.shape[1:3] != (self.n_channels, self.n_features):
             raise ShapeError(
                 f"features need shape (batch, {self.n_channels}, {self.n_features}, time); "
                 f"got {tuple(features.shape)}"
             )
         # `to`, as `contiguous` leaves a map of one channel as it is.
-        maps = [self.stem(features.to(memory_format=self._layout))] * 2
+        present = _frames_present(features)
+        if present is not None:
+            features = features.masked_fill(torch.isnan(features), 0.0)
+        maps = [self._stem_map(features.to(memory_format=self._layout), present)] * 2
+        if present is not None:
+            present = present[:, :: prod(self.spec.stem_strides[1])]
         for name, cell in zip(self.cnn_cell_names, self.cnn_cells, strict=True):
             edge_weights = None if weights is None else weights[name]
             out = cell(maps[-2], maps[-1], edge_weights).to(memory_format=self._layout)
+            if present is not None:
+                present = present[:, ::2] if name == "reduction" else present
+                out = out * present[:, None, None]
             maps.append(self.dropout(out))
         return maps
 
+    def _stem_map(self, x: Tensor, present: Tensor | None) -> Tensor:
+        if present is None:
+            out: Tensor = self.stem(x)
+            return out
+        for layer in self.stem:
+            x = layer(x)
+            if isinstance(layer, nn.Conv2d):
+                present = present[:, :: layer.stride[1]]
+            if isinstance(layer, nn.ReLU):
+                x = x * present[:, None, None]
+        return x * present[:, None, None]
+
     def classify(
-        self, maps: Sequence[Tensor], weights: Mapping[str, Tensor] | None = None
+        self,
+        maps: Sequence[Tensor],
+        weights: Mapping[str, Tensor] | None = None,
+        present: Tensor | None = None,
     ) -> Tensor:
-        """The last two CNN maps -> logits ``(B, n_classes)``."""
+        """The last two CNN maps, and :meth:`steps_present` -> logits ``(B, n_classes)``."""
         x = self._to_sequence(maps[-1])
         if self.projection is not None:
-            x = self.projection(x)
+            x = _masked(self.projection(x), present)
         if len(self.sequence_cells):
             # A projection is of the last map: the first cell then reads it twice.
             before = x if self.projection is not None else self._to_sequence(maps[-2])
@@ -182,14 +217,17 @@ class JointNetwork(nn.Module):
                 ).transpose(1, 2)
             edge_weights = None if weights is None else weights["sequence"]
             for cell in self.sequence_cells:
-                before, x = x, self.dropout(cell(before, x, edge_weights))
+                out = _masked(cell(before, x, edge_weights), present)
+                before, x = x, self.dropout(out)
         elif self.fixed is not None:
             x = self.fixed(x)
         require_sequence(x, "pooling over time")
         if self.attention is not None:
-            pooled = self.attention(x)
+            pooled = self.attention(x, present)
+        elif self.spec.pooling == "statistics":
+            pooled = mean_and_deviation(x, present)
         else:
-            pooled = mean_and_deviation(x) if self.spec.pooling == "statistics" else x.mean(dim=1)
+            pooled = mean_over_time(x, present)
         if not len(self.sequence_cells) and (self.fixed is not None or not len(self.cnn_cells)):
             pooled = self.dropout(pooled)  # a cell has its own
         logits: Tensor = self.classifier(pooled)
@@ -199,6 +237,18 @@ class JointNetwork(nn.Module):
         """``(B, C, F, T)`` -> ``(B, T, C * F)`` or, with averaged frequency, ``(B, T, C)``."""
         x = maps.mean(dim=2) if self.spec.frequency == "mean" else maps.flatten(1, 2)
         return x.transpose(1, 2)
+
+
+def _frames_present(features: Tensor) -> Tensor | None:
+    """Which frames are not missing (NaN): ``(B, T)``; None if all are there."""
+    if features.is_meta or not torch.isnan(features[:, 0, 0, -1]).any():
+        return None
+    return ~torch.isnan(features[:, 0, 0])
+
+
+def _masked(x: Tensor, present: Tensor | None) -> Tensor:
+    """A sequence ``(B, T, C)`` with zeros at missing steps."""
+    return x if present is None else x * present[:, :, None]
 
 
 def _fixed(spec: FixedSeqNN, width_in: int) -> Recurrent | TemporalConvolutions:

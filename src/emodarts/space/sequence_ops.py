@@ -34,18 +34,30 @@ class TimeAttention(nn.Module):
         super().__init__()
         self.score = nn.Linear(width, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, T, C)`` -> context ``(B, C)``."""
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """``(B, T, C)`` -> context ``(B, C)`` of the steps that are ``present`` (B, T)."""
         require_sequence(x, "attention over time")
-        weights = torch.softmax(self.score(x), dim=1)  # (B, T, 1)
+        scores = self.score(x)  # (B, T, 1)
+        if present is not None:
+            scores = scores.masked_fill(~present[:, :, None], -torch.inf)
+        weights = torch.softmax(scores, dim=1)
         return (weights * x).sum(dim=1)
 
 
-def mean_and_deviation(x: Tensor) -> Tensor:
+def mean_over_time(x: Tensor, present: Tensor | None = None) -> Tensor:
+    """``(B, T, C)`` -> mean ``(B, C)`` over the steps that are ``present`` (B, T)."""
+    if present is None:
+        return x.mean(dim=1)
+    kept = present[:, :, None].to(x.dtype)
+    return (x * kept).sum(dim=1) / kept.sum(dim=1)
+
+
+def mean_and_deviation(x: Tensor, present: Tensor | None = None) -> Tensor:
     """``(B, T, C)`` -> mean and standard deviation over time, joined: ``(B, 2 * C)``."""
+    mean = mean_over_time(x, present)
+    variance = mean_over_time((x - mean[:, None]).square(), present)
     # A variance of 0 has no gradient through its root.
-    deviation = x.var(dim=1, correction=0).clamp(min=1e-8).sqrt()
-    return torch.cat([x.mean(dim=1), deviation], dim=1)
+    return torch.cat([mean, variance.clamp(min=1e-8).sqrt()], dim=1)
 
 
 class TemporalConvolutions(nn.Module):

@@ -125,7 +125,7 @@ class DiscreteNetwork(JointNetwork, Classifier):
         extra = None
         if self.auxiliary is not None:
             extra = self.auxiliary(maps[2 + self._auxiliary_cell])
-        return self.classify(maps[-2:]), extra
+        return self.classify(maps[-2:], present=self.steps_present(features)), extra
 
     def begin_epoch(self, share: float) -> None:
         """Drop edges more often, the more of the epochs is done."""

@@ -34,7 +34,7 @@ def mask_features(features: Tensor, spec: MaskSpec) -> Tensor:
             length = (draw[0] * (min(width, size) + 1)).floor()
             start = (draw[1] * (size - length + 1)).floor()
             masked |= (position >= start) & (position < start + length)
-    return features.masked_fill(masked, 0.0)
+    return features.masked_fill(masked & ~torch.isnan(features), 0.0)
 
 
 @dataclass(frozen=True)

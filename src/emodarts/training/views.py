@@ -25,7 +25,7 @@ class Views:
 
     Attributes
     ----------
-    frames : of every view. A shorter utterance is repeated up to there.
+    frames : of every view; those behind the end of a shorter utterance are missing (NaN).
     perturbation : what is drawn for every utterance.
     bands : (F,) frequencies of the bands in Hz, ascending; None where only time is changed.
     """
@@ -57,14 +57,16 @@ class Views:
         """
         valid = valid_frames(maps)[:, None]
         steps = torch.arange(self.frames, device=maps.device) * rate[:, None]
-        room = valid - 1 - steps[:, -1:]
+        latest = (valid - 1 - steps[:, -1:]).clamp(min=0.0).floor()
         # Whole frames, so that an unchanged rate leaves values as they are.
-        latest = torch.where(room >= 0, room.floor() + 1, valid)
-        first = (torch.rand(len(maps), 1, device=maps.device) * latest).floor()
+        first = (torch.rand(len(maps), 1, device=maps.device) * (latest + 1)).floor()
         place = first + steps
-        place = torch.where(room >= 0, torch.minimum(place, valid - 1.0), place % valid)
-        below = torch.minimum(place.floor().long(), valid - 1)
-        return _between(maps, 3, below, (below + 1) % valid, place - below)
+        beyond = place > valid - 1
+        place = torch.minimum(place, valid - 1.0)
+        below = place.floor().long()
+        above = torch.minimum(below + 1, valid - 1)
+        played = _between(maps, 3, below, above, place - below)
+        return played.masked_fill(beyond[:, None, None], torch.nan)
 
 
 def _moved(maps: Tensor, bands: Tensor, factor: Tensor) -> Tensor:
@@ -103,10 +105,10 @@ def mix_statistics(maps: Tensor, probability: float) -> Tensor:
 
     Parameters
     ----------
-    maps : (B, C, F, T) without missing frames.
+    maps : (B, C, F, T), NaN where frames are missing.
     """
-    mean, sd = maps.mean(dim=3, keepdim=True), maps.std(dim=3, keepdim=True, correction=0)
-    sd = sd.clamp_min(1e-3)
+    mean = maps.nanmean(dim=3, keepdim=True)
+    sd = (maps - mean).square().nanmean(dim=3, keepdim=True).sqrt().clamp_min(1e-3)
     n, device = len(maps), maps.device
     partner = torch.randperm(n, device=device)
     # A sample of Beta is one of two Gammas; torch draws it on the CPU from the global generator.
