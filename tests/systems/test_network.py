@@ -1,5 +1,6 @@
 """Supernet and discrete network: shapes, independence of utterances, counts."""
 
+import json
 from itertools import pairwise, product
 
 import pytest
@@ -443,3 +444,37 @@ def test_hand_engineered_count_of_a_convolution() -> None:
     network = build(spec, 8)
     stem = 8 * 8 * 6 * 9
     assert count_multiply_adds(network.stem[0], (1, 8, 8)) == stem
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention", "statistics"])
+@pytest.mark.parametrize("recurrent", [None, "lstm"])
+def test_missing_frames_of_a_batch_count_for_nothing(pooling: str, recurrent: str | None) -> None:
+    """Two utterances of other lengths in one batch answer as each does alone, cut to its frames."""
+    seqnn = {"mode": "none"}
+    if recurrent:
+        seqnn = {"mode": "fixed", "recurrent": recurrent, "width": 6}
+    keys = {"stem": {}, "cnn": {"cells": 0}, "projection": 8, "pooling": pooling, "seqnn": seqnn}
+    spec = NetworkSpec.model_validate_json(json.dumps(keys))
+    torch.manual_seed(0)
+    network = DiscreteNetwork(Genotype(), spec, 32, 3).eval()
+    features = torch.randn(3, 1, 32, 40)
+    lengths = (40, 23, 9)
+    for row, length in enumerate(lengths):
+        features[row, ..., length:] = torch.nan
+    together = network(features)
+    for row, length in enumerate(lengths):
+        alone = network(features[row : row + 1, ..., :length])
+        torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_with_missing_frames_has_gradients() -> None:
+    keys = {"stem": {"channels": [4, 4], "frequency_strides": [2, 2], "time_strides": [2, 1]}}
+    keys |= {"cnn": {"cells": 3, "nodes": 1, "channels": 2}}
+    keys |= {"seqnn": {"space": "lstm_att", "cells": 1, "nodes": 1, "width": 4}}
+    spec = NetworkSpec.model_validate_json(json.dumps(keys))
+    genotype = random_genotype(spec, torch.Generator().manual_seed(0))
+    network = DiscreteNetwork(genotype, spec, 16, 3)
+    features = torch.randn(4, 1, 16, 30)
+    features[1:, ..., 17:] = torch.nan
+    functional.cross_entropy(network(features), torch.tensor([0, 1, 2, 0])).backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
