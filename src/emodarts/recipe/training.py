@@ -114,9 +114,9 @@ class TrainingSpec(Section):
     label_smoothing: Fraction = 0.0
     """Share of each target that is spread over all classes."""
     crop: Positive | None = None
-    """Seconds of the stretch of each utterance that an epoch trains on, drawn anew every time;
-    shorter utterances are repeated. Answers are for whole utterances. By default all of
-    ``features.duration``. Shorter crops train faster and on more varied material."""
+    """Seconds of the stretch of each utterance that an epoch trains on, drawn anew every time.
+    Answers are for whole utterances. By default all of ``features.duration``. Shorter crops train
+    faster and on more varied material."""
     perturbation: PerturbationSpec = PerturbationSpec()
     masks: MaskSpec = MaskSpec()
     augmentation: AugmentationSpec = AugmentationSpec()
