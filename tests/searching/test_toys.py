@@ -29,6 +29,18 @@ TRAINING = TrainingSpec(
 )
 
 
+def first_order(epochs: int) -> DartsSpec:
+    """A search that moves alphas after a warm-up of at most 0.6 of its epochs."""
+    return DartsSpec(
+        order=1,
+        epochs=epochs,
+        warmup_share=0.6,
+        batch_size=16,
+        weights=WeightOptimiser(learning_rate=0.1),
+        alphas=AlphaOptimiser(learning_rate=2e-2),
+    )
+
+
 def retrained(toy: Toy, genotype: object, folder: Path, seed: int) -> float:
     """UA on the test part of the network of a genotype."""
     torch.manual_seed(seed)
@@ -59,15 +71,7 @@ def test_the_only_candidate_that_spans_a_lag_is_found_on_both_edges(
     seed: int, tmp_path: Path
 ) -> None:
     toy = pulse_pairs(seed)
-    spec = DartsSpec(
-        order=1,
-        epochs=24,
-        warmup_share=0.6,
-        batch_size=16,
-        weights=WeightOptimiser(learning_rate=0.1),
-        alphas=AlphaOptimiser(learning_rate=2e-2),
-    )
-    found = search(spec, toy.task(tmp_path, seed))
+    found = search(first_order(epochs=24), toy.task(tmp_path, seed))
     assert [e.operation for node in found.cells["reduction"] for e in node] == [toy.answer] * 2
 
 
@@ -78,15 +82,7 @@ def test_a_recurrent_layer_is_found_where_nothing_else_decides(
     seed: int, space: str, tmp_path: Path
 ) -> None:
     toy = order_of_events(space, seed)
-    spec = DartsSpec(
-        order=1,
-        epochs=14,
-        warmup_share=0.6,
-        batch_size=16,
-        weights=WeightOptimiser(learning_rate=0.1),
-        alphas=AlphaOptimiser(learning_rate=2e-2),
-    )
-    found = search(spec, toy.task(tmp_path, seed))
+    found = search(first_order(epochs=14), toy.task(tmp_path, seed))
     with TrialFolder(tmp_path).search_history.open() as file:
         last = list(csv.DictReader(file))[-1]
     assert float(last["alpha_ua"]) >= 0.9  # with equally loud candidates the supernet learns

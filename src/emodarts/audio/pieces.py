@@ -29,9 +29,8 @@ def prepare(waveform: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.floa
 
 def _trimmed(waveform: NDArray[np.float32], decibels: float, block: int) -> NDArray[np.float32]:
     hop = max(1, block // 4)
-    margin = (
-        block - hop
-    )  # blocks begin before the sound, so that silence before it is no other case
+    # Blocks begin before the sound, so that silence before it is no other case.
+    margin = block - hop
     padded = np.pad(waveform, (margin, margin + -len(waveform) % hop)).astype(np.float64)
     sums = np.concatenate([[0.0], np.cumsum(np.square(padded))])
     starts = np.arange(0, len(padded) - block + 1, hop)

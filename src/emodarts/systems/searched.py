@@ -114,7 +114,7 @@ class Searched:
                 inner,
                 self._build(inner, genotype),
                 train_on,
-                judge_by,  # is not chosen by: the last epoch counts
+                (),  # nothing is chosen: judged once, by the last weights
                 TrialFolder(folder.path / f"fold-{k}"),
                 f"candidate {digest[:6]} seed {seed}, inner fold {k} of {task.title}",
             )
