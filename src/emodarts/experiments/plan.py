@@ -103,7 +103,8 @@ class Plan:
     jobs: int
 
 
-#: A recall of 0.8 on 300 utterances has a standard error of 2.3 points, about what epochs differ by.
+#: A recall of 0.8 on 300 utterances has a standard error of 2.3 points, as epochs differ among each
+#: other.
 _ENOUGH_TO_CHOOSE = 300
 
 
