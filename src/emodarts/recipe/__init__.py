@@ -9,11 +9,14 @@ from emodarts.recipe.network import CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, S
 from emodarts.recipe.recipe import Recipe
 from emodarts.recipe.search import (
     STRATEGIES,
+    ControllerSpec,
     DartsSpec,
+    EvolutionSpec,
     HalvingSpec,
     OneShotSpec,
     RandomSpec,
     SearchSpec,
+    SharedRandomSpec,
 )
 from emodarts.recipe.section import Kind
 from emodarts.recipe.spaces import SPACES, Operation, Space
@@ -29,8 +32,10 @@ __all__ = [
     "AugmentationSpec",
     "CNNSpec",
     "ComputeSpec",
+    "ControllerSpec",
     "DartsSpec",
     "EvaluationSpec",
+    "EvolutionSpec",
     "FeatureKind",
     "FeatureSpec",
     "FixedSeqNN",
@@ -46,6 +51,7 @@ __all__ = [
     "Recipe",
     "SearchSpec",
     "SearchedSeqNN",
+    "SharedRandomSpec",
     "Space",
     "SystemSpec",
     "TrainingSpec",

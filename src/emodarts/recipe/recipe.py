@@ -71,12 +71,31 @@ class Recipe(Section):
         if "network" in used:
             self._check_cells()
             self._check_maps()
-        if "search" in used and isinstance(self.search, OneShotSpec) and not self.network.nodes:
+        if "search" in used:
+            self._check_search()
+        return self
+
+    def _check_search(self) -> None:
+        search, network = self.search, self.network
+        if isinstance(search, OneShotSpec) and not network.nodes:
             raise ValueError(
-                f"search.strategy {self.search.strategy!r}: the network has no cells to search; "
+                f"search.strategy {search.strategy!r}: the network has no cells to search; "
                 "allowed: search: {strategy: random}, or cells in network.cnn or network.seqnn"
             )
-        return self
+        if isinstance(search, DartsSpec):
+            sizes = {"network.cnn.channels": network.cnn.channels if network.cnn.cells else 0}
+            if isinstance(network.seqnn, SearchedSeqNN):
+                sizes["network.seqnn.width"] = network.seqnn.width
+            for key, size in sizes.items():
+                if size % search.partial_channels:
+                    raise ValueError(
+                        f"search.partial_channels {search.partial_channels} does not divide "
+                        f"{key} {size}; allowed: a divisor"
+                    )
+            if search.stages and not network.cnn.cells:
+                raise ValueError(
+                    "search.stages grow the CNN, and network.cnn.cells is 0; allowed: no stages"
+                )
 
     def _check_labels(self) -> None:
         if self.labels is None:

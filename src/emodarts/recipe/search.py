@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from emodarts.recipe.section import (
     Fraction,
@@ -105,10 +105,9 @@ class OneShotSpec(SearchSpec):
     """Epoch whose alphas give the genotype: the last, or that of the highest UA on the data for
     alphas."""
 
-    @property
-    def longest_warmup(self) -> int:
-        """Largest number of warm-up epochs."""
-        waited = 0 if self.warmup == "fixed" else int(self.warmup_share * self.epochs)
+    def longest_warmup(self, epochs: int) -> int:
+        """Largest number of warm-up epochs of a supernet that is trained for ``epochs``."""
+        waited = 0 if self.warmup == "fixed" else int(self.warmup_share * epochs)
         return max(self.warmup_epochs, waited)
 
     def check(self) -> None:
@@ -118,8 +117,115 @@ class OneShotSpec(SearchSpec):
             )
 
 
+def _two_values(span: tuple[float, ...]) -> tuple[float, ...]:
+    if len(span) != 2:
+        raise ValueError(f"{list(span)}; allowed: two numbers, at the first and the last epoch")
+    return span
+
+
+Ramp = Annotated[tuple[NonNegative, ...], AfterValidator(_two_values)]
+
+
+class RelaxationSpec(Section):
+    """How alphas become the weights of the candidates of an edge."""
+
+    kind: Literal["softmax", "sigmoid", "gumbel", "one_hot", "dirichlet"] = "softmax"
+    """``softmax`` is that of DARTS; ``sigmoid`` weighs each candidate by itself (FairDARTS, arXiv
+    1911.12126). The others are drawn in every step: ``gumbel`` a tempered Gumbel-softmax (SNAS,
+    arXiv 1812.09926), ``one_hot`` a single candidate, the only one that is computed (GDAS, arXiv
+    1910.04465), ``dirichlet`` from Dir(1 + elu(alpha)) (DrNAS, arXiv 2006.10355)."""
+    temperature: Ramp = (10.0, 0.1)
+    """Temperature of ``gumbel`` and ``one_hot`` at the first and the last epoch; linear between."""
+    path_dropout: Fraction = 0.0
+    """Probability that a candidate path is dropped, drawn uniformly for every step that trains
+    weights, so that all candidates are trained alike (Wu et al., arXiv 2203.16928). The weights of
+    the others are scaled up to the same sum."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> RelaxationSpec:
+        if min(self.temperature) <= 0:
+            raise ValueError(f"temperature {list(self.temperature)}; allowed: above 0")
+        return self
+
+
+class PenaltySpec(Section):
+    """What is added to the loss of the alphas; 0 leaves a term out."""
+
+    beta_decay: NonNegative = 0.0
+    """Weight at the last epoch, from 0 at the first, of the mean over edges of logsumexp(alpha)
+    (beta-DARTS, arXiv 2203.01665, which uses 50)."""
+    zero_one: NonNegative = 0.0
+    """Weight of ``-mean (w - 0.5)^2``, which drives sigmoid weights to 0 or 1 (FairDARTS, which
+    uses 10)."""
+    anchor: NonNegative = 0.0
+    """Weight of the Kullback-Leibler divergence of the Dirichlet distributions from the uniform one
+    (DrNAS, which uses 1e-3)."""
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a penalty."""
+        return max(self.beta_decay, self.zero_one, self.anchor) > 0
+
+
+class SmoothingSpec(Section):
+    """Perturbation of the candidates' weights while the weights of the network are trained
+    (SmoothDARTS, arXiv 2002.05283)."""
+
+    kind: Literal["none", "random", "adversarial"] = "none"
+    """``random``: uniform noise. ``adversarial``: the perturbation that raises the training loss
+    most, by projected gradient ascent, at ``steps`` more passes a step."""
+    size: Ramp = (0.03, 0.3)
+    """Largest change of a weight, at the first and the last epoch; linear between."""
+    steps: PositiveInt = 7
+    """Steps of gradient ascent of ``adversarial``."""
+
+
+class StopSpec(Section):
+    """When the search of alphas ends early; ``null`` leaves a rule out."""
+
+    skips: PositiveInt | None = None
+    """End before a derived cell has this many skip connections, with the genotype of the epoch
+    before (DARTS+, arXiv 1909.06035, which uses 2 in a normal cell)."""
+    eigenvalue: Annotated[float, Field(gt=1.0)] | None = None
+    """End when the dominant eigenvalue of the Hessian of the alphas' loss, averaged over 5 epochs,
+    has grown by this factor within 5 epochs, with the genotype of 5 epochs before (RobustDARTS,
+    arXiv 1909.09656, which uses 1.3). Each epoch takes some 20 passes more."""
+    gradient_matching: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
+    """Train the weights of a candidate no more once the mean cosine between its gradients on the
+    two halves of the data over 20 steps is below this (OLES, NeurIPS 2023, which uses 0.3). A step
+    takes one more pass."""
+
+
+class DerivationSpec(Section):
+    """How the genotype is derived from the supernet."""
+
+    by: Literal["weights", "perturbation"] = "weights"
+    """``weights``: the strongest candidates, as DARTS. ``perturbation``: edge by edge the candidate
+    whose removal costs the supernet most UA on the data for alphas, with some training between
+    (DARTS-PT, arXiv 2108.04392)."""
+    tune_epochs: Annotated[int, Field(ge=0)] = 1
+    """Epochs for which ``perturbation`` trains the weights after each decision (paper: 5)."""
+    max_skips: Annotated[int, Field(ge=0)] | None = None
+    """Largest number of skip connections in a derived cell; the weakest give way (P-DARTS, arXiv
+    1904.12760, which uses 2)."""
+
+
+class StageSpec(Section):
+    """A stage of a progressive search (P-DARTS)."""
+
+    cells: Annotated[int, Field(ge=3)]
+    """CNN cells of the supernet in this stage; those of the last stage need not be those of
+    ``network.cnn.cells``, which are trained."""
+    candidates: PositiveInt | None = None
+    """Candidates that each edge keeps from the stage before, the strongest; by default all."""
+    skip_dropout: Fraction = 0.0
+    """Probability of dropout behind skip connections at the start of the stage, which decays to
+    0."""
+
+
 class DartsSpec(OneShotSpec):
-    """DARTS (arXiv 1806.09055): gradient descent on alphas that weight all candidates."""
+    """DARTS (arXiv 1806.09055): gradient descent on alphas that weight all candidates; and what
+    later methods changed in it, as parts that can be combined."""
 
     strategy: Literal["darts"] = "darts"
     order: Literal[1, 2] = 2
@@ -132,6 +238,83 @@ class DartsSpec(OneShotSpec):
     epsilon: Positive = 0.3
     """Step of the difference quotient, divided by the norm of the gradient. DARTS uses 0.01, which
     on a network with ReLU and max pooling is an order of magnitude less accurate."""
+    relaxation: RelaxationSpec = RelaxationSpec()
+    partial_channels: PositiveInt = 1
+    """K: candidates see one K-th of the channels, the others pass untouched (PC-DARTS, arXiv
+    1907.05737, which uses 4), for a cheaper supernet in which skips have less of an advantage."""
+    edge_normalisation: bool = False
+    """Also weigh the edges into each node, by a softmax of parameters of their own (PC-DARTS)."""
+    auxiliary_skip: bool = False
+    """Add a skip connection to every edge, whose weight falls from 1 to 0 over the epochs, so that
+    the candidate need not help training (DARTS-, arXiv 2009.01027)."""
+    penalties: PenaltySpec = PenaltySpec()
+    smoothing: SmoothingSpec = SmoothingSpec()
+    stages: tuple[StageSpec, ...] = ()
+    """Stages of a search that grows deeper with fewer candidates (P-DARTS); the epochs are divided
+    evenly among them, and alphas start anew in each. By default one stage."""
+    stop: StopSpec = StopSpec()
+    derivation: DerivationSpec = DerivationSpec()
+
+    def check(self) -> None:
+        super().check()
+        relaxation = self.relaxation
+        for fault, key, reason in self._conflicts():
+            if fault:
+                raise ValueError(f"{key} with relaxation.kind {relaxation.kind!r}: {reason}")
+        if self.stages:
+            self._check_stages()
+
+    def _check_stages(self) -> None:
+        shortest = self.epochs // len(self.stages)
+        if shortest <= self.warmup_epochs:
+            raise ValueError(
+                f"{len(self.stages)} stages of {self.epochs} epochs leave none for alphas after "
+                f"{self.warmup_epochs} warmup_epochs; allowed: fewer stages, or more epochs"
+            )
+
+    def _conflicts(self) -> list[tuple[bool, str, str]]:
+        kind, penalties = self.relaxation.kind, self.penalties
+        return [
+            (
+                kind == "sigmoid" and self.partial_channels > 1,
+                "partial_channels",
+                "weights that do not sum to 1 would scale the channels that pass untouched; "
+                "allowed: another relaxation, or partial_channels 1",
+            ),
+            (
+                kind == "one_hot" and self.smoothing.kind != "none",
+                "smoothing",
+                "a perturbation gives weight to candidates that are not computed; "
+                "allowed: smoothing.kind none, or relaxation.kind gumbel",
+            ),
+            (
+                kind == "one_hot" and self.relaxation.path_dropout > 0,
+                "relaxation.path_dropout",
+                "only one path is there; allowed: path_dropout 0",
+            ),
+            (
+                kind == "one_hot" and self.derivation.by == "perturbation",
+                "derivation.by perturbation",
+                "no candidate can be removed from a single one; allowed: derivation.by weights",
+            ),
+            (
+                kind == "dirichlet" and bool(self.stages),
+                "stages",
+                "a candidate that dropped out has no concentration; allowed: another relaxation",
+            ),
+            (
+                kind != "sigmoid" and penalties.zero_one > 0,
+                "penalties.zero_one",
+                "it is for sigmoid weights, each of which may be 0 or 1; "
+                "allowed: relaxation.kind sigmoid, or zero_one 0",
+            ),
+            (
+                kind != "dirichlet" and penalties.anchor > 0,
+                "penalties.anchor",
+                "there is no Dirichlet distribution; "
+                "allowed: relaxation.kind dirichlet, or anchor 0",
+            ),
+        ]
 
     def check_precision(self, precision: Precision) -> None:
         if precision != "fp32" and self.order == 2:
@@ -149,6 +332,59 @@ class RandomSpec(SearchSpec):
     candidates: PositiveInt = 1
     """Number of genotypes that are drawn. With more than one, each is trained on the part for
     weights and the one with the highest UA on the part for alphas is kept."""
+
+
+class SharedRandomSpec(OneShotSpec):
+    """Random search with shared weights (arXiv 1902.07638): each step trains a genotype that is
+    drawn for it, with the weights of one supernet; then random genotypes are judged with those
+    weights."""
+
+    strategy: Literal["shared_random"] = "shared_random"
+    candidates: PositiveInt = 100
+    """Number of genotypes that are judged on the data for alphas; the best is kept."""
+
+
+class EvolutionSpec(SearchSpec):
+    """Regularised evolution (arXiv 1802.01548): the best of a sample has a child, which differs in
+    one decision, and the oldest of the population dies."""
+
+    strategy: Literal["evolution"] = "evolution"
+    population: Annotated[int, Field(ge=2)] = 16
+    """Number of genotypes that are alive; the first are random."""
+    sample: PositiveInt = 4
+    """Number of genotypes from which the parent is the best; at most ``population``."""
+    evaluations: PositiveInt = 48
+    """Number of genotypes in all, each trained on the part for weights and judged by its UA on the
+    part for alphas; the best of all is kept."""
+
+    def check(self) -> None:
+        for key, value in (("sample", self.sample), ("evaluations", self.evaluations)):
+            low = key == "evaluations"
+            if value < self.population if low else value > self.population:
+                raise ValueError(
+                    f"{key} {value} with population {self.population}; "
+                    f"allowed: at {'least' if low else 'most'} {self.population}"
+                )
+
+
+class ControllerSpec(SearchSpec):
+    """A recurrent controller that learns by policy gradient to make good decisions (arXiv
+    1611.01578)."""
+
+    strategy: Literal["controller"] = "controller"
+    evaluations: PositiveInt = 48
+    """Number of genotypes that the controller tries, each trained on the part for weights; their UA
+    on the part for alphas is the reward, and the best of all is kept."""
+    batch: PositiveInt = 4
+    """Number of genotypes before each step of the controller."""
+    hidden: PositiveInt = 64
+    """Units of the controller's LSTM."""
+    learning_rate: Positive = 1e-2
+    """Learning rate of the controller's Adam."""
+    baseline_decay: Fraction = 0.8
+    """Decay of the running mean of rewards, which is subtracted from them."""
+    entropy_weight: NonNegative = 1e-2
+    """Weight of the entropy of the decisions in the controller's objective; more explores more."""
 
 
 Round = Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=2)]
@@ -183,6 +419,11 @@ class HalvingSpec(SearchSpec):
 STRATEGIES: dict[str, Kind[SearchSpec]] = {
     "darts": Kind(DartsSpec, "emodarts.searching.strategies.darts:Darts"),
     "random": Kind(RandomSpec, "emodarts.searching.strategies.random:RandomSearch"),
+    "shared_random": Kind(
+        SharedRandomSpec, "emodarts.searching.strategies.shared_random:SharedRandomSearch"
+    ),
+    "evolution": Kind(EvolutionSpec, "emodarts.searching.strategies.evolution:Evolution"),
+    "controller": Kind(ControllerSpec, "emodarts.searching.strategies.controller:Controller"),
     "halving": Kind(HalvingSpec, "emodarts.searching.strategies.halving:Halving"),
 }
 """Search strategies by name. An implementation is made with its keys and is a

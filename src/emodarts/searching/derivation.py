@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from emodarts.genotype import EDGES_PER_NODE, NONE, CellGenotype, Edge, Genotype
+from emodarts.genotype import EDGES_PER_NODE, NONE, SKIP, CellGenotype, Edge, Genotype
 from emodarts.recipe import NetworkSpec
 from emodarts.searching.mixing import Mixing, softmax
 from emodarts.space.cell import edges
@@ -40,20 +40,44 @@ def derive_cell(weights: Tensor, operations: Sequence[str], nodes: int) -> CellG
 
 
 def derive_genotype(
-    alphas: Mapping[str, Tensor], spec: NetworkSpec, mixing: Mixing = softmax
+    alphas: Mapping[str, Tensor],
+    spec: NetworkSpec,
+    mixing: Mixing = softmax,
+    max_skips: int | None = None,
 ) -> Genotype:
     """Derive every searched cell from the weights that ``mixing`` makes of alphas, in float64.
 
     With softmax, the weights are over *all* candidates of an edge: ``none`` is in the softmax but
-    never chosen.
+    never chosen. While a cell has more than ``max_skips`` skip connections, the one with the
+    smallest weight is ruled out.
     """
     weights = mixing({name: alpha.detach().cpu().double() for name, alpha in alphas.items()})
     nodes = spec.nodes
     cells: dict[str, Any] = {
-        name: derive_cell(weights[name], operations, nodes[name])
+        name: _with_few_skips(weights[name], operations, nodes[name], max_skips)
         for name, operations in spec.operations.items()
     }
     return Genotype(**cells)
+
+
+def _with_few_skips(
+    weights: Tensor, operations: Sequence[str], nodes: int, max_skips: int | None
+) -> CellGenotype:
+    while True:
+        cell = derive_cell(weights, operations, nodes)
+        skips = {
+            (edge.source, node)
+            for node, kept in enumerate(cell)
+            for edge in kept
+            if edge.operation == SKIP
+        }
+        if max_skips is None or len(skips) <= max_skips:
+            return cell
+        column = operations.index(SKIP)
+        rows = [row for row, ends in enumerate(edges(nodes)) if ends in skips]
+        weakest = min(rows, key=lambda row: float(weights[row, column]))
+        weights = weights.clone()
+        weights[weakest, column] = -torch.inf
 
 
 #: Draws for each genotype that is missing: a small space has fewer than are asked for.
@@ -74,31 +98,66 @@ def different_genotypes(
     return drawn
 
 
+class Choose(Protocol):
+    """Makes one decision of a genotype."""
+
+    def __call__(self, decision: str, count: int, taken: int | None = None) -> int:
+        """An index below ``count``, but not ``taken``.
+
+        Parameters
+        ----------
+        decision : name that the decision has in every genotype that needs it.
+        """
+        ...
+
+
+def compose_genotype(
+    spec: NetworkSpec, choose: Choose, macro: Mapping[str, Any] | None = None
+) -> Genotype:
+    """Decide a genotype: macro choices, then the cells of the network that has them.
+
+    Each node has two different sources, and any operation but ``none`` on its edges. Macro choices
+    that are given are not decided; ``{}`` keeps the network as it is.
+    """
+
+    def cell(name: str, nodes: int, operations: Sequence[str]) -> CellGenotype:
+        allowed = [operation for operation in operations if operation != NONE]
+        made = []
+        for node in range(nodes):
+            kept: list[Edge] = []
+            for edge in range(EDGES_PER_NODE):
+                place = f"{name}.{node}.{edge}"
+                taken = kept[0].source if kept else None
+                source = choose(f"{place}.source", node + 2, taken)
+                operation = allowed[choose(f"{place}.operation", len(allowed))]
+                kept.append(Edge(operation, source))
+            made.append(tuple(sorted(kept, key=lambda edge: edge.source)))
+        return tuple(made)
+
+    if macro is None:
+        macro = {
+            key: choices[choose(f"macro.{key}", len(choices))]
+            for key, choices in spec.macro.items()
+        }
+    spec = spec.with_choices(macro)
+    cells: dict[str, Any] = {
+        name: cell(name, nodes, spec.operations[name]) for name, nodes in spec.nodes.items()
+    }
+    return Genotype(**cells, macro=macro)
+
+
+def random_choice(generator: torch.Generator) -> Choose:
+    """Decisions drawn uniformly."""
+
+    def choose(decision: str, count: int, taken: int | None = None) -> int:
+        drawn = int(torch.randint(count - (taken is not None), (), generator=generator))
+        return drawn + (taken is not None and drawn >= taken)
+
+    return choose
+
+
 def random_genotype(
     spec: NetworkSpec, generator: torch.Generator, macro: Mapping[str, Any] | None = None
 ) -> Genotype:
-    """Draw a genotype uniformly: macro choices, then the cells of the network that has them.
-
-    Each node has two different sources, and any operation but ``none`` on its edges. Macro choices
-    that are given are not drawn; ``{}`` keeps the network as it is.
-    """
-
-    def draw(count: int) -> int:
-        return int(torch.randint(count, (), generator=generator))
-
-    def cell(nodes: int, operations: Sequence[str]) -> CellGenotype:
-        allowed = [name for name in operations if name != NONE]
-        drawn = []
-        for node in range(nodes):
-            order = torch.randperm(node + 2, generator=generator).tolist()
-            kept = sorted(order[:EDGES_PER_NODE])
-            drawn.append(tuple(Edge(allowed[draw(len(allowed))], source) for source in kept))
-        return tuple(drawn)
-
-    if macro is None:
-        macro = {key: choices[draw(len(choices))] for key, choices in spec.macro.items()}
-    spec = spec.with_choices(macro)
-    cells: dict[str, Any] = {
-        name: cell(nodes, spec.operations[name]) for name, nodes in spec.nodes.items()
-    }
-    return Genotype(**cells, macro=macro)
+    """As :func:`compose_genotype`, with decisions drawn uniformly."""
+    return compose_genotype(spec, random_choice(generator), macro)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+#: Added to the name of a cell: parameters of its edges, ``(E,)``, where edges have some.
+EDGES = "_edges"
+
 #: Alphas by name -> weights ``(E, O)`` by searched cell.
 Mixing = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 

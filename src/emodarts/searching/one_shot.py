@@ -12,14 +12,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from emodarts import files
 from emodarts.checkpoint import pack_optimiser, unpack_optimiser, with_prefix, without_prefix
 from emodarts.fast import resolve
 from emodarts.genotype import Genotype
-from emodarts.recipe import OneShotSpec
+from emodarts.recipe import NetworkSpec, OneShotSpec
 from emodarts.runtime import derive_seed
 from emodarts.searching.derivation import derive_genotype
 from emodarts.searching.gradients import (
@@ -29,7 +29,7 @@ from emodarts.searching.gradients import (
     random_state,
     restore_random_state,
 )
-from emodarts.searching.mixing import Mixing, softmax
+from emodarts.searching.mixing import EDGES, Mixing, softmax
 from emodarts.searching.strategy import SearchTask
 from emodarts.searching.supernet import EdgeBuilder, Supernet, mixed_edge
 from emodarts.training.batches import (
@@ -47,12 +47,14 @@ from emodarts.training.epochs import run_epochs
 _LEAST_MARGIN = 0.05
 
 
-def build_supernet(search: Search, edge: EdgeBuilder = mixed_edge) -> Supernet:
-    """The supernet of the task, with ``edge`` as the module of every edge."""
+def build_supernet(
+    search: Search, edge: EdgeBuilder = mixed_edge, network: NetworkSpec | None = None
+) -> Supernet:
+    """The supernet of the task, with ``edge`` as the module of every edge; or another network's."""
     task = search.task
     n_channels, n_features = task.weights.features.shape[1:3]
     return Supernet(
-        task.network,
+        network or task.network,
         n_features,
         task.n_classes,
         search.spec.alphas.initial_sd,
@@ -61,6 +63,12 @@ def build_supernet(search: Search, edge: EdgeBuilder = mixed_edge) -> Supernet:
         precision=task.compute.precision,
         edge=edge,
     )
+
+
+def add_edge_parameters(supernet: Supernet, initial_sd: float) -> None:
+    """Give every edge a parameter of its own, as :func:`relaxation.mixing` uses."""
+    for name, alpha in list(supernet.alpha_parameters().items()):
+        supernet.alphas[name + EDGES] = nn.Parameter(initial_sd * torch.randn(len(alpha)))
 
 
 def first_order(search: Search, train: Batch, validation: Batch) -> dict[str, Tensor]:
@@ -75,8 +83,13 @@ def derive(search: Search) -> Genotype:
 
 
 def choose(search: Search) -> Genotype:
-    """The genotype of the last epoch, or of the one with the highest UA on the alpha data."""
+    """The genotype of the last epoch, or of the one with the highest UA on the alpha data.
+
+    Of a search that was stopped, that of the epoch that the stop names.
+    """
     chosen = len(search.records) - 1
+    if "stopped" in search.memory:
+        return Genotype.from_dict(search.records[search.memory["stopped"]]["genotype"])
     if search.spec.genotype_epoch == "best":
         searched = [k for k, row in enumerate(search.history) if not row["warm_up"]]
         chosen = max(searched, key=lambda k: search.history[k]["alpha_ua"], default=chosen)
@@ -121,8 +134,12 @@ class Hooks:
         the derivation.
     draw : draws how alphas become weights in one step: called once, with the training batch; all
         passes of the step use what it returns. By default ``weights``.
+    disturb : how alphas become weights in the pass of a step that trains the weights, from the
+        training batch and what ``draw`` returned; by default as in the others.
     gradient : gradient of the alphas, by name, from a training and a validation batch.
     penalty : a scalar that is added to the loss of the alphas; a function of the alphas.
+    adjust : changes the gradients of the weights, by name, before they are used; called with the
+        validation batch of the step.
     begin_epoch : called before every epoch. It may set ``search.memory``, call ``search.build()``
         for another supernet, or ``search.stop()``.
     derive : the genotype of the present alphas, for the record of an epoch.
@@ -134,8 +151,10 @@ class Hooks:
         softmax(alphas)
     )
     draw: Callable[[Search, Batch], Mixing] = lambda search, train: search.mixing
+    disturb: Callable[[Search, Batch, Mixing], Mixing] | None = None
     gradient: Callable[[Search, Batch, Batch], dict[str, Tensor]] = first_order
     penalty: Callable[[Search], Tensor] | None = None
+    adjust: Callable[[Search, Batch, dict[str, Tensor | None]], None] | None = None
     begin_epoch: Callable[[Search], None] = lambda search: None
     derive: Callable[[Search], Genotype] = derive
     choose: Callable[[Search], Genotype] = choose
@@ -177,6 +196,7 @@ class Search:
     history : scalars of every epoch that is done.
     records : epoch, alphas and genotype of every epoch that is done, as JSON values.
     memory : JSON values that a strategy keeps from epoch to epoch.
+    warm_up : whether the epoch that runs trains weights alone.
     loss : of logits (B, K) and class indices (B,); of weights and alphas alike.
     supernet, weight_optimiser, alpha_optimiser : made by :meth:`build`.
     """
@@ -186,7 +206,7 @@ class Search:
         self.history: list[dict[str, Any]] = []
         self.records: list[dict[str, Any]] = []
         self.memory: dict[str, Any] = {}
-        self._stopped = False
+        self.warm_up = True
         self._gradients: dict[str, list[Tensor]] = {}
         weights = class_weights(task.weights.targets, task.n_classes)
         self._class_weights = weights if spec.class_weights else None
@@ -202,6 +222,11 @@ class Search:
     def epoch(self) -> int:
         """Number of epochs that are done."""
         return len(self.history)
+
+    @property
+    def share(self) -> float:
+        """Share of the epochs that are done: 0 in the first epoch, 1 in the last."""
+        return self.epoch / max(self.spec.epochs - 1, 1)
 
     @property
     def mixing(self) -> Mixing:
@@ -226,9 +251,20 @@ class Search:
             weight_decay=alphas.weight_decay,
         )
 
-    def stop(self) -> None:
-        """End the search before the epoch that is about to begin."""
-        self._stopped = True
+    def begin(self, epoch: int, epochs: int) -> None:
+        """Let warm-up and learning rate begin anew with an epoch, for some epochs."""
+        self.memory["span"] = [epoch, epochs]
+
+    def stop(self, before: int = 0) -> None:
+        """End the search before the epoch that is about to begin.
+
+        :func:`choose` then takes the genotype of as many epochs ``before`` the last.
+        """
+        self.memory["stopped"] = max(len(self.records) - 1 - before, 0)
+
+    def alpha_batch(self) -> Batch:
+        """A batch of the data for alphas, the same in every call of an epoch."""
+        return next(self._alpha_batches())
 
     def look_ahead(self) -> LookAhead:
         """The step that the optimiser of the weights takes next."""
@@ -246,7 +282,7 @@ class Search:
         task, spec, epoch = self.task, self.spec, self.epoch
         torch.manual_seed(derive_seed(task.seed, "search epoch", epoch))
         self.hooks.begin_epoch(self)
-        if self._stopped:
+        if "stopped" in self.memory:
             return None
         rate = self._learning_rate()
         for group in self.weight_optimiser.param_groups:
@@ -257,15 +293,20 @@ class Search:
             len(task.weights), spec.batch_size, derive_seed(task.seed, "search weights", epoch)
         )
         total, self._gradients = 0.0, {}
-        warm_up = self._warms_up()
+        warm_up = self.warm_up = self._warms_up()
         for step, index in enumerate(batches):
             torch.manual_seed(derive_seed(task.seed, "search step", epoch, step))
             where = f"search epoch {epoch + 1}, step {step + 1}"
             train = task.weights.batch(index)
-            self.supernet.mixing = self.hooks.draw(self, train)
+            mixing = self.supernet.mixing = self.hooks.draw(self, train)
+            validation = next(alpha_batches)
             if not warm_up:
-                self._step_alphas(train, next(alpha_batches))
-            loss, ua = self._step_weights(train, where)
+                self._step_alphas(train, validation)
+            if self.hooks.disturb is not None:
+                masks = random_state(task.device)
+                self.supernet.mixing = self.hooks.disturb(self, train, mixing)
+                restore_random_state(task.device, masks)
+            loss, ua = self.step_weights(train, where, validation)
             total += loss * len(index)
             task.progress.advance(loss=loss, ua=ua)
         self.supernet.mixing = self.mixing
@@ -281,12 +322,19 @@ class Search:
 
     def _warms_up(self) -> bool:
         """Whether the next epoch trains the weights alone."""
-        if self.epoch < self.spec.warmup_epochs:
+        first, epochs = self._span
+        if self.epoch - first < self.spec.warmup_epochs:
             return True
-        if self.epoch >= self.spec.longest_warmup:
+        if self.epoch - first >= self.spec.longest_warmup(epochs):
             return False
         # Once alphas train, they go on.
-        return all(row["warm_up"] and not row["above_chance"] for row in self.history[-1:])
+        return all(row["warm_up"] and not row["above_chance"] for row in self.history[first:][-1:])
+
+    @property
+    def _span(self) -> tuple[int, int]:
+        """First epoch and number of epochs of the present supernet."""
+        first, epochs = self.memory.get("span", (0, self.spec.epochs))
+        return first, epochs
 
     def _threshold(self) -> float:
         return ua_above_chance(self.task.alphas.utterance_targets, self.task.n_classes)
@@ -294,7 +342,8 @@ class Search:
     def _learning_rate(self) -> float:
         """Cosine over epochs, as in DARTS."""
         high, low = self.spec.weights.learning_rate, self.spec.weights.learning_rate_min
-        return low + 0.5 * (high - low) * (1 + math.cos(math.pi * self.epoch / self.spec.epochs))
+        first, epochs = self._span
+        return low + 0.5 * (high - low) * (1 + math.cos(math.pi * (self.epoch - first) / epochs))
 
     def _alpha_batches(self) -> Iterator[Batch]:
         def seed(cycle: int) -> int:
@@ -322,14 +371,25 @@ class Search:
         # The training pass uses the dropout masks that the look-ahead step used.
         restore_random_state(device, masks)
 
-    def _step_weights(self, train: Batch, where: str) -> tuple[float, float]:
+    def step_weights(
+        self, train: Batch, where: str, validation: Batch | None = None
+    ) -> tuple[float, float]:
+        """One step of the weights; returns loss and UA before it. ``where`` is for errors."""
         logits = self.supernet(train[0])
         loss = self.loss(logits, train[1])
-        parameters = list(self.supernet.weight_parameters().values())
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.spec.weights.gradient_clip)
+        weights = self.supernet.weight_parameters()
+        gradients: dict[str, Tensor | None] = dict(
+            zip(
+                weights,
+                torch.autograd.grad(loss, list(weights.values()), allow_unused=True),
+                strict=True,
+            )
+        )
+        if self.hooks.adjust is not None and validation is not None:
+            self.hooks.adjust(self, validation, gradients)
+        for name, parameter in weights.items():
+            parameter.grad = gradients[name]
+        norm = torch.nn.utils.clip_grad_norm_(weights.values(), self.spec.weights.gradient_clip)
         require_finite(float(norm), f"{where}: the gradient norm")
         self.weight_optimiser.step()
         self.weight_optimiser.zero_grad()  # a copy of all weights that the next step does not need
