@@ -66,13 +66,13 @@ def folder(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were decoded, growing."""
     names: list[str] = []
-    original = store.decode_audio
+    original = store.decode_samples
 
     def counting(data, path, *rest):
         names.append(Path(path).stem)
         return original(data, path, *rest)
 
-    monkeypatch.setattr(store, "decode_audio", counting)
+    monkeypatch.setattr(store, "decode_samples", counting)
     return names
 
 
@@ -518,14 +518,20 @@ def test_memory_is_that_of_a_few_batches(
         weakref.finalize(array, gone, kind)
         return array
 
-    decode, forward, stored_of = store.decode_audio, FeatureExtractor.forward, Entries.read
-    monkeypatch.setattr(store, "decode_audio", lambda *a: watch("waveforms", decode(*a)))
+    decode, forward, stored_of = store.resample, FeatureExtractor.forward, Entries.read
+    monkeypatch.setattr(store, "resample", lambda *a: watch("waveforms", decode(*a)))
     monkeypatch.setattr(FeatureExtractor, "forward", lambda *a: watch("features", forward(*a)))
     fill(rows, SPEC, folder, on_done=lambda: time.sleep(0.001))
     assert len(stored(folder)) == 120
     assert 1 <= most["waveforms"] <= 2
     assert 1 <= most["features"] <= 2
-    monkeypatch.setattr(Entries, "read", lambda *a: watch("stored", stored_of(*a)))
+
+    def read_entry(*given):
+        entry = stored_of(*given)
+        watch("stored", entry.features)
+        return entry
+
+    monkeypatch.setattr(Entries, "read", read_entry)
     fill(rows, SPEC, folder, on_done=lambda: time.sleep(0.001))
     assert 1 <= most["stored"] <= 2
     extract(rows, SPEC, folder, on_done=lambda: time.sleep(0.001))

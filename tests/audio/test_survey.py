@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from emodarts.audio.survey import Header, duration_of, find_bad_audio, read_header, read_headers
+from emodarts.audio.survey import Header, check_audio, duration_of, read_header, read_headers
 from emodarts.corpora.utterance import Utterance
 
 
@@ -55,7 +55,7 @@ def test_every_utterance_gets_the_header_of_its_file(folder: Path) -> None:
 def test_unusable_audio_is_found_with_its_reason(folder: Path) -> None:
     names = ("good.wav", "cut.wav", "stereo.flac", "silent.wav", "text.wav", "empty.wav", "no.wav")
     utterances = [utterance(folder / name) for name in names]
-    bad = dict(find_bad_audio([*utterances, utterance(folder / "good.wav", 1.0, 9.0)]))
+    bad = dict(check_audio([*utterances, utterance(folder / "good.wav", 1.0, 9.0)]).bad)
     assert list(bad) == [
         *("cut-0.0", "silent-0.0", "text-0.0", "empty-0.0", "no-0.0", "good-1.0"),
     ]
@@ -69,4 +69,4 @@ def test_unusable_audio_is_found_with_its_reason(folder: Path) -> None:
 
 def test_real_speech_is_whole(emodb_root: Path) -> None:
     paths = sorted(emodb_root.rglob("*.wav"))[:40]
-    assert find_bad_audio([utterance(path) for path in paths]) == []
+    assert check_audio([utterance(path) for path in paths]).bad == ()

@@ -27,6 +27,10 @@ CORPUS = Corpus(
 )
 
 
+def page_of(corpus: Corpus, headers: list[Header | None]) -> str:
+    return to_markdown(corpus_page(corpus, headers, describe_corpus(corpus, headers)))
+
+
 def test_facts() -> None:
     facts = describe_corpus(CORPUS, HEADERS)
     assert facts["classes"] == {"hap": 2, "neu": 1}
@@ -46,13 +50,13 @@ def test_facts() -> None:
 
 
 def test_page_shows_counts_durations_and_what_was_skipped() -> None:
-    page = to_markdown(corpus_page(CORPUS, HEADERS))
+    page = page_of(CORPUS, HEADERS)
     assert page.startswith(
         "toy: 4 utterances, 0:00:10 of audio, 1 without a label, 1 without a speaker"
     )
     lines = [" ".join(line.split()) for line in page.splitlines()]
     assert "| hap (happiness) | 2 | 50.0% | 0:00:06 | 3.25 |" in lines
-    assert "| ann | 2 | 50.0% | 0:00:04 | 4.00 |" in lines
+    assert "| ann | 2 | 50.0% | 0:00:04 | 4.00 | 1 | 0 |" in lines
     assert "sample rates: 8,000 Hz (2), 16,000 Hz (1)" in lines
     assert "| debris | 7 | x0 |" in lines
     assert "files with an unreadable header: 1;" in page
@@ -64,7 +68,7 @@ def test_page_shows_counts_durations_and_what_was_skipped() -> None:
 
 @pytest.mark.parametrize("headers", [[None] * 4, [Header(2.0, 8000)] * 4])
 def test_a_corpus_without_headers_or_with_equal_durations(headers: list[Header | None]) -> None:
-    page = to_markdown(corpus_page(CORPUS, headers))
+    page = page_of(CORPUS, headers)
     assert ("durations" in page) == (headers[0] is not None)
 
 
@@ -72,7 +76,7 @@ def test_many_speakers_and_reasons_stay_readable() -> None:
     many = tuple(Utterance(f"{k:03}", A, "hap", f"s{k:03}") for k in range(500))
     skipped = tuple((f"n{k}", f"reason {k}") for k in range(100))
     corpus = Corpus("toy", many, ("hap",), "", skipped)
-    page = to_markdown(corpus_page(corpus, [None] * 500))
+    page = page_of(corpus, [None] * 500)
     assert len(page.splitlines()) < 100
     assert "and 470 more speakers" in page
     assert "and 70 more reasons" in page

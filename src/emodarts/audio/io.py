@@ -72,9 +72,16 @@ def decode_audio(
 ) -> NDArray[np.float32]:
     """:func:`load_audio` of a file that is in memory; ``path`` only names it in messages."""
     mono, rate = decode_samples(data, path, start, end)
+    return resample(mono, rate, sample_rate, path)
+
+
+def resample(
+    mono: NDArray[np.float32], rate: int, sample_rate: int, name: Path | str
+) -> NDArray[np.float32]:
+    """Samples (n,) of ``rate`` Hz at ``sample_rate`` Hz. Raises :class:`AudioError` if none."""
     resampled: NDArray[np.float32] = soxr.resample(mono, rate, sample_rate)
     if resampled.size == 0:
-        raise too_short(path, mono.size, rate)
+        raise too_short(name, mono.size, rate)
     return resampled
 
 

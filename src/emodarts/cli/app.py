@@ -139,31 +139,32 @@ def corpora(
         _list_readers(as_json)
         return
     listed = _load_corpus(corpus, root, reader)
-    from emodarts.audio.survey import find_bad_audio, read_headers
+    from emodarts.audio.survey import check_audio, read_headers
     from emodarts.progress import for_terminal
     from emodarts.recipe import Recipe
     from emodarts.reports.corpus import corpus_page, describe_corpus
     from emodarts.reports.markdown import to_markdown
 
     progress = for_terminal()
+    chosen = Recipe.from_dict({"labels": labels}, "--labels").labels if labels else None
+    warnings = listed.spelling_warnings(chosen)
     if labels or styles:
-        chosen = Recipe.from_dict({"labels": labels}, "--labels").labels if labels else None
         listed = listed.select(chosen, None if styles is None else names(styles))
     progress.start("headers", len(listed))
     headers = read_headers(listed.utterances, progress.advance)
-    bad = []
+    checked = None
     if check:
         progress.start("check", len(listed))
-        bad = find_bad_audio(listed.utterances, progress.advance)
+        checked = check_audio(listed.utterances, progress.advance)
+    facts = describe_corpus(listed, headers, checked, warnings)
     if as_json:
-        checked = {"bad": [{"name": n, "reason": r} for n, r in bad]} if check else {}
-        print_json({**describe_corpus(listed, headers), **checked})
+        print_json(facts)
     else:
-        typer.echo(to_markdown(corpus_page(listed, headers)))
-    if bad:
+        typer.echo(to_markdown(corpus_page(listed, headers, facts)))
+    if checked is not None and checked.bad:
         raise AudioError(
-            f"{len(bad)} of {len(listed)} utterances have unusable audio:"
-            + list_lines([reason for _, reason in bad], _NAMED)
+            f"{len(checked.bad)} of {len(listed)} utterances have unusable audio:"
+            + list_lines([reason for _, reason in checked.bad], _NAMED)
         )
 
 

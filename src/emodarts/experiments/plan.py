@@ -22,7 +22,15 @@ from emodarts.layout import RunFolder
 from emodarts.progress import Progress
 from emodarts.recipe import SYSTEMS, Recipe
 from emodarts.runtime import configure, describe_environment
-from emodarts.splits import Fold, Parts, deployment_fold, make_folds, make_parts, shared_speakers
+from emodarts.splits import (
+    Fold,
+    Parts,
+    deployment_fold,
+    make_folds,
+    make_parts,
+    settle_duplicates,
+    shared_speakers,
+)
 
 Stage = Literal["search", "fit"]
 
@@ -162,6 +170,12 @@ def make_plan(
     if bad:
         usable = replace(chosen, utterances=listing.utterances, skipped=chosen.skipped + bad)
         division = _divide(recipe, usable, options)
+    duplicates = settle_duplicates(
+        listing.utterances,
+        listing.sounds,
+        division.parts.values(),
+        recipe.evaluation.allow_duplicates,
+    )
     trials = tuple(
         TrialSpec(
             run=str(out.resolve()),
@@ -189,6 +203,8 @@ def make_plan(
         "genotypes": _origin(recipe, options),
         "warnings": [
             *division.warnings,
+            *duplicates,
+            *corpus.spelling_warnings(recipe.labels),
             *_left_out(corpus.skipped),
             *_warnings(len(bad), _origin(recipe, options)),
         ],
