@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import os
 import re
@@ -142,11 +143,21 @@ def read_text(path: Path) -> str:
         with path.open(encoding="utf-8-sig", newline=None) as file:
             return file.read()
     except UnicodeDecodeError as error:
+        wide = error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         raise CorpusError(
-            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+            f"{path} is {'UTF-16' if wide else 'not UTF-8'} text (byte {error.start}); "
+            f"{to_utf8('UTF-16' if wide else 'WINDOWS-1252')}"
         ) from error
     except OSError as error:
         raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def to_utf8(encoding: str) -> str:
+    """How to convert a text file, for messages; ``encoding`` is what it seems to have."""
+    return (
+        "save it as UTF-8: in Excel by Save as, 'CSV UTF-8', elsewhere by "
+        f"iconv -f {encoding} -t UTF-8 OLD > NEW"
+    )
 
 
 def read_number(text: str) -> float:
