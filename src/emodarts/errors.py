@@ -71,6 +71,11 @@ def list_lines(items: Sequence[str], most: int) -> str:
     return "".join(f"\n  {line}" for line in [*items[:most], *more])
 
 
+def name_once(name: str, fault: str) -> str:
+    """``"name: fault"``, or the fault alone where it holds the name, as a path does."""
+    return fault if name in fault else f"{name}: {fault}"
+
+
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the most similar allowed word, else ``""``."""
     near = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)

@@ -70,6 +70,35 @@ def test_speakers(tmp_path: Path, pattern: str, speakers: dict[str, str]) -> Non
     assert {u.name: u.speaker for u in corpus} == speakers
 
 
+@pytest.mark.parametrize(
+    "pattern", [r"/\w+_([a-z]+)_", r"_(?P<emotion>[a-z]+)_(\d)", r"([a-z]+)_\d+\.wav$"]
+)
+def test_emotions_in_names(tmp_path: Path, pattern: str) -> None:
+    put(tmp_path, "anna/01_sad_1.wav", "bo/x/02_happy_2.wav", "anna/noise.wav", "03.txt")
+    corpus = read_audiofolder(tmp_path, emotion=pattern, speaker="^([^/]+)/")
+    assert {u.name: (u.label, u.speaker) for u in corpus} == {
+        "anna/01_sad_1.wav": ("sad", "anna"),
+        "bo/x/02_happy_2.wav": ("happy", "bo"),
+    }
+    assert corpus.emotions == {"sad": "sadness", "happy": "happiness"}
+    assert corpus.skipped == (("anna/noise.wav", f"emotion={pattern} finds nothing in the name"),)
+
+
+def test_emotions_without_folders(tmp_path: Path) -> None:
+    (utterance,) = read_audiofolder(put(tmp_path, "W1.wav"), emotion="^(W)")
+    assert utterance.label == "W"
+
+
+def test_an_emotion_that_cannot_be_found_tells_where_it_was_looked_for(tmp_path: Path) -> None:
+    put(tmp_path, "anna/01-sad.wav", "bo/02-sad.wav")
+    with pytest.raises(CorpusError) as caught:
+        read_audiofolder(tmp_path, emotion="_([a-z]+)_")
+    assert "emotion=_([a-z]+)_ finds no emotion in these names" in str(caught.value)
+    assert "anna/01-sad.wav" in str(caught.value)
+    with pytest.raises(CorpusError, match="emotion=sad has no group; put the emotion in paren"):
+        read_audiofolder(tmp_path, emotion="sad")
+
+
 def test_words_for_unknown_speakers(tmp_path: Path) -> None:
     corpus = read_audiofolder(put(tmp_path, "sad/Unknown/a.wav"), speaker="/([^/]+)/")
     assert [u.speaker for u in corpus] == [None]

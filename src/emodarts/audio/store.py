@@ -32,7 +32,7 @@ from emodarts.audio.features import FeatureExtractor, fit_length
 from emodarts.audio.io import decode_samples, read_audio_bytes, resample
 from emodarts.audio.pieces import prepare, split
 from emodarts.corpora.utterance import Utterance
-from emodarts.errors import AudioError, ShapeError, list_lines
+from emodarts.errors import AudioError, ShapeError, list_lines, name_once
 from emodarts.recipe.features import FeatureSpec
 from emodarts.runtime import derive_seed
 
@@ -490,7 +490,7 @@ def _refuse(utterances: Sequence[Utterance], faults: dict[int, str], skip_bad: b
     good = len(utterances) - len(faults)
     if not faults or (skip_bad and good):
         return
-    named = [f"{name}: {fault}" for name, fault in _name(utterances, faults)]
+    named = [name_once(name, fault) for name, fault in _name(utterances, faults)]
     rest = "fix the files or leave them out with --skip-bad" if good else "none is usable"
     raise AudioError(
         f"{len(faults)} of {len(utterances)} utterances have unusable audio; {rest}:"

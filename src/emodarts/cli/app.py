@@ -26,7 +26,7 @@ from emodarts.cli.options import (
     with_request,
 )
 from emodarts.cli.printing import Style, print_answers, print_error, print_json, print_readers
-from emodarts.errors import AudioError, CorpusError, EmodartsError, list_lines
+from emodarts.errors import AudioError, CorpusError, EmodartsError, list_lines, name_once
 from emodarts.fast import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def corpora(
     if checked is not None and checked.bad:
         raise AudioError(
             f"{len(checked.bad)} of {len(listed)} utterances have unusable audio:"
-            + list_lines([reason for _, reason in checked.bad], _NAMED)
+            + list_lines([name_once(name, reason) for name, reason in checked.bad], _NAMED)
         )
 
 

@@ -27,8 +27,11 @@ from pathlib import Path
 
 from emodarts.corpora import crema_d, emodb, iemocap, ravdess
 from emodarts.corpora.folder import (
+    AUDIO_SUFFIXES,
     DEBRIS,
+    OTHER_FORMAT,
     check_folder,
+    format_rank,
     is_debris,
     read_text,
     refuse_faults,
@@ -232,18 +235,23 @@ def _find_sound(
     root: Path, audio: str, rows: Iterable[_Row], skipped: list[tuple[str, str]]
 ) -> dict[str, Path]:
     """Audio file of every row that has one, by key; the other rows are added to ``skipped``."""
-    wavs = {row.key: row.wav for row in rows}
-    suffixes = {Path(wav[-1]).suffix for wav in wavs.values()}
+    wavs = {row.key: _without_suffix(row.wav) for row in rows}
     folder = _audio_folder(root, audio, list(wavs.values()))
-    files: dict[Path, Parts] = {}
+    found: dict[Parts, Path] = {}
     for path in walk_files(folder):
-        if path.suffix.lower() not in suffixes:
+        if path.suffix.lower() not in AUDIO_SUFFIXES:
             continue
         name = path.relative_to(folder).as_posix()
         if is_debris(path):
             skipped.append((name, DEBRIS))
-        else:
-            files[path] = _split(name)
+            continue
+        # Audio may be kept in another format than the lists name.
+        first = found.setdefault(_without_suffix(_split(name)), path)
+        if first is not path:
+            kept, left = sorted((first, path), key=format_rank)
+            found[_without_suffix(_split(name))] = kept
+            skipped.append((left.relative_to(folder).as_posix(), OTHER_FORMAT))
+    files = {path: parts for parts, path in found.items()}
     sound, faults = _match(wavs, files)
     refuse_faults(folder, faults, "each row must match one file and each file one row")
     if not sound:
@@ -299,6 +307,11 @@ def _split(path: str) -> Parts:
     *folders, name = [p for p in path.replace("\\", "/").split("/") if p not in ("", ".")] or [""]
     stem, dot, suffix = name.rpartition(".")
     return (*folders, stem + dot + suffix.lower())
+
+
+def _without_suffix(parts: Parts) -> Parts:
+    stem, dot, suffix = parts[-1].rpartition(".")
+    return (*parts[:-1], stem) if f"{dot}{suffix}" in AUDIO_SUFFIXES else parts
 
 
 def _audio_folder(root: Path, audio: str, wavs: list[Parts]) -> Path:

@@ -18,6 +18,9 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".a
 DEBRIS = "resource fork of macOS, not audio"
 """Reason to leave out files for which :func:`is_debris` is true."""
 
+OTHER_FORMAT = "another format of a file that is used"
+"""Reason to leave out the second of two files that differ in format only."""
+
 UNKNOWN_SPEAKERS = frozenset({"", "unknown", "nan", "na", "n/a", "none", "null"})
 """Names, in lower case, that stand for an unknown speaker."""
 
@@ -98,25 +101,37 @@ def index_sound(
     Returns
     -------
     utterances by name, and the files left out: ``(path below root, reason)``. Of two files with
-    the same utterance and size, as in a folder that contains a copy of itself, the first is used.
+    the same utterance and size, as in a folder that contains a copy of itself, the first is used;
+    of two formats, the one that :data:`AUDIO_SUFFIXES` has first.
 
     Raises
     ------
     CorpusError
-        If two files of one utterance differ in size.
+        If two files of one utterance and format differ in size.
     """
     found: dict[str, Utterance] = {}
     skipped = []
     for path in paths:
         parsed = DEBRIS if is_debris(path) else parse_name(path)
+        left, reason = path, parsed
         if not isinstance(parsed, str):
             first = found.setdefault(parsed.name, parsed)
             if first is parsed:
                 continue
-            _check_copy(first.path, path)
-            parsed = "copy of another file"
-        skipped.append((path.relative_to(root).as_posix(), parsed))
+            if first.path.suffix.lower() == path.suffix.lower():
+                _check_copy(first.path, path)
+                reason = "copy of another file"
+            else:
+                reason = OTHER_FORMAT
+                if format_rank(path) < format_rank(first.path):
+                    found[parsed.name], left = parsed, first.path
+        skipped.append((left.relative_to(root).as_posix(), str(reason)))
     return found, skipped
+
+
+def format_rank(path: Path) -> int:
+    """Place of a file's format among those of one utterance: the first is used."""
+    return AUDIO_SUFFIXES.index(path.suffix.lower())
 
 
 def _check_copy(first: Path, path: Path) -> None:

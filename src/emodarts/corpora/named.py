@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from emodarts.corpora.folder import check_folder, index_sound, walk_files
+from emodarts.corpora.folder import AUDIO_SUFFIXES, check_folder, index_sound, walk_files
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import CorpusError
 
@@ -15,7 +15,7 @@ def list_named(
     corpus: str,
     wanted: str,
     parse_name: Callable[[Path], Utterance | str],
-    suffixes: tuple[str, ...] = (".wav",),
+    suffixes: tuple[str, ...] = AUDIO_SUFFIXES,
 ) -> tuple[list[Utterance], list[tuple[str, str]]]:
     """List the files in and below ``root`` whose names describe utterances.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -134,7 +135,7 @@ def corpus_page(
     blocks = (f"{corpus.name}: {', '.join(counts)}", *groups, *_audio_blocks(facts))
     same = (_same_table(corpus, facts["same_sound"]),) if facts["same_sound"] else ()
     skipped = (_skipped_table(corpus.skipped),) if corpus.skipped else ()
-    warnings = (Remark("Warning", f"{text}.") for text in facts["warnings"])
+    warnings = (Remark("Warning", text) for text in facts["warnings"])
     verdict = (_verdict(facts),) if facts.get("bad") == [] else ()
     notice = (corpus.notice,) if corpus.notice else ()
     return Section("", (*blocks, *same, *skipped, *warnings, *verdict, *notice))
@@ -257,11 +258,10 @@ def _audio_blocks(facts: Mapping[str, Any]) -> list[Block]:
 def _bins(seconds: Sequence[float]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Counts of a histogram and the edges of its bins, which are at least 0.1 s wide."""
     low, high = min(seconds, default=0.0), max(seconds, default=0.0)
-    if high - low < _BINS * 0.1:
-        low = max(0.0, (low + high - _BINS * 0.1) / 2)
-        high = low + _BINS * 0.1
-    counts, edges = np.histogram(seconds, bins=_BINS, range=(low, high))
-    return counts.astype(np.int64), edges.astype(np.float64)
+    tenths = np.arange(math.floor(10 * low), math.floor(10 * high) + 2) / 10
+    edges = tenths if len(tenths) <= _BINS else np.linspace(low, high, _BINS + 1)
+    counts, edges = np.histogram(seconds, edges)
+    return counts, edges
 
 
 def _histogram(edges: Sequence[float], counts: Sequence[int]) -> Table:
