@@ -72,8 +72,9 @@ def list_lines(items: Sequence[str], most: int) -> str:
 
 
 def name_once(name: str, fault: str) -> str:
-    """``"name: fault"``, or the fault alone where it holds the name, as a path does."""
-    return fault if name in fault else f"{name}: {fault}"
+    """``"name: fault"``, or the fault alone where it begins with a path that ends in the name."""
+    path = f"/{fault}"
+    return fault if f"/{name}." in path or f"/{name}: " in path else f"{name}: {fault}"
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

@@ -9,8 +9,8 @@ Benchmark", Interspeech 2024. A corpus is a folder of lists with one JSON object
     {"key": "emodb-03a01Wa", "dataset": "emodb", "wav": "downloads/emodb/wav/03a01Wa.wav",
      "emo": "anger", ...}
 
-Lists name no speakers. For EmoDB, IEMOCAP, RAVDESS and CREMA-D they come from the file names;
-for other corpora they are unknown.
+Lists name no speakers. For corpora that are known by their file names, such as EmoDB, IEMOCAP,
+RAVDESS and CREMA-D, they come from these; for others they are unknown.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from emodarts.corpora.folder import (
     refuse_faults,
     walk_files,
 )
+from emodarts.corpora.schemes import SCHEMES
 from emodarts.corpora.spelling import common_emotion
 from emodarts.corpora.utterance import Corpus, PublishedFold, Utterance
 from emodarts.errors import CorpusError, list_some
@@ -340,5 +341,6 @@ _NAMES: dict[str, Callable[[Path], Utterance | str]] = {
     "iemocap": iemocap.parse_name,
     "ravdess": ravdess.parse_name,
     "cremad": crema_d.parse_name,
+    **{name: scheme.parse_name for name, scheme in SCHEMES.items()},
 }
 """Corpora whose file names hold more information."""

@@ -81,7 +81,7 @@ class Scheme:
 
 SCHEMES: dict[str, Scheme] = {
     "emovo": Scheme(
-        "EMOVO: acted Italian, 6 speakers, 7 emotions",
+        "EMOVO: acted Italian, 6 speakers, 7 emotions.",
         "gio-f1-b1.wav",
         r"(?P<emotion>dis|gio|neu|pau|rab|sor|tri)-(?P<speaker>(?P<gender>[fm])[1-3])-[a-z]\d+",
         {
@@ -95,7 +95,7 @@ SCHEMES: dict[str, Scheme] = {
         },
     ),
     "nemo": Scheme(
-        "nEMO: acted Polish, 9 speakers, 6 emotions",
+        "nEMO: acted Polish, 9 speakers, 6 emotions.",
         "WR0_surprised_01.wav",
         r"(?P<speaker>[A-Z]{2,3}\d)_"
         r"(?P<emotion>anger|fear|happiness|neutral|sadness|surprised?)_\w+",
@@ -111,7 +111,7 @@ SCHEMES: dict[str, Scheme] = {
     ),
     # One file of OAF is released as OA_bite_neutral.
     "tess": Scheme(
-        "TESS: acted Canadian English, 2 women, 7 emotions; ps is pleasant surprise",
+        "TESS: acted Canadian English, 2 women, 7 emotions; ps is pleasant surprise.",
         "OAF_back_angry.wav",
         r"(?P<speaker>[OY]A)F?_[^/_]+_(?P<emotion>angry|disgust|fear|happy|neutral|ps|sad)",
         {
@@ -126,7 +126,7 @@ SCHEMES: dict[str, Scheme] = {
         genders={"OA": "female", "YA": "female"},
     ),
     "savee": Scheme(
-        "SAVEE: acted British English, 4 men, 7 emotions",
+        "SAVEE: acted British English, 4 men, 7 emotions.",
         "DC/a01.wav or DC_a01.wav",
         r"(?P<speaker>DC|JE|JK|KL)[/_](?P<emotion>sa|su|[adfhn])\d\d",
         {
@@ -141,7 +141,7 @@ SCHEMES: dict[str, Scheme] = {
         genders=dict.fromkeys(("DC", "JE", "JK", "KL"), "male"),
     ),
     "esd": Scheme(
-        "ESD: acted Mandarin and English (styles mandarin, english), 20 speakers, 5 emotions",
+        "ESD: acted Mandarin and English (styles mandarin, english), 20 speakers, 5 emotions.",
         "0011/Angry/0011_000351.wav",
         r"(?P<emotion>Angry|Happy|Neutral|Sad|Surprise)/(?:[^/]+/)?"
         r"(?P<speaker>00(?:0[1-9]|1\d|20))_\d{6}",
@@ -156,7 +156,7 @@ SCHEMES: dict[str, Scheme] = {
         styles={f"{k:04}": "mandarin" if k <= 10 else "english" for k in range(1, 21)},
     ),
     "cafe": Scheme(
-        "CaFE: acted Canadian French, 12 speakers, 7 emotions",
+        "CaFE: acted Canadian French, 12 speakers, 7 emotions.",
         "01-C-1-1.wav",
         r"(?P<speaker>0[1-9]|1[0-2])-(?P<emotion>[CDJNPST])-[12]-[1-6]",
         {
@@ -172,7 +172,7 @@ SCHEMES: dict[str, Scheme] = {
     ),
     # Names tell whether a man, a woman or a child speaks, but not which.
     "mesd": Scheme(
-        "MESD: acted Mexican Spanish words, 6 emotions; sessions are voices C, F and M",
+        "MESD: acted Mexican Spanish words, 6 emotions; sessions are voices C, F and M.",
         "Anger_C_A_abajo.wav",
         r"(?P<emotion>Anger|Disgust|Fear|Happiness|Neutral|Sadness)_"
         r"(?P<session>(?P<gender>[CFM]))_[AB]_[^/]+",
@@ -186,7 +186,7 @@ SCHEMES: dict[str, Scheme] = {
         },
     ),
     "shemo": Scheme(
-        "ShEMO: Persian from radio plays, 87 speakers, 6 emotions",
+        "ShEMO: Persian from radio plays, 87 speakers, 6 emotions.",
         "F01A01.wav",
         r"(?P<speaker>(?P<gender>[FM])\d\d)(?P<emotion>[AFHNSW])\d+",
         {
@@ -200,7 +200,7 @@ SCHEMES: dict[str, Scheme] = {
     ),
     # One file is released as F_02_MONIKA_S_2_SURPRISE_3].wav.
     "subesco": Scheme(
-        "SUBESCO: acted Bangla, 20 speakers, 7 emotions",
+        "SUBESCO: acted Bangla, 20 speakers, 7 emotions.",
         "F_01_OISHI_S_10_ANGRY_1.wav",
         r"(?P<speaker>(?P<gender>[FM])_\d\d)_[A-Za-z]+_S_\d+_"
         r"(?P<emotion>ANGRY|DISGUST|FEAR|HAPPY|NEUTRAL|SAD|SURPRISE)_\d+\]?",
@@ -215,13 +215,13 @@ SCHEMES: dict[str, Scheme] = {
         },
     ),
     "urdu": Scheme(
-        "URDU: Urdu from talk shows, 38 speakers, 4 emotions",
+        "URDU: Urdu from talk shows, 38 speakers, 4 emotions.",
         "SM1_F1_A01.wav",
         r"(?P<speaker>S(?P<gender>[FM])\d+)_F\d+_(?P<emotion>[AHNS])\d+",
         {"A": "anger", "H": "happiness", "N": "neutral", "S": "sadness"},
     ),
     "aesdd": Scheme(
-        "AESDD: acted Greek, 5 speakers or more, 5 emotions",
+        "AESDD: acted Greek, 5 speakers or more, 5 emotions.",
         "a03 (4).wav",
         r"(?P<emotion>[adfhs])\d\d ?\((?P<speaker>\d+)\)[a-z]?",
         {
