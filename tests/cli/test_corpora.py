@@ -118,7 +118,7 @@ def test_a_recording_under_two_speakers_is_named_and_not_tested_on(
     assert "--allow-duplicates" in error
     assert not out.exists()
     shown = emodarts(*run, "--split", "speaker", "--folds", "0", "--allow-duplicates").stdout
-    (warning,) = (w for w in result_of(out)["warnings"] if "same sound" in w)
+    (warning,) = (w for w in result_of(out)["warnings"] if "under different names" in w)
     for text in (shown, (out / "report" / "report.md").read_text()):
         assert warning in text
     # Speaker 08 shares no sound with the others.

@@ -25,39 +25,27 @@ def settle_duplicates(
     Raises
     ------
     SplitError
-        Naming the pairs, unless they are allowed.
+        Naming a pair for each such sound, unless they are allowed.
     """
     groups = group_same(sounds)
-    if not groups:
-        return ()
-    pairs: set[tuple[int, int]] = set()
-    for divided in parts:
+    crossing: dict[int, tuple[int, int]] = {}
+    for divided in parts if groups else ():
         test, development = frozenset(divided.test), frozenset(divided.development)
-        pairs.update(
-            (min(one, other), max(one, other))
-            for group in groups
-            for one in test.intersection(group)
-            for other in development.intersection(group)
-        )
-    if not pairs:
+        for number, group in enumerate(groups):
+            tested = next((i for i in group if i in test), None)
+            trained = next((i for i in group if i in development), None)
+            if tested is not None and trained is not None:
+                crossing.setdefault(number, (min(tested, trained), max(tested, trained)))
+    if not crossing:
         return ()
-    listed = list_some(
-        (
-            f"{_named(utterances[one])} = {_named(utterances[other])}"
-            for one, other in sorted(pairs)
-        ),
-        3,
-    )
+    pairs = [f"{_named(utterances[a])} = {_named(utterances[b])}" for a, b in crossing.values()]
+    found = f"{len(pairs)} sound(s) are in test and training under different names"
     if not allowed:
         raise SplitError(
-            f"{len(pairs)} pair(s) of utterances with the same sound are in test and training: "
-            f"{listed}. `emodarts corpora --check` lists all; remove one of each pair from the "
-            f"corpus, or accept them by {_OPTION}, with a warning in every table"
+            f"{found}: {list_some(pairs)}. `emodarts corpora --check` lists all; leave one of each "
+            f"pair out of the corpus, or accept them by {_OPTION}, with a warning in every table"
         )
-    return (
-        f"{len(pairs)} pair(s) of utterances with the same sound are in test and training, so "
-        f"scores are higher than on new recordings: {listed}",
-    )
+    return (f"{found}, so scores are higher than on new recordings: {list_some(pairs, 3)}",)
 
 
 def _named(utterance: Utterance) -> str:
