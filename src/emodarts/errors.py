@@ -7,6 +7,7 @@ says what is wrong, where, and what is allowed or what to do.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -69,6 +70,15 @@ def list_lines(items: Sequence[str], most: int) -> str:
     """Indented lines to append to a message: the first ``most`` and the number of the rest."""
     more = [f"and {len(items) - most} more"] if len(items) > most else []
     return "".join(f"\n  {line}" for line in [*items[:most], *more])
+
+
+def shown(name: object) -> str:
+    """A name on one line: line breaks, control characters and undecodable bytes are escaped."""
+    return re.sub(
+        r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]",
+        lambda found: found[0].encode("unicode_escape").decode(),
+        str(name),
+    )
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

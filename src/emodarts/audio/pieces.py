@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from emodarts.audio.speech import is_silent
 from emodarts.recipe.features import FeatureSpec
 
 _HOP = 0.5
@@ -59,5 +60,14 @@ def split(waveform: NDArray[np.float32], spec: FeatureSpec) -> list[NDArray[np.f
     """
     if spec.length != "segments":
         return [waveform]
+    return divide(waveform, spec)
+
+
+def divide(waveform: NDArray[np.float32], spec: FeatureSpec) -> list[NDArray[np.float32]]:
+    """Pieces of ``spec.duration`` of a waveform (n,), as views, without those that are silent.
+
+    A silent piece has no emotion, so it has no part in the mean. Where all are silent, all remain.
+    """
     starts = piece_starts(len(waveform), spec.n_samples)
-    return [waveform[first : first + spec.n_samples] for first in starts]
+    parts = [waveform[first : first + spec.n_samples] for first in starts]
+    return [part for part in parts if not is_silent(part, spec.sample_rate)] or parts
