@@ -26,7 +26,7 @@ SLACK = 0.01
 _LOUDEST = 1e9
 """Larger samples, which only float files can hold, would overflow a power spectrum."""
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16
 """Frames that are decoded at once."""
 
 _UNKNOWN = 1 << 62

@@ -201,9 +201,11 @@ class Model:
     ) -> Iterator[_Part]:
         """Every window, as soon as its samples have come."""
         rates = sorted({spec.sample_rate for spec in self.bundle.inputs.values()})
+        # A tee, even of one, holds the last 57 chunks.
+        copies = [chunks] if len(rates) == 1 else tee(chunks, len(rates))
         windows = [
             cut(resample(copy, source_rate, rate), rate, window, hop)
-            for copy, rate in zip(tee(chunks, len(rates)), rates, strict=True)
+            for copy, rate in zip(copies, rates, strict=True)
         ]
         for found in zip(*windows, strict=False):  # rounding may give a rate one window more
             samples = {rate: part for rate, (_, part) in zip(rates, found, strict=True)}
