@@ -72,6 +72,16 @@ def list_lines(items: Sequence[str], most: int) -> str:
     return "".join(f"\n  {line}" for line in [*items[:most], *more])
 
 
+def list_skipped(skipped: Sequence[tuple[object, str]]) -> str:
+    """A line to append to a message for each reason: the number of files and their names."""
+    reasons = dict.fromkeys(reason for _, reason in skipped)
+    return "".join(
+        f"\n  {len(names)} skipped: {reason}: {list_some(map(shown, names))}"
+        for reason in reasons
+        for names in [[name for name, why in skipped if why == reason]]
+    )
+
+
 def shown(name: object) -> str:
     """A name on one line: line breaks, control characters and undecodable bytes are escaped."""
     return re.sub(

@@ -290,15 +290,29 @@ def test_folders_are_searched_and_files_taken_as_they_are(tmp_path: Path) -> Non
     for name in ("b.wav", "a.FLAC", "deep/c.mp3", "notes.txt"):
         (tmp_path / name).touch()
     odd = tmp_path / "notes.txt"
-    assert find_audio(tmp_path) == [
-        tmp_path / "a.FLAC",
-        tmp_path / "b.wav",
-        tmp_path / "deep" / "c.mp3",
-    ]
-    assert find_audio(odd) == [odd]
+    found = [tmp_path / "a.FLAC", tmp_path / "b.wav", tmp_path / "deep" / "c.mp3"]
+    assert find_audio(tmp_path) == (found, [])
+    assert find_audio(odd) == ([odd], [])
     (tmp_path / "none").mkdir()
     with pytest.raises(AudioError, match="holds no audio file"):
         find_audio(tmp_path / "none")
+
+
+def test_what_a_folder_holds_and_cannot_be_read_is_named_with_the_remedy(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.M4A", "c.webm", "._a.wav", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nothing")
+    found, skipped = find_audio(tmp_path)
+    assert found == [tmp_path / "a.wav"]
+    assert {path.name: reason for path, reason in skipped} == {
+        "b.M4A": ".m4a cannot be read; convert it: ffmpeg -i a.m4a a.wav",
+        "c.webm": ".webm cannot be read; convert it: ffmpeg -i a.webm a.wav",
+        "._a.wav": "resource fork of macOS, not audio",
+        "gone.wav": "link to nothing",
+    }
+    (tmp_path / "a.wav").unlink()
+    with pytest.raises(AudioError, match=r"1 skipped: \.m4a cannot be read; convert.*b\.M4A"):
+        find_audio(tmp_path)
 
 
 @pytest.mark.parametrize(

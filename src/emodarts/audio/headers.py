@@ -1,4 +1,4 @@
-"""Headers that contradict their file: corrected where the file shows the truth, refused where it is cut.
+"""Headers that contradict their file: corrected where it shows the truth, refused where it is cut.
 
 libsndfile believes the sizes in a header. In files as they are found, sizes are missing (streams),
 wrap round at 4 GiB (WAV), or were never more than an estimate (MP3).
@@ -186,7 +186,7 @@ def _wav(file: BinaryIO) -> Corrected:
             f"{whole / frame_bytes / rate:.0f} s; all of it was read",
         )
     rest = held - stated - stated % 2
-    if frame_bytes and rest >= frame_bytes * rate and not _is_chunk(file, first + held - rest, rest):
+    if frame_bytes and rest >= frame_bytes * rate and not _is_chunk(file, size - rest):
         return Corrected(
             file,
             note=f"the header states {stated / frame_bytes / rate:.1f} s; behind them are "
@@ -201,7 +201,7 @@ def _means_unknown(size: int) -> bool:
     return 0x7FFF0000 <= size <= 0x8000FFFF or size >= 0xFFFF0000
 
 
-def _is_chunk(file: BinaryIO, place: int, rest: int) -> bool:
+def _is_chunk(file: BinaryIO, place: int) -> bool:
     """Whether a further chunk of a WAV file begins here rather than samples."""
     file.seek(place)
     head = file.read(8)
@@ -248,7 +248,7 @@ def _mp3(file: BinaryIO, name: Path | str) -> Corrected:
 
 
 def _frame_length(head: bytes, like: bytes = b"") -> int:
-    """Bytes of the layer III frame with this header, of the kind of another one; 0 if it is none."""
+    """Bytes of the layer III frame with this header, which is like another; 0 if it is none."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return 0
     version, bitrate, rate = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
@@ -286,7 +286,8 @@ def _behind_tags(file: BinaryIO, place: int) -> int:
         head = file.read(10)
         if len(head) < 10 or head[:3] != b"ID3":
             return place
-        size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+        a, b, c, d = head[6:]
+        size = a << 21 | b << 14 | c << 7 | d
         place += 10 + size + (10 if head[5] & 0x10 else 0)
 
 

@@ -193,19 +193,16 @@ class Recording:
         first, last = frame_range(self.frames, rate, self.name, start, end)
         place = first
         try:
-            if first:
-                self._sound.seek(first)
+            self._sound.seek(first)
             while place < last:
-                block = self._sound.read(
-                    min(_BLOCK, last - place), dtype="float32", always_2d=True
-                )
+                block = self._sound.read(min(_BLOCK, last - place), dtype="float32", always_2d=True)
                 if not len(block):
                     break
                 place += len(block)
                 yield self.mixdown(block)
         except soundfile.SoundFileError as error:
             raise AudioError(_undecodable(self.name, error)) from error
-        if self._exact and last < _UNKNOWN and (last - place) / rate > SLACK:
+        if self._exact and self.frames is not None and (last - place) / rate > SLACK:
             raise AudioError(_truncated(self.name, (last - first) / rate, (place - first) / rate))
         if place == first or (end is not None and end - place / rate > SLACK):
             raise _no_segment(self.name, start, end, place / rate)
@@ -274,9 +271,7 @@ def frame_range(
     return first, last if frames is None else min(last, frames)
 
 
-def _no_segment(
-    name: Path | str, start: float, end: float | None, duration: float
-) -> AudioError:
+def _no_segment(name: Path | str, start: float, end: float | None, duration: float) -> AudioError:
     return AudioError(
         f"{name}: start {start:g} s and end {duration if end is None else end:g} s are not a "
         f"segment of its {duration:.3f} s; allowed: 0 <= start < end <= {duration:.3f}"
@@ -311,7 +306,7 @@ def _undecodable(path: Path | str, error: Exception) -> str:
     fault = str(getattr(error, "error_string", error)).strip().rstrip(".")
     return (
         f"{path}: cannot be decoded ({fault}); allowed: whole WAV, FLAC, Ogg, MP3 and other files "
-        "that libsndfile reads"
+        "that libsndfile reads; others must be converted, e.g. ffmpeg -i FILE FILE.wav"
     )
 
 

@@ -13,16 +13,15 @@ from pathlib import Path
 
 from emodarts.corpora.folder import (
     AUDIO_SUFFIXES,
-    DEBRIS,
     check_folder,
-    is_debris,
     read_speaker,
     refuse_faults,
     walk_files,
+    why_unread,
 )
 from emodarts.corpora.spelling import common_emotion
 from emodarts.corpora.utterance import Corpus, Utterance
-from emodarts.errors import CorpusError
+from emodarts.errors import CorpusError, list_skipped, shown
 
 
 def read_audiofolder(root: Path | None, *, speaker: str = "") -> Corpus:
@@ -47,12 +46,13 @@ def read_audiofolder(root: Path | None, *, speaker: str = "") -> Corpus:
     pattern = _compile(speaker) if speaker else None
     utterances, skipped, faults, nameless = [], [], [], []
     for path in walk_files(root):
-        if path.suffix.lower() not in AUDIO_SUFFIXES:
+        reason = why_unread(path)
+        if not reason and path.suffix.lower() not in AUDIO_SUFFIXES:
             continue
         name = path.relative_to(root).as_posix()
         label, inside, _ = name.partition("/")
-        if reason := _reason(path, label, inside):
-            skipped.append((name, reason))
+        if reason := reason or _reason(label, inside):
+            skipped.append((shown(name), reason))
         elif not _is_utf8(name):
             nameless.append(ascii(name))
         else:
@@ -63,7 +63,9 @@ def read_audiofolder(root: Path | None, *, speaker: str = "") -> Corpus:
     refuse_faults(root, nameless, "file and folder names must be UTF-8; rename")
     refuse_faults(root, faults, f"speaker={speaker} finds no speaker in these names")
     if not utterances:
-        raise CorpusError(f"{root} has no folders with audio files; expected {wanted}")
+        raise CorpusError(
+            f"{root} has no folders with audio files; expected {wanted}{list_skipped(skipped)}"
+        )
     classes = sorted({u.label for u in utterances if u.label is not None})
     return Corpus(
         name="audiofolder",
@@ -74,10 +76,8 @@ def read_audiofolder(root: Path | None, *, speaker: str = "") -> Corpus:
     )
 
 
-def _reason(path: Path, label: str, inside: str) -> str:
-    """Why an audio file is left out, or ``""``."""
-    if is_debris(path):
-        return DEBRIS
+def _reason(label: str, inside: str) -> str:
+    """Why an audio file is left out for its place, or ``""``."""
     if not inside:
         return "not in a folder named after an emotion"
     return "in a hidden folder" if label.startswith(".") else ""

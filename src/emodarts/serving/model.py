@@ -17,8 +17,8 @@ from emodarts.audio.features import FeatureExtractor
 from emodarts.audio.io import CANCELLING, Mixdown, frame_range, open_recording, resample, too_short
 from emodarts.audio.speech import SILENT, lacks_speech
 from emodarts.bundle import Bundle, load_bundle
-from emodarts.corpora.folder import AUDIO_SUFFIXES
-from emodarts.errors import AudioError, BundleError, EmodartsError
+from emodarts.corpora.folder import AUDIO_SUFFIXES, walk_files, why_unread
+from emodarts.errors import AudioError, BundleError, EmodartsError, list_skipped, shown
 from emodarts.serving.windows import LONGEST, Samples, check_windows, cut, pieces
 
 Audio = NDArray[np.floating[Any]]
@@ -161,9 +161,7 @@ class Model:
         """
         check_windows(window, hop)
         mixdown = Mixdown("the stream")
-        return self._answers(
-            map(mixdown, chunks), _checked_rate(sample_rate), window, hop, mixdown
-        )
+        return self._answers(map(mixdown, chunks), _checked_rate(sample_rate), window, hop, mixdown)
 
     def _answers(
         self,
@@ -249,19 +247,32 @@ def _checked_rate(sample_rate: int | None) -> int:
     return sample_rate
 
 
-def find_audio(path: Path) -> list[Path]:
-    """A file as it is given, or the audio files in and below a folder, sorted.
+def find_audio(path: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """A file as it is given, or the audio files in and below a folder.
+
+    Returns
+    -------
+    the files, sorted, and those that hold sound and are left out: ``(path, reason)``.
 
     Raises
     ------
-    AudioError
-        If a folder holds no audio file.
+    EmodartsError
+        If a folder holds no audio file that can be read, or cannot be listed.
     """
-    if not path.is_dir():
-        return [path]
-    inside = sorted(
-        p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()
-    )
-    if not inside:
-        raise AudioError(f"{path} holds no audio file; allowed: {', '.join(AUDIO_SUFFIXES)}")
-    return inside
+    try:
+        if not path.is_dir():
+            return [path], []
+    except OSError:  # reading it says what is wrong
+        return [path], []
+    found, skipped = [], []
+    for file in sorted(walk_files(path)):
+        if reason := why_unread(file):
+            skipped.append((file, reason))
+        elif file.suffix.lower() in AUDIO_SUFFIXES:
+            found.append(file)
+    if not found:
+        raise AudioError(
+            f"{shown(path)} holds no audio file that can be read; allowed: "
+            f"{', '.join(AUDIO_SUFFIXES)}{list_skipped(skipped)}"
+        )
+    return found, skipped
