@@ -24,8 +24,12 @@ from emodarts.recipe import FeatureSpec, SystemSpec
 from emodarts.serving.model import Answer, Model, find_audio
 
 RATE = 8000
-MEL = FeatureSpec(sample_rate=RATE, duration=1.0, n_fft=256, hop_length=128, n_mels=16, pool=1)
-WAVE = FeatureSpec(kind="waveform", sample_rate=4000, duration=1.0, frame_length=40)
+MEL = FeatureSpec(
+    sample_rate=RATE, duration=1.0, n_fft=256, hop_length=128, n_mels=16, pool=1, length="segments"
+)
+WAVE = FeatureSpec(
+    kind="waveform", sample_rate=4000, duration=1.0, frame_length=40, length="segments"
+)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,13 @@ def load_audio(
         return _load(recording, sample_rate, start, end)
 
 
+def check_audio(path: Path | str, start: float = 0.0, end: float | None = None) -> None:
+    """Decode a segment of a file and keep nothing. Raises as :func:`load_audio` does."""
+    with open_recording(path) as recording:
+        for _ in _with_sound(recording, start, end):
+            pass
+
+
 def read_audio_bytes(path: Path | str) -> bytes:
     """Read a file without decoding it. Raises :class:`AudioError`."""
     with _opened(path) as file:
@@ -88,24 +95,26 @@ def decode_audio(
 
 
 def _load(recording: Recording, sample_rate: int, start: float, end: float | None) -> Samples:
-    """Samples of a segment, which are not all equal."""
-    level: list[float] = []  # least and greatest sample
-
-    def watched() -> Iterator[Samples]:
-        for block in recording.blocks(start, end):
-            level[:] = [min([*level, float(block.min())]), max([*level, float(block.max())])]
-            yield block
-
-    resampled = np.concatenate(list(resample(watched(), recording.sample_rate, sample_rate)))
-    if level[0] == level[1]:
-        why = f": {CANCELLING}" if recording.mixdown.cancelled else ""
-        raise AudioError(
-            f"{recording.name}: is silent (all samples equal {level[0]:g}) between {start:g} s and "
-            f"{'the end' if end is None else f'{end:g} s'}{why}"
-        )
+    """Resampled samples of a segment, which are not all equal."""
+    blocks = _with_sound(recording, start, end)
+    resampled = np.concatenate(list(resample(blocks, recording.sample_rate, sample_rate)))
     if resampled.size == 0:
         raise too_short(recording.name, recording.mixdown.n_samples, recording.sample_rate)
     return resampled
+
+
+def _with_sound(recording: Recording, start: float, end: float | None) -> Iterator[Samples]:
+    """Blocks of a segment. After the last one, raises :class:`AudioError` if all are constant."""
+    least, greatest = np.inf, -np.inf
+    for block in recording.blocks(start, end):
+        least, greatest = min(least, float(block.min())), max(greatest, float(block.max()))
+        yield block
+    if least == greatest:
+        why = f": {CANCELLING}" if recording.mixdown.cancelled else ""
+        raise AudioError(
+            f"{recording.name}: is silent (all samples equal {least:g}) between {start:g} s and "
+            f"{'the end' if end is None else f'{end:g} s'}{why}"
+        )
 
 
 @contextmanager

@@ -56,18 +56,11 @@ def split(waveform: NDArray[np.float32], spec: FeatureSpec) -> list[NDArray[np.f
     """Divide sound (n,) into pieces, as views; one piece unless ``spec.length`` is segments.
 
     The pieces are not yet padded by :func:`~emodarts.audio.features.fit_length`, so that
-    augmentation does not process the padding.
+    augmentation does not process the padding. A silent piece has no emotion and is left out, unless
+    all are silent.
     """
     if spec.length != "segments":
         return [waveform]
-    return divide(waveform, spec)
-
-
-def divide(waveform: NDArray[np.float32], spec: FeatureSpec) -> list[NDArray[np.float32]]:
-    """Pieces of ``spec.duration`` of a waveform (n,), as views, without those that are silent.
-
-    A silent piece has no emotion, so it has no part in the mean. Where all are silent, all remain.
-    """
     starts = piece_starts(len(waveform), spec.n_samples)
     parts = [waveform[first : first + spec.n_samples] for first in starts]
     return [part for part in parts if not is_silent(part, spec.sample_rate)] or parts

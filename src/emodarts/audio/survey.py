@@ -8,9 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
-
-from emodarts.audio.io import load_audio
+from emodarts.audio.io import SLACK, check_audio, open_recording
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import AudioError
 
@@ -32,12 +30,16 @@ class Header:
 
 
 def read_header(path: Path) -> Header | None:
-    """Read a file's header without decoding its audio; None if libsndfile cannot read it."""
+    """Read a file's header without decoding its audio.
+
+    None if it cannot be read, states no duration, or promises more than the file holds.
+    """
     try:
-        info = soundfile.info(str(path))
-    except (soundfile.SoundFileError, OSError):
+        with open_recording(path) as recording:
+            frames, rate = recording.frames, recording.sample_rate
+    except AudioError:
         return None
-    return Header(info.frames / info.samplerate, info.samplerate)
+    return None if frames is None else Header(frames / rate, rate)
 
 
 def read_headers(
@@ -66,6 +68,19 @@ def duration_of(utterance: Utterance, header: Header) -> float:
     return max(0.0, end - utterance.start)
 
 
+def count_longer(utterances: Sequence[Utterance], seconds: float) -> int:
+    """Number of utterances that are longer than so many seconds, by the headers of their files."""
+    headers = read_headers([u for u in utterances if u.end is None])
+    whole = iter(headers)
+    count = 0
+    for utterance in utterances:
+        if utterance.end is not None:
+            count += utterance.end - utterance.start > seconds + SLACK
+        elif header := next(whole):
+            count += duration_of(utterance, header) > seconds + SLACK
+    return count
+
+
 def find_bad_audio(
     utterances: Sequence[Utterance], on_done: Callable[[], None] | None = None
 ) -> list[tuple[str, str]]:
@@ -91,11 +106,8 @@ def _chunks(utterances: Sequence[Utterance]) -> Iterator[Sequence[Utterance]]:
 
 
 def _fault(utterance: Utterance) -> str | None:
-    header = read_header(utterance.path)
-    # The file's own rate needs no resampling; without a header, reading explains the fault.
-    rate = 16000 if header is None else header.sample_rate
     try:
-        load_audio(utterance.path, rate, utterance.start, utterance.end)
+        check_audio(utterance.path, utterance.start, utterance.end)
     except AudioError as error:
         return str(error)
     return None

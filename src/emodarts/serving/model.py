@@ -19,7 +19,7 @@ from emodarts.audio.speech import SILENT, lacks_speech
 from emodarts.bundle import Bundle, load_bundle
 from emodarts.corpora.folder import AUDIO_SUFFIXES, walk_files, why_unread
 from emodarts.errors import AudioError, BundleError, EmodartsError, list_skipped, shown
-from emodarts.serving.windows import LONGEST, Samples, check_windows, cut, pieces
+from emodarts.serving.windows import LONGEST, Samples, check_windows, cut, loses, pieces
 
 Audio = NDArray[np.floating[Any]]
 """Samples ``(n,)`` or ``(n, channels)``, full scale 1."""
@@ -55,9 +55,10 @@ class Answer:
 class Model:
     """A trained model that classifies audio of any format, sample rate and length.
 
-    Audio that is longer than the model's input is classified in pieces of that length, which
-    overlap by half, and the probabilities of the pieces are averaged. Pieces that are silent are
-    left out. Files are read in blocks, so that memory does not grow with their length.
+    The rule for audio that is longer than the model's input is that of the model's test scores. By
+    default it is classified in pieces that overlap by half, without silent ones, and their
+    probabilities are averaged. A model of a recipe that cuts takes the beginning, and the answer has
+    a note. Files are read in blocks, so that memory does not grow with their length.
 
     Examples
     --------
@@ -70,6 +71,7 @@ class Model:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        self._cuts = any(spec.length != "segments" for spec in bundle.inputs.values())
         self._extractors = {name: FeatureExtractor(s) for name, s in bundle.inputs.items()}
         for name, extractor in self._extractors.items():
             trained = bundle.fingerprints.get(name, "")
@@ -179,6 +181,8 @@ class Model:
         parts = self._parts(chunks, source_rate, window or LONGEST, hop, mixdown)
         for group in ([part] for part in parts) if window else filter(None, [list(parts)]):
             speech = [part.probabilities for part in group if part.probabilities is not None]
+            if self._cuts:
+                speech = speech[:1]
             found = torch.cat(speech).mean(dim=0).tolist() if speech else []
             yield Answer(
                 file="",
@@ -186,7 +190,7 @@ class Model:
                 end=round(offset + group[-1].end, 3),
                 label=self.classes[int(np.argmax(found))] if found else "",
                 probabilities=dict(zip(self.classes, found, strict=True)) if found else {},
-                note="" if found else group[0].note,
+                note=group[0].note if not found or self._cuts else "",
             )
 
     def _parts(
@@ -211,12 +215,12 @@ class Model:
             note = lacks_speech(part, rates[0])
             if note == SILENT and mixdown.cancelled:
                 note = f"{note}: {CANCELLING}"
-            yield _Part(
-                first / rates[0],
-                (first + len(part)) / rates[0],
-                None if note else self._probabilities(samples),
-                note,
-            )
+            probabilities = None if note else self._probabilities(samples)
+            for spec in self.bundle.inputs.values():
+                if not note and loses(samples[spec.sample_rate], spec):
+                    note = f"only the first {spec.duration:g} s count (features.length)"
+            end = first + len(part)
+            yield _Part(first / rates[0], end / rates[0], probabilities, note)
 
     def _probabilities(self, samples: Mapping[int, Samples]) -> Tensor:
         """Probabilities ``(pieces, K)`` of a segment, given by sample rate."""
@@ -233,7 +237,7 @@ class Model:
 
 
 class _Part(NamedTuple):
-    """A window in seconds, with the probabilities ``(pieces, K)`` of its pieces, or why none."""
+    """A window in seconds, the probabilities ``(pieces, K)`` of its pieces, if any, and a note."""
 
     start: float
     end: float

@@ -10,7 +10,7 @@ import numpy as np
 
 from emodarts.audio.features import fit_length
 from emodarts.audio.io import Samples
-from emodarts.audio.pieces import divide, prepare
+from emodarts.audio.pieces import prepare, split
 from emodarts.errors import EmodartsError
 from emodarts.recipe import FeatureSpec
 
@@ -69,9 +69,13 @@ def cut(
         yield first + surplus, np.concatenate(held)[surplus:]
 
 
-def pieces(samples: Samples, spec: FeatureSpec) -> list[Samples]:
-    """Parts of ``spec.duration`` that overlap by half; shorter audio is one part, padded.
+def loses(samples: Samples, spec: FeatureSpec) -> bool:
+    """Whether a model takes only the beginning of audio, as those do that pad and cut."""
+    longer = spec.length != "segments" and len(samples) > spec.n_samples
+    return longer and len(prepare(samples, spec)) > spec.n_samples
 
-    Trimmed and brought to a level before that, where the spec asks for it."""
-    parts = divide(prepare(samples, spec), spec)
+
+def pieces(samples: Samples, spec: FeatureSpec) -> list[Samples]:
+    """What the model takes of audio: as in training, trimmed, at a level, divided or cut, padded."""
+    parts = split(prepare(samples, spec), spec)
     return [fit_length(part, spec.n_samples, spec.length, spec.fill) for part in parts]
