@@ -39,7 +39,7 @@ class Listing:
     classes : in the order of the logits.
     utterances : N of them.
     contents : SHA-256 of the audio file of each.
-    sounds : :func:`~emodarts.audio.duplicates.sound_digest` of each.
+    sounds : :class:`~emodarts.audio.duplicates.SoundDigest` of each.
     fingerprints : of each input, what decides its features beside their spec, e.g. a checkpoint.
     """
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from emodarts.audio.duplicates import group_same, sound_digest
-from emodarts.audio.io import decode_samples
+from emodarts.audio.duplicates import SoundDigest, group_same
+from emodarts.audio.io import check_audio, decode_audio
 
 RATE = 8000
 
@@ -21,6 +21,19 @@ def speech(seed: int = 0, n: int = 4000) -> NDArray[np.float32]:
     """Noise of a level that rises and falls, as 16-bit samples."""
     noise = np.random.default_rng(seed).standard_normal(n) * np.hanning(n) * 0.2
     return (np.rint(noise * 32768) / 32768).astype(np.float32)
+
+
+def sound_digest(*blocks: NDArray[np.float32]) -> str:
+    sound = SoundDigest()
+    for block in blocks:
+        sound.add(block)
+    return sound.hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    sound = SoundDigest()
+    check_audio(path, tap=sound.add)
+    return sound.hexdigest()
 
 
 @given(before=st.integers(0, 900), after=st.integers(0, 900), level=st.floats(0, 1e-3))
@@ -54,8 +67,7 @@ def test_header_container_and_channels_count_for_nothing(
 ) -> None:
     integers = np.rint(speech() * 32768).astype(np.int16)
     soundfile.write(tmp_path / "first.wav", integers, RATE, subtype="PCM_16")
-    first, _ = decode_samples((tmp_path / "first.wav").read_bytes(), "first.wav")
-    stereo = np.stack([first, first], axis=1)
+    stereo = np.stack([speech(), speech()], axis=1)
     if subtype == "PCM_16":
         soundfile.write(tmp_path / name, np.stack([integers, integers], axis=1), 2 * RATE)
     else:
@@ -63,8 +75,18 @@ def test_header_container_and_channels_count_for_nothing(
         soundfile.write(
             tmp_path / name, stereo if subtype == "FLOAT" else whole, 2 * RATE, subtype=subtype
         )
-    other, _ = decode_samples((tmp_path / name).read_bytes(), name)
-    assert sound_digest(other) == sound_digest(first)
+    assert digest_of_file(tmp_path / name) == digest_of_file(tmp_path / "first.wav")
+    assert digest_of_file(tmp_path / name) == sound_digest(speech())
+
+
+def test_blocks_and_what_is_made_of_them_count_for_nothing(tmp_path: Path) -> None:
+    samples = speech(n=200_000)
+    whole = sound_digest(samples)
+    assert sound_digest(*np.array_split(samples, 7)) == whole
+    soundfile.write(tmp_path / "a.wav", np.rint(samples * 32768).astype(np.int16), RATE)
+    sound = SoundDigest()
+    decode_audio((tmp_path / "a.wav").read_bytes(), "a.wav", 2 * RATE, tap=sound.add)
+    assert sound.hexdigest() == whole
 
 
 def test_groups_of_equal_keys() -> None:

@@ -29,7 +29,7 @@ from emodarts.audio.features import FeatureExtractor, fit_length
 from emodarts.audio.io import load_audio
 from emodarts.audio.pieces import piece_starts
 from emodarts.audio.store import FeatureSet, Variant, extract, fill, read
-from emodarts.audio.survey import check_audio
+from emodarts.audio.survey import check_all
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import AudioError, ShapeError, WriteError
 from emodarts.recipe import FeatureSpec
@@ -67,13 +67,13 @@ def folder(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were decoded, growing."""
     names: list[str] = []
-    original = store.decode_samples
+    original = store.decode_audio
 
     def counting(data, path, *rest):
         names.append(Path(path).stem)
         return original(data, path, *rest)
 
-    monkeypatch.setattr(store, "decode_samples", counting)
+    monkeypatch.setattr(store, "decode_audio", counting)
     return names
 
 
@@ -519,8 +519,8 @@ def test_memory_is_that_of_a_few_batches(
         weakref.finalize(array, gone, kind)
         return array
 
-    decode, forward, stored_of = store.resample, FeatureExtractor.forward, Entries.read
-    monkeypatch.setattr(store, "resample", lambda *a: watch("waveforms", decode(*a)))
+    decode, forward, stored_of = store.decode_audio, FeatureExtractor.forward, Entries.read
+    monkeypatch.setattr(store, "decode_audio", lambda *a: watch("waveforms", decode(*a)))
     monkeypatch.setattr(FeatureExtractor, "forward", lambda *a: watch("features", forward(*a)))
     fill(rows, SPEC, folder, on_done=lambda: time.sleep(0.001))
     assert len(stored(folder)) == 120
@@ -750,7 +750,7 @@ def test_read_gives_what_extract_gave_without_any_audio(
     filled = fill(rows, spec, folder, variant=variant)
     made = extract(rows, spec, folder, variant=variant)
     assert (filled.contents, filled.fingerprint) == (made.contents, made.fingerprint)
-    sounds = check_audio(rows).sounds
+    sounds = check_all(rows).sounds
     assert filled.sounds == sounds
     assert fill(rows, spec, folder, variant=variant).sounds == sounds  # from the store
     for utterance in utterances:

@@ -11,7 +11,7 @@ from emodarts.audio.duplicates import group_same
 from emodarts.audio.survey import (
     Header,
     beyond_file,
-    check_audio,
+    check_all,
     duration_of,
     in_milliseconds,
     read_header,
@@ -66,7 +66,7 @@ def test_every_utterance_gets_the_header_of_its_file(folder: Path) -> None:
 def test_unusable_audio_is_found_with_its_reason(folder: Path) -> None:
     names = ("good.wav", "cut.wav", "stereo.flac", "silent.wav", "text.wav", "empty.wav", "no.wav")
     utterances = [utterance(folder / name) for name in names]
-    bad = dict(check_audio([*utterances, utterance(folder / "good.wav", 1.0, 9.0)]).bad)
+    bad = dict(check_all([*utterances, utterance(folder / "good.wav", 1.0, 9.0)]).bad)
     assert list(bad) == [
         *("cut-0.0", "silent-0.0", "text-0.0", "empty-0.0", "no-0.0", "good-1.0"),
     ]
@@ -80,7 +80,7 @@ def test_unusable_audio_is_found_with_its_reason(folder: Path) -> None:
 
 def test_real_speech_is_whole(emodb_root: Path) -> None:
     paths = sorted(emodb_root.rglob("*.wav"))[:40]
-    assert check_audio([utterance(path) for path in paths]).bad == ()
+    assert check_all([utterance(path) for path in paths]).bad == ()
 
 
 def test_the_same_stretch_under_two_names(folder: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_same_stretch_under_two_names(folder: Path) -> None:
         utterance(folder / "no.wav"),
     ]
     assert same_stretches(utterances, read_headers(utterances)) == [(0, 1), (3, 4)]
-    sounds = check_audio(utterances).sounds
+    sounds = check_all(utterances).sounds
     assert group_same(sounds) == [(0, 1, 2), (3, 4)]
     assert sounds[6:] == (None, None)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emodarts.corpora.audiofolder import read_audiofolder
-from emodarts.corpora.folder import AUDIO_SUFFIXES
+from emodarts.corpora.folder import AUDIO_SUFFIXES, OTHER_MEDIA
 from emodarts.errors import CorpusError
 
 
@@ -47,13 +47,26 @@ def test_every_suffix_and_names_that_differ_by_it_alone(tmp_path: Path) -> None:
 
 def test_what_is_left_out(tmp_path: Path) -> None:
     put(tmp_path, "sad/a.wav", "b.wav", "sad/._a.wav", ".cache/c.wav", "sad/notes.txt", "list.csv")
+    put(tmp_path, *(f"sad/b{suffix}" for suffix in OTHER_MEDIA))
+    (tmp_path / "sad" / "gone.wav").symlink_to(tmp_path / "nothing")
     corpus = read_audiofolder(tmp_path, speaker="/(.)")
     assert [u.name for u in corpus] == ["sad/a.wav"]
     assert dict(corpus.skipped) == {
         "b.wav": "not in a folder named after an emotion",
         "sad/._a.wav": "resource fork of macOS, not audio",
         ".cache/c.wav": "in a hidden folder",
+        "sad/gone.wav": "link to nothing",
+        **{
+            f"sad/b{suffix}": f"{suffix} cannot be read; convert it: ffmpeg -i a{suffix} a.wav"
+            for suffix in OTHER_MEDIA
+        },
     }
+
+
+def test_folders_of_unreadable_formats_alone_say_how_to_convert(tmp_path: Path) -> None:
+    put(tmp_path, "sad/a.m4a", "sad/b.m4a")
+    with pytest.raises(CorpusError, match=r"2 skipped: \.m4a cannot be read; convert it: ffmpeg"):
+        read_audiofolder(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from emodarts.corpora import READERS, load_corpus
 from emodarts.corpora.schemes import SCHEMES
 from emodarts.corpora.utterance import COMMON_EMOTIONS, Utterance
+from emodarts.errors import CorpusError
 
 # Names of released files, as their publishers or readers of the corpora elsewhere write them.
 FILES = [
@@ -107,3 +108,13 @@ def test_any_format_is_read_by_its_stem_and_one_of_each(
         (f"a/{stem}.FLAC", "another format of a file that is used"),
         (f"a/{stem}.mp3", "another format of a file that is used"),
     ]
+
+
+def test_sound_that_must_be_converted_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "rab-f1-b1.m4a", "notes.m4a")
+    with pytest.raises(CorpusError, match=r"(?s)1 skipped: .*convert it: ffmpeg.* rab-f1-b1\.m4a"):
+        load_corpus("emovo", tmp_path)
+    corpus = load_corpus("emovo", put(tmp_path, "gio-f1-b1.wav"))
+    ((name, reason),) = corpus.skipped
+    assert name == "rab-f1-b1.m4a"
+    assert "convert it" in reason

@@ -24,7 +24,7 @@ class Entry(NamedTuple):
     Attributes
     ----------
     features : of its k pieces, k at least 1 [shape=(k, C, n_features, n_frames)]
-    sound : :func:`~emodarts.audio.duplicates.sound_digest` of its samples.
+    sound : :class:`~emodarts.audio.duplicates.SoundDigest` of its samples.
     """
 
     features: NDArray[np.float32]

@@ -26,10 +26,10 @@ from torch import Tensor
 
 from emodarts import files
 from emodarts.audio.contents import Contents, file_key
-from emodarts.audio.duplicates import sound_digest
+from emodarts.audio.duplicates import SoundDigest
 from emodarts.audio.entries import Entries, Entry
 from emodarts.audio.features import FeatureExtractor, fit_length
-from emodarts.audio.io import decode_samples, read_audio_bytes, resample
+from emodarts.audio.io import decode_audio, read_audio_bytes
 from emodarts.audio.pieces import prepare, split
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import AudioError, ShapeError, list_lines, name_once
@@ -67,7 +67,7 @@ class Filled:
     Attributes
     ----------
     contents : SHA-256 of each utterance's whole audio file, or None if it is unusable.
-    sounds : :func:`~emodarts.audio.duplicates.sound_digest` of each utterance, or None.
+    sounds : :class:`~emodarts.audio.duplicates.SoundDigest` of each utterance, or None.
     fingerprint : as in :class:`FeatureSet`.
     bad : the unusable utterances: ``(name, reason)``.
     """
@@ -327,10 +327,10 @@ class _Store:
         # The file may have changed since the lookup; the key is that of the decoded bytes.
         content, data = task.sound.read()
         path, start, end = task.utterance.path, task.utterance.start, task.utterance.end
-        samples, rate = decode_samples(data, path, start, end)
-        waveform = resample(samples, rate, self.spec.sample_rate, path)
+        sound = SoundDigest()
+        waveform = decode_audio(data, path, self.spec.sample_rate, start, end, sound.add)
         pieces = split(prepare(waveform, self.spec), self.spec)
-        return _Missing(task, content, sound_digest(samples), pieces)
+        return _Missing(task, content, sound.hexdigest(), pieces)
 
     def _compute(self, missing: Sequence[_Missing]) -> Iterator[NDArray[np.float32]]:
         """Features of each utterance [shape=(k, C, n_features, n_frames)]."""

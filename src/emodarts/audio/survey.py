@@ -8,10 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import soundfile
-
-from emodarts.audio.duplicates import group_same, sound_digest
-from emodarts.audio.io import SLACK, decode_samples, read_audio_bytes
+from emodarts.audio.duplicates import SoundDigest, group_same
+from emodarts.audio.io import SLACK, check_audio, open_recording
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import AudioError
 
@@ -35,12 +33,16 @@ class Header:
 
 
 def read_header(path: Path) -> Header | None:
-    """Read a file's header without decoding its audio; None if libsndfile cannot read it."""
+    """Read a file's header without decoding its audio.
+
+    None if it cannot be read, states no duration, or promises more than the file holds.
+    """
     try:
-        info = soundfile.info(str(path))
-    except (soundfile.SoundFileError, OSError):
+        with open_recording(path) as recording:
+            frames, rate = recording.frames, recording.sample_rate
+    except AudioError:
         return None
-    return Header(info.frames / info.samplerate, info.samplerate)
+    return None if frames is None else Header(frames / rate, rate)
 
 
 def read_headers(
@@ -69,6 +71,19 @@ def duration_of(utterance: Utterance, header: Header) -> float:
     return max(0.0, end - utterance.start)
 
 
+def count_longer(utterances: Sequence[Utterance], seconds: float) -> int:
+    """Number of utterances that are longer than so many seconds, by the headers of their files."""
+    headers = read_headers([u for u in utterances if u.end is None])
+    whole = iter(headers)
+    count = 0
+    for utterance in utterances:
+        if utterance.end is not None:
+            count += utterance.end - utterance.start > seconds + SLACK
+        elif header := next(whole):
+            count += duration_of(utterance, header) > seconds + SLACK
+    return count
+
+
 @dataclass(frozen=True)
 class Checked:
     """What decoding all audio of a corpus shows.
@@ -76,14 +91,14 @@ class Checked:
     Attributes
     ----------
     bad : unusable utterances: ``(name, reason)``.
-    sounds : :func:`~emodarts.audio.duplicates.sound_digest` of each utterance; None if unusable.
+    sounds : :class:`~emodarts.audio.duplicates.SoundDigest` of each utterance; None if unusable.
     """
 
     bad: tuple[tuple[str, str], ...]
     sounds: tuple[str | None, ...]
 
 
-def check_audio(
+def check_all(
     utterances: Sequence[Utterance], on_done: Callable[[], None] | None = None
 ) -> Checked:
     """Decode all audio, many files in parallel.
@@ -159,9 +174,9 @@ def _chunks(utterances: Sequence[Utterance]) -> Iterator[Sequence[Utterance]]:
 
 def _decode(utterance: Utterance) -> tuple[str | None, str]:
     """Digest of an utterance's sound, or None and why it cannot be used."""
-    path = utterance.path
+    sound = SoundDigest()
     try:
-        samples, _ = decode_samples(read_audio_bytes(path), path, utterance.start, utterance.end)
+        check_audio(utterance.path, utterance.start, utterance.end, sound.add)
     except AudioError as error:
         return None, str(error)
-    return sound_digest(samples), ""
+    return sound.hexdigest(), ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,8 +27,23 @@ from emodarts.cli.options import (
     names,
     with_request,
 )
-from emodarts.cli.printing import Style, print_answers, print_error, print_json, print_readers
-from emodarts.errors import AudioError, CorpusError, EmodartsError, list_lines, name_once
+from emodarts.cli.printing import (
+    Style,
+    print_answers,
+    print_error,
+    print_json,
+    print_readers,
+    print_warning,
+)
+from emodarts.errors import (
+    AudioError,
+    CorpusError,
+    EmodartsError,
+    list_lines,
+    list_skipped,
+    name_once,
+    shown,
+)
 from emodarts.fast import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -46,6 +63,8 @@ app = typer.Typer(
 )
 
 _DEBUG = "--debug"
+#: What typer raises for wrong options and arguments; it has no public name.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 #: Unusable files that an error names one by one.
 _NAMED = 100
 
@@ -139,7 +158,7 @@ def corpora(
         _list_readers(as_json)
         return
     listed = _load_corpus(corpus, root, reader)
-    from emodarts.audio.survey import check_audio, read_headers
+    from emodarts.audio.survey import check_all, read_headers
     from emodarts.progress import for_terminal
     from emodarts.recipe import Recipe
     from emodarts.reports.corpus import corpus_page, describe_corpus
@@ -155,7 +174,7 @@ def corpora(
     checked = None
     if check:
         progress.start("check", len(listed))
-        checked = check_audio(listed.utterances, progress.advance)
+        checked = check_all(listed.utterances, progress.advance)
     facts = describe_corpus(listed, headers, checked, warnings)
     if as_json:
         print_json(facts)
@@ -276,7 +295,8 @@ def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILE", help="Audio files, or folders of them."),
+        # A file that cannot be read shall not keep the others from being answered.
+        typer.Argument(metavar="FILE", help="Audio files, or folders of them.", readable=False),
     ] = None,
     corpus: Annotated[
         str | None,
@@ -310,10 +330,10 @@ def predict(
         Style, typer.Option("--format", help="json prints one object on each line.")
     ] = "table",
 ) -> None:
-    """Name the emotion in audio files of any format, sample rate and length.
+    """Name the emotion in audio files of any sample rate and length.
 
     Files that cannot be used are named on standard error and the others are classified; the exit
-    code is then 2.
+    code is then 2. Silence and noise have no emotion: their label is empty, and a note says why.
     """
     from emodarts.serving.model import Model, find_audio
     from emodarts.serving.windows import check_windows
@@ -321,18 +341,26 @@ def predict(
     check_windows(window, hop)
     segments: list[tuple[Path, float, float | None]] = []
     faults: list[EmodartsError] = []
+    left_out: list[tuple[str, Sequence[tuple[object, str]]]] = []
     for path in files or ():
         try:
-            segments += [(file, 0.0, None) for file in find_audio(path)]
+            found, skipped = find_audio(path)
+            segments += [(file, 0.0, None) for file in found]
+            left_out.append((str(path), skipped))
         except EmodartsError as error:
             faults.append(error)
     if corpus is not None:
-        segments += _segments(_load_corpus(corpus, root, reader), part)
+        listed = _load_corpus(corpus, root, reader)
+        segments += _segments(listed, part)
+        left_out.append((f"corpus {corpus}", listed.skipped))
     elif root is not None or reader or part is not None:
         raise EmodartsError("--root, --corpus-option and --part need --corpus")
     elif not files:
         raise EmodartsError("No input: name audio files or folders.")
     loaded = Model.load(model)
+    for place, skipped in left_out:
+        if skipped:
+            print_warning(f"{shown(place)}: not everything is read:{list_skipped(skipped)}")
     for fault in faults:
         print_error(fault)
     failed, classified = len(faults), 0
@@ -485,6 +513,10 @@ def _set_up_process() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "300")
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that is not text in the encoding of the terminal shall not end a command.
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -493,7 +525,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = _DEBUG in given
     try:
-        app(args=[a for a in given if a != _DEBUG], prog_name="emodarts")
+        arguments = [a for a in given if a != _DEBUG]
+        sys.exit(app(args=arguments, prog_name="emodarts", standalone_mode=False))
+    except _UsageError as error:
+        text = io.StringIO()
+        error.show(text)  # type: ignore[attr-defined]
+        typer.echo(re.sub(r"^Error: ", "error: ", text.getvalue(), flags=re.M), err=True, nl=False)
+        sys.exit(2)
     except EmodartsError as error:
         if debug:
             raise

@@ -13,16 +13,15 @@ from pathlib import Path
 
 from emodarts.corpora.folder import (
     AUDIO_SUFFIXES,
-    DEBRIS,
     check_folder,
-    is_debris,
     read_speaker,
     refuse_faults,
     walk_files,
+    why_unread,
 )
 from emodarts.corpora.spelling import common_emotion
 from emodarts.corpora.utterance import Corpus, Utterance
-from emodarts.errors import CorpusError
+from emodarts.errors import CorpusError, list_skipped, shown
 
 
 def read_audiofolder(root: Path | None, *, emotion: str = "", speaker: str = "") -> Corpus:
@@ -50,12 +49,13 @@ def read_audiofolder(root: Path | None, *, emotion: str = "", speaker: str = "")
     speakers = _compile("speaker", speaker)
     utterances, skipped, faults, nameless, unlabelled = [], [], [], [], []
     for path in walk_files(root):
-        if path.suffix.lower() not in AUDIO_SUFFIXES:
+        reason = why_unread(path)
+        if not reason and path.suffix.lower() not in AUDIO_SUFFIXES:
             continue
         name = path.relative_to(root).as_posix()
         folder, inside, _ = name.partition("/")
-        if reason := _reason(path, folder if inside else "", needs_folder=emotions is None):
-            skipped.append((name, reason))
+        if reason := reason or _reason(folder if inside else "", needs_folder=emotions is None):
+            skipped.append((shown(name), reason))
             continue
         if not _is_utf8(name):
             nameless.append(ascii(name))
@@ -73,7 +73,9 @@ def read_audiofolder(root: Path | None, *, emotion: str = "", speaker: str = "")
     if not utterances and unlabelled:
         refuse_faults(root, unlabelled, f"emotion={emotion} finds no emotion in these names")
     if not utterances:
-        raise CorpusError(f"{root} has no folders with audio files; expected {wanted}")
+        raise CorpusError(
+            f"{root} has no folders with audio files; expected {wanted}{list_skipped(skipped)}"
+        )
     skipped += [(name, f"emotion={emotion} finds nothing in the name") for name in unlabelled]
     classes = sorted({u.label for u in utterances if u.label is not None})
     return Corpus(
@@ -85,10 +87,8 @@ def read_audiofolder(root: Path | None, *, emotion: str = "", speaker: str = "")
     )
 
 
-def _reason(path: Path, folder: str, needs_folder: bool) -> str:
-    """Why an audio file is left out, or ``""``."""
-    if is_debris(path):
-        return DEBRIS
+def _reason(folder: str, needs_folder: bool) -> str:
+    """Why an audio file is left out for its place, or ``""``."""
     if needs_folder and not folder:
         return "not in a folder named after an emotion"
     return "in a hidden folder" if folder.startswith(".") else ""

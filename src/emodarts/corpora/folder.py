@@ -12,8 +12,17 @@ from pathlib import Path
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import CorpusError, list_lines
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf"),
+    *(".w64", ".sph"),
+)
 """Lower-case suffixes of the audio files that a search of a folder finds."""
+
+OTHER_MEDIA = (
+    *(".m4a", ".mp4", ".aac", ".webm", ".wma", ".amr", ".3gp", ".mkv", ".mka", ".mov", ".avi"),
+    *(".ape", ".wv", ".spx", ".ac3", ".mpg", ".mpeg", ".wmv"),
+)
+"""Lower-case suffixes of files that hold sound and must be converted before they can be read."""
 
 DEBRIS = "resource fork of macOS, not audio"
 """Reason to leave out files for which :func:`is_debris` is true."""
@@ -82,6 +91,16 @@ def walk_files(root: Path) -> Iterator[Path]:
         visited.add(real)
         folders.sort()
         yield from (Path(folder, name) for name in sorted(names))
+
+
+def why_unread(path: Path) -> str:
+    """Why a file with sound is left out, or ``""``: also for files that promise no sound."""
+    suffix = path.suffix.lower()
+    if path.is_symlink() and not path.exists():
+        return "link to nothing"
+    if suffix in OTHER_MEDIA:
+        return f"{suffix} cannot be read; convert it: ffmpeg -i a{suffix} a.wav"
+    return DEBRIS if suffix in AUDIO_SUFFIXES and is_debris(path) else ""
 
 
 def is_debris(path: Path) -> bool:
