@@ -57,8 +57,8 @@ class Model:
 
     The rule for audio that is longer than the model's input is that of the model's test scores. By
     default it is classified in pieces that overlap by half, without silent ones, and their
-    probabilities are averaged. A model of a recipe that cuts takes the beginning, and the answer has
-    a note. Files are read in blocks, so that memory does not grow with their length.
+    probabilities are averaged. A model of a recipe that cuts takes the beginning, and the answer
+    has a note. Files are read in blocks, so that memory does not grow with their length.
 
     Examples
     --------
