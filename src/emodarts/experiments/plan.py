@@ -324,8 +324,8 @@ def _shortened(spec: FeatureSpec, utterances: Sequence[Utterance]) -> list[str]:
     if not longer:
         return []
     return [
-        f"{longer:,} of {len(utterances):,} utterances are longer than {spec.duration:g} s and were "
-        "cut (features.length)"
+        f"{longer:,} of {len(utterances):,} utterances are longer than {spec.duration:g} s and "
+        "were cut (features.length)"
     ]
 
 
