@@ -101,6 +101,17 @@ def test_a_long_segment_is_the_mean_of_its_pieces(model: Model, seconds: float) 
     assert one(model, sound).sum() == pytest.approx(1)
 
 
+def test_a_model_of_a_recipe_that_cuts_takes_the_beginning_and_says_so() -> None:
+    cutting = model_of({"features": MEL.model_copy(update={"length": "pad"})}, features=0.03)
+    sound = noise(3.0)
+    for samples in (sound, np.tile(sound, 250)):
+        (answer,) = cutting.predict(samples, sample_rate=RATE)
+        assert answer.note == "only the first 1 s count (features.length)"
+        assert list(answer.probabilities.values()) == one(cutting, sound[:RATE]).tolist()
+        assert answer.end == len(samples) / RATE
+    assert {a.note for a in cutting.predict(sound, 1.0, sample_rate=RATE)} == {""}
+
+
 def test_a_short_segment_may_be_padded_with_silence_at_its_end() -> None:
     spec = MEL.model_copy(update={"padding": "zeros"})
     model = model_of({"features": spec}, features=0.03)

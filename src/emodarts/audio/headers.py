@@ -112,7 +112,7 @@ class _Spliced(io.RawIOBase):
         self._place = origin + offset
         return self._place
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: memoryview) -> int:
         behind = self._place - len(self._head)
         if behind < 0:
             data = self._head[self._place :][: len(buffer)]

@@ -344,9 +344,9 @@ def predict(
     left_out: list[tuple[str, Sequence[tuple[object, str]]]] = []
     for path in files or ():
         try:
-            found, skipped = find_audio(path)
-            segments += [(file, 0.0, None) for file in found]
-            left_out.append((str(path), skipped))
+            inside, unread = find_audio(path)
+            segments += [(file, 0.0, None) for file in inside]
+            left_out.append((str(path), unread))
         except EmodartsError as error:
             faults.append(error)
     if corpus is not None:

@@ -58,13 +58,11 @@ def print_answers(style: Style, classes: Sequence[str], answers: Iterable[Answer
             row_writer = quoting if "\r" in a.file else writer
             row_writer.writerow([a.file, a.start, a.end, a.label, a.note, *shares])
     else:
-        rows = []
+        table = []
         for a in answers:
             shares = [f"{a.probabilities[c]:.3f}" if a.probabilities else "" for c in classes]
-            rows.append((shown(a.file), f"{a.start:.2f}", f"{a.end:.2f}", a.label, *shares, a.note))
-        if rows:
-            before = (*words("file"), *numbers("start", "end"), *words("label"))
-            columns = (*before, *numbers(*classes), *words("note"))
-            if not any(note for *_, note in rows):
-                columns, rows = columns[:-1], [row[:-1] for row in rows]
-            typer.echo(plain_table(Table(columns, tuple(rows))))
+            times = (f"{a.start:.2f}", f"{a.end:.2f}")
+            table.append((shown(a.file), *times, a.label, *shares, a.note))
+        if table:
+            titles = (*words("file"), *numbers("start", "end"), *words("label"), *numbers(*classes))
+            typer.echo(plain_table(Table((*titles, *words("note")), tuple(table))))

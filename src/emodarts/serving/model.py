@@ -14,12 +14,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emodarts.audio.features import FeatureExtractor
-from emodarts.audio.io import CANCELLING, Mixdown, frame_range, open_recording, resample, too_short
+from emodarts.audio.io import (
+    CANCELLING,
+    Mixdown,
+    Samples,
+    frame_range,
+    open_recording,
+    resample,
+    too_short,
+)
 from emodarts.audio.speech import SILENT, lacks_speech
 from emodarts.bundle import Bundle, load_bundle
 from emodarts.corpora.folder import AUDIO_SUFFIXES, walk_files, why_unread
 from emodarts.errors import AudioError, BundleError, EmodartsError, list_skipped, shown
-from emodarts.serving.windows import LONGEST, Samples, check_windows, cut, loses, pieces
+from emodarts.serving.windows import LONGEST, check_windows, cut, loses, pieces
 
 Audio = NDArray[np.floating[Any]]
 """Samples ``(n,)`` or ``(n, channels)``, full scale 1."""
@@ -57,8 +65,8 @@ class Model:
 
     The rule for audio that is longer than the model's input is that of the model's test scores. By
     default it is classified in pieces that overlap by half, without silent ones, and their
-    probabilities are averaged. A model of a recipe that cuts takes the beginning, and the answer has
-    a note. Files are read in blocks, so that memory does not grow with their length.
+    probabilities are averaged. A model of a recipe that cuts takes the beginning, and the answer
+    has a note. Files are read in blocks, so that memory does not grow with their length.
 
     Examples
     --------

@@ -76,6 +76,6 @@ def loses(samples: Samples, spec: FeatureSpec) -> bool:
 
 
 def pieces(samples: Samples, spec: FeatureSpec) -> list[Samples]:
-    """What the model takes of audio: as in training, trimmed, at a level, divided or cut, padded."""
+    """What a model takes of audio: trimmed, at a level, divided or cut, and padded, as in tests."""
     parts = split(prepare(samples, spec), spec)
     return [fit_length(part, spec.n_samples, spec.length, spec.fill) for part in parts]
