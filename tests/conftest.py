@@ -45,12 +45,14 @@ def tiny_emodb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-emodb")
     generator = np.random.default_rng(0)
     time = np.arange(8000) / 8000
+    syllables = 0.02 + np.sin(3 * np.pi * time) ** 2  # a steady sound would be none of speech
     for k, speaker in enumerate(("03", "08", "09", "10", "11", "13")):
         for emotion, pitch in zip("WFNT", (200, 400, 800, 1600), strict=True):
             for version in "abc":
                 tone = np.sin(2 * np.pi * pitch * (1 + 0.05 * k) * time)
                 sound = 0.3 * tone + 0.1 * generator.standard_normal(8000)
-                soundfile.write(folder / f"{speaker}a01{emotion}{version}.wav", sound, 8000)
+                path = folder / f"{speaker}a01{emotion}{version}.wav"
+                soundfile.write(path, syllables * sound, 8000)
     return folder
 
 

@@ -39,6 +39,7 @@ class Listing:
     classes : in the order of the logits.
     utterances : N of them.
     contents : SHA-256 of the audio file of each.
+    sounds : :class:`~emodarts.audio.duplicates.SoundDigest` of each.
     fingerprints : of each input, what decides its features beside their spec, e.g. a checkpoint.
     """
 
@@ -47,13 +48,14 @@ class Listing:
     classes: tuple[str, ...]
     utterances: tuple[Utterance, ...]
     contents: tuple[str, ...]
+    sounds: tuple[str, ...]
     fingerprints: Mapping[str, str]
 
     def rows(self) -> list[dict[str, Any]]:
         """The utterance table, one dictionary an utterance."""
         return [
-            {**{name: getattr(u, name) for name in _COLUMNS}, "sha256": content}
-            for u, content in zip(self.utterances, self.contents, strict=True)
+            {**{name: getattr(u, name) for name in _COLUMNS}, "sha256": content, "sound": sound}
+            for u, content, sound in zip(self.utterances, self.contents, self.sounds, strict=True)
         ]
 
     @classmethod
@@ -81,6 +83,7 @@ class Listing:
             tuple(header["classes"]),
             tuple(utterances),
             tuple(row["sha256"] for row in rows),
+            tuple(row["sound"] for row in rows),
             header["fingerprints"],
         )
 
@@ -223,6 +226,7 @@ def fill_store(
     progress.start("features", len(corpus) * len(recipe.inputs) * (1 + len(variants)))
     utterances: tuple[Utterance, ...] = corpus.utterances
     contents: tuple[str, ...] = ()
+    sounds: tuple[str, ...] = ()
     bad: tuple[tuple[str, str], ...] = ()
     fingerprints: dict[str, str] = {}
     for name, spec in recipe.inputs.items():
@@ -239,12 +243,15 @@ def fill_store(
             bad += filled.bad
             fingerprints[name] = filled.fingerprint
             usable = [
-                (u, content)
-                for u, content in zip(utterances, filled.contents, strict=True)
-                if content is not None
+                (u, content, sound)
+                for u, content, sound in zip(
+                    utterances, filled.contents, filled.sounds, strict=True
+                )
+                if content is not None and sound is not None
             ]
-            utterances = tuple(u for u, _ in usable)
-            contents = tuple(content for _, content in usable)
+            utterances = tuple(u for u, _, _ in usable)
+            contents = tuple(content for _, content, _ in usable)
+            sounds = tuple(sound for _, _, sound in usable)
     lost = sorted(set(corpus.classes) - {u.known_label() for u in utterances})
     if lost:
         raise AudioError(
@@ -252,7 +259,7 @@ def fill_store(
             "or keep the other classes only (recipe key labels)"
         )
     listing = Listing(
-        corpus.name, corpus.notice, corpus.classes, utterances, contents, fingerprints
+        corpus.name, corpus.notice, corpus.classes, utterances, contents, sounds, fingerprints
     )
     return listing, bad
 

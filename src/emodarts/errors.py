@@ -7,6 +7,7 @@ says what is wrong, where, and what is allowed or what to do.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -69,6 +70,31 @@ def list_lines(items: Sequence[str], most: int) -> str:
     """Indented lines to append to a message: the first ``most`` and the number of the rest."""
     more = [f"and {len(items) - most} more"] if len(items) > most else []
     return "".join(f"\n  {line}" for line in [*items[:most], *more])
+
+
+def name_once(name: str, fault: str) -> str:
+    """``"name: fault"``, or the fault alone where it begins with a path that ends in the name."""
+    path = f"/{fault}"
+    return fault if f"/{name}." in path or f"/{name}: " in path else f"{name}: {fault}"
+
+
+def list_skipped(skipped: Sequence[tuple[object, str]]) -> str:
+    """A line to append to a message for each reason: the number of files and their names."""
+    reasons = dict.fromkeys(reason for _, reason in skipped)
+    return "".join(
+        f"\n  {len(names)} skipped: {reason}: {list_some(map(shown, names))}"
+        for reason in reasons
+        for names in [[name for name, why in skipped if why == reason]]
+    )
+
+
+def shown(name: object) -> str:
+    """A name on one line: line breaks, control characters and undecodable bytes are escaped."""
+    return re.sub(
+        r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]",
+        lambda found: found[0].encode("unicode_escape").decode(),
+        str(name),
+    )
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

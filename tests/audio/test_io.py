@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
-from emodarts.audio.io import load_audio
+from emodarts.audio.io import load_audio, open_recording
 from emodarts.errors import AudioError
 
 RATE = 16000
@@ -179,9 +180,157 @@ def test_silence(tmp_path: Path, level: float) -> None:
     assert "is silent" in refused(path)
 
 
-def test_channels_that_cancel_are_silence(tmp_path: Path) -> None:
+def test_channels_that_cancel_are_silence_for_that_reason(tmp_path: Path) -> None:
     opposite = encoded(np.stack([tone(), -tone()], 1), subtype="FLOAT")
-    assert "is silent" in refused(saved(tmp_path, opposite))
+    message = refused(saved(tmp_path, opposite))
+    assert "is silent" in message
+    assert "the channels cancel each other" in message
+
+
+def test_a_name_on_several_lines_takes_one_in_messages(tmp_path: Path) -> None:
+    with pytest.raises(AudioError) as caught:
+        load_audio(saved(tmp_path, b"no sound", "a\nb.wav"), RATE)
+    assert "a\\nb.wav: cannot be decoded" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def speech_and_pause(seconds: float, rate: int = RATE) -> np.ndarray:
+    """Half a tone, half noise: MP3 gives the first few bits, the second many."""
+    sound = tone(seconds, rate)
+    late = len(sound) // 2
+    sound[late:] = 0.2 * np.random.default_rng(0).standard_normal(len(sound) - late)
+    return sound
+
+
+def mp3(sound: np.ndarray, rate: int = RATE, mode: str = "VARIABLE") -> bytes:
+    buffer = io.BytesIO()
+    kind = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": mode}
+    channels = 1 if sound.ndim == 1 else sound.shape[1]
+    with soundfile.SoundFile(buffer, "w", rate, channels, compression_level=0.5, **kind) as file:
+        file.write(sound)
+    return buffer.getvalue()
+
+
+def without_header(data: bytes) -> bytes:
+    """An MP3 file without its first frame, which states how many follow."""
+    return data[data.find(data[:2], 4) :]
+
+
+def stating(data: bytes, share: float) -> bytes:
+    """An MP3 file whose header states this share of its frames."""
+    place = max(data.find(mark, 0, 60) for mark in (b"Xing", b"Info")) + 8
+    (count,) = struct.unpack(">I", data[place : place + 4])
+    return data[:place] + struct.pack(">I", int(share * count)) + data[place + 4 :]
+
+
+ID3 = b"ID3\x04\0\0\0\0\x10\0" + bytes(2048)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("mode", ["VARIABLE", "CONSTANT"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        without_header,
+        lambda data: stating(data, 2.0),
+        lambda data: stating(data, 0.5),
+        lambda data: ID3 + without_header(data) + b"TAG" + bytes(125),
+        lambda data: bytes(100) + without_header(data),
+    ],
+    ids=["no header", "too many frames", "too few frames", "tags", "bytes before"],
+)
+def test_mp3_is_decoded_to_its_end_whatever_its_header_says(
+    tmp_path: Path, rate: int, channels: int, mode: str, changed
+) -> None:
+    sound = speech_and_pause(6.0, rate)
+    for part in (sound, sound[::-1]):
+        whole = mp3(np.column_stack([part] * channels), rate, mode)
+        read = load_audio(saved(tmp_path, changed(whole), "a.mp3"), rate)
+        expected = load_audio(saved(tmp_path, whole, "b.mp3"), rate)
+        assert len(expected) == 6 * rate
+        # Without its header, nobody knows that an encoder begins with silence and ends with it.
+        assert 0 <= len(read) - len(expected) < 3 * 1152
+        delays = range(len(read) - len(expected) + 1)
+        ends = [np.abs(read[d : d + len(expected)] - expected)[rate:].max() for d in delays]
+        assert min(ends) < 1e-3
+
+
+def test_joined_mp3_files_are_read_to_the_end(tmp_path: Path) -> None:
+    data = mp3(speech_and_pause(3.0))
+    read = load_audio(saved(tmp_path, data + ID3 + data, "a.mp3"), RATE)
+    assert 6 <= len(read) / RATE < 6.3
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("part", [0.97, 0.5])
+def test_mp3_that_is_cut_is_refused(tmp_path: Path, header: bool, part: float) -> None:
+    data = mp3(speech_and_pause(6.0))
+    data = data if header else without_header(data)
+    message = refused(saved(tmp_path, data[: int(part * len(data))], "a.mp3"))
+    assert "is truncated: its " + ("header states" if header else "last frame") in message
+
+
+def huge_wav(path: Path, data: bytes, size: int) -> None:
+    """A 16-bit WAV file of so many bytes of zeros and then data; its size field wraps round."""
+    header = bytearray(encoded(tone()[:0]))
+    header[-4:] = struct.pack("<I", (size + len(data)) % 2**32)
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + size)  # sparse: takes no space on the disk
+        file.seek(0, os.SEEK_END)
+        file.write(data)
+
+
+def test_wav_beyond_4_gib_is_read_to_its_end_and_says_so(tmp_path: Path) -> None:
+    data = encoded(tone())[44:]
+    huge_wav(tmp_path / "a.wav", data, 2**32 + 10 * 2 * RATE)
+    with (tmp_path / "a.wav").open("ab") as file:
+        file.write(b"LIST\4\0\0\0INFO")
+    with open_recording(tmp_path / "a.wav") as recording:
+        note = "the header states 11 s, the file holds 134229 s; all of it was read"
+        assert recording.note == note
+        read = np.concatenate(list(recording.blocks(2**31 / RATE + 10)))
+    assert len(read) == RATE
+    assert np.allclose(read, tone(), atol=1e-4)
+
+
+def test_wav_that_is_longer_than_its_header_says_so(tmp_path: Path) -> None:
+    data = bytearray(encoded(tone(5.0)))
+    data[40:44] = struct.pack("<I", 2 * 2 * RATE)
+    with open_recording(saved(tmp_path, bytes(data))) as recording:
+        assert recording.frames == 2 * RATE
+        assert "the header states 2.0 s" in recording.note
+        assert "perhaps 3.0 s of sound" in recording.note
+
+
+@pytest.mark.parametrize("behind", [b"", b"LIST" + struct.pack("<I", 10**5) + bytes(10**5)])
+def test_a_wav_without_fault_has_no_note(tmp_path: Path, behind: bytes) -> None:
+    with open_recording(saved(tmp_path, encoded(tone()) + behind)) as recording:
+        assert recording.note == ""
+
+
+def test_flac_from_a_pipe_states_no_length_and_is_read_to_its_end(tmp_path: Path) -> None:
+    data = bytearray(encoded(tone(3.0), kind="FLAC"))
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)  # total samples in STREAMINFO
+    path = saved(tmp_path, bytes(data))
+    assert np.allclose(load_audio(path, RATE), tone(3.0), atol=1e-4)
+    assert np.allclose(load_audio(path, RATE, 1.0, 2.0), tone(3.0)[RATE : 2 * RATE], atol=1e-4)
+    assert "segment of its 3.000 s" in refused(path, start=1.0, end=4.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None)],
+)
+@pytest.mark.parametrize("rate", [RATE, 8000])
+def test_blocks_are_the_whole_bit_for_bit(
+    tmp_path: Path, kind: str, subtype: str | None, rate: int
+) -> None:
+    path = saved(tmp_path, encoded(speech_and_pause(12.0), kind=kind, subtype=subtype))
+    whole = soxr.resample(soundfile.read(path, dtype="float32")[0], RATE, rate)
+    assert np.array_equal(load_audio(path, rate), whole)
 
 
 def test_too_short_to_resample(tmp_path: Path) -> None:

@@ -1,12 +1,23 @@
 """Headers and checks of a corpus' audio."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from emodarts.audio.survey import Header, duration_of, find_bad_audio, read_header, read_headers
+from emodarts.audio.duplicates import group_same
+from emodarts.audio.survey import (
+    Header,
+    beyond_file,
+    check_all,
+    duration_of,
+    in_milliseconds,
+    read_header,
+    read_headers,
+    same_stretches,
+)
 from emodarts.corpora.utterance import Utterance
 
 
@@ -55,7 +66,7 @@ def test_every_utterance_gets_the_header_of_its_file(folder: Path) -> None:
 def test_unusable_audio_is_found_with_its_reason(folder: Path) -> None:
     names = ("good.wav", "cut.wav", "stereo.flac", "silent.wav", "text.wav", "empty.wav", "no.wav")
     utterances = [utterance(folder / name) for name in names]
-    bad = dict(find_bad_audio([*utterances, utterance(folder / "good.wav", 1.0, 9.0)]))
+    bad = dict(check_all([*utterances, utterance(folder / "good.wav", 1.0, 9.0)]).bad)
     assert list(bad) == [
         *("cut-0.0", "silent-0.0", "text-0.0", "empty-0.0", "no-0.0", "good-1.0"),
     ]
@@ -69,4 +80,34 @@ def test_unusable_audio_is_found_with_its_reason(folder: Path) -> None:
 
 def test_real_speech_is_whole(emodb_root: Path) -> None:
     paths = sorted(emodb_root.rglob("*.wav"))[:40]
-    assert find_bad_audio([utterance(path) for path in paths]) == []
+    assert check_all([utterance(path) for path in paths]).bad == ()
+
+
+def test_the_same_stretch_under_two_names(folder: Path) -> None:
+    (folder / "link.wav").symlink_to(folder / "good.wav")
+    shutil.copy(folder / "good.wav", folder / "copy.wav")
+    utterances = [
+        utterance(folder / "good.wav"),
+        utterance(folder / "link.wav", 0.0, 1.5),
+        utterance(folder / "copy.wav"),
+        utterance(folder / "good.wav", 0.0, 1.0),
+        utterance(folder / "link.wav", 0.0, 1.0),
+        utterance(folder / "good.wav", 0.5, 1.5),
+        utterance(folder / "no.wav"),
+        utterance(folder / "no.wav"),
+    ]
+    assert same_stretches(utterances, read_headers(utterances)) == [(0, 1), (3, 4)]
+    sounds = check_all(utterances).sounds
+    assert group_same(sounds) == [(0, 1, 2), (3, 4)]
+    assert sounds[6:] == (None, None)
+
+
+def test_stretches_beyond_their_file(folder: Path) -> None:
+    stretches = [(0.0, None), (0.0, 1.5), (0.0, 1.505), (0.5, 1.6), (1.5, None), (1.0, 9.0)]
+    utterances = [utterance(folder / "good.wav", *stretch) for stretch in stretches]
+    headers = read_headers(utterances)
+    assert beyond_file(utterances, headers) == [3, 4, 5]
+    assert not in_milliseconds(utterances, headers)
+    milliseconds = [utterance(folder / "good.wav", 100, 900), utterance(folder / "good.wav", 0, 1)]
+    assert in_milliseconds(milliseconds, headers[:2])
+    assert not in_milliseconds([utterance(folder / "good.wav", 0, 9000)], headers[:1])

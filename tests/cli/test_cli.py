@@ -183,7 +183,7 @@ def test_predict_in_three_formats(model: Path, tiny_emodb: Path) -> None:
     objects = [json.loads(line) for line in lines]
     assert [o["file"] for o in objects] == [str(f) for f in files]
     for value in objects:
-        assert set(value) == {"file", "start", "end", "label", "probabilities"}
+        assert set(value) == {"file", "start", "end", "label", "probabilities", "note"}
         assert (value["start"], value["end"]) == (0, 1)
         assert sum(value["probabilities"].values()) == pytest.approx(1)
         assert value["label"] == max(value["probabilities"], key=value["probabilities"].get)
@@ -218,6 +218,87 @@ def test_predict_answers_the_good_files_and_names_the_bad(
     assert "c.wav: no such file" in done.stderr
     assert "2 inputs failed; the other 1 was classified." in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_predict_answers_the_others_if_a_name_cannot_be_opened(
+    model: Path, tiny_emodb: Path, tmp_path: Path
+) -> None:
+    first, last = sorted(tiny_emodb.iterdir())[:2]
+    impossible = "x" * 300 + ".wav"  # longer than a file system allows
+    done = emodarts("predict", model, first, impossible, last, "--format", "csv", code=2)
+    assert [row["file"] for row in csv.DictReader(io.StringIO(done.stdout))] == [
+        str(first),
+        str(last),
+    ]
+    assert "cannot be read: File name too long" in done.stderr
+    assert "1 input failed; the other 2 were classified." in done.stderr
+    # A file without permission, also where root runs the tests and may read it.
+    code = "import os, sys, emodarts.cli; os.access = lambda *_: False; emodarts.cli.main()"
+    command = [sys.executable, "-c", code, "predict", tmp_path / "no model", first]
+    error = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    assert "no such model" in error, "the parser refused the file, and with it all others"
+
+
+def test_predict_of_a_folder_says_what_it_leaves_out(
+    model: Path, tiny_emodb: Path, tmp_path: Path
+) -> None:
+    for name in ("a.m4a", "b.m4a", "c.amr"):
+        (tmp_path / name).touch()
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nothing")
+    (tmp_path / "good.wav").write_bytes(next(tiny_emodb.iterdir()).read_bytes())
+    done = emodarts("predict", model, tmp_path, "--format", "json")
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr.splitlines() == [
+        f"warning: {tmp_path}: not everything is read:",
+        "  2 skipped: .m4a cannot be read; convert it: ffmpeg -i a.m4a a.wav: "
+        f"{tmp_path / 'a.m4a'}, {tmp_path / 'b.m4a'}",
+        "  1 skipped: .amr cannot be read; convert it: ffmpeg -i a.amr a.wav: "
+        f"{tmp_path / 'c.amr'}",
+        f"  1 skipped: link to nothing: {tmp_path / 'gone.wav'}",
+    ]
+
+
+def test_predict_gives_silence_no_label_and_a_note_in_every_format(
+    model: Path, tiny_emodb: Path, tmp_path: Path
+) -> None:
+    talk, rate = soundfile.read(next(tiny_emodb.iterdir()))
+    soundfile.write(tmp_path / "a.wav", np.concatenate([talk, np.zeros(2 * rate)]), rate)
+    command = ("predict", model, tmp_path / "a.wav", "--window", "1", "--format")
+    spoken, *silent = map(json.loads, emodarts(*command, "json").stdout.splitlines())
+    assert spoken["label"] in spoken["probabilities"]
+    assert spoken["note"] == ""
+    for answer in silent:
+        assert (answer["label"], answer["note"]) == ("", "silent")
+        assert answer["probabilities"] == {}
+    _, *rows = csv.DictReader(io.StringIO(emodarts(*command, "csv").stdout))
+    for row in rows:
+        assert {row[name] for name in row if name.startswith("p_")} == {""}
+        assert (row["label"], row["note"]) == ("", "silent")
+    head, first, *lines = emodarts(*command, "table").stdout.splitlines()
+    assert head.split()[-1] == "note"
+    assert spoken["label"] in first
+    assert all(line.split()[1:] == [*line.split()[1:3], "silent"] for line in lines)
+
+
+@pytest.mark.parametrize("name", ["a\nb.wav", "a\r\tb.wav", os.fsdecode(b"a\xff.wav")])
+def test_names_on_several_lines_or_without_a_text_break_no_output(
+    model: Path, tiny_emodb: Path, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(next(tiny_emodb.iterdir()).read_bytes())
+    (line,) = emodarts("predict", model, path, "--format", "json").stdout.splitlines()
+    assert json.loads(line)["file"] == str(path)
+    text = subprocess.run(
+        [sys.executable, "-m", "emodarts", "predict", model, path, "--format", "csv"],
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert row["file"] == str(path).encode(errors="backslashreplace").decode()
+    assert len(emodarts("predict", model, path).stdout.splitlines()) == 2
+    path.write_bytes(b"no sound")
+    (error,) = emodarts("predict", model, path, code=2).stderr.splitlines()
+    assert ": cannot be decoded" in error
 
 
 @pytest.mark.slow
@@ -356,7 +437,9 @@ def test_other_bad_input_is_refused(places: dict[str, str], command: str, messag
 
 
 def test_a_folder_without_audio_is_refused(model: Path, tmp_path: Path) -> None:
-    assert "holds no audio file; allowed: .wav" in refused("predict", model, tmp_path)
+    assert "holds no audio file that can be read; allowed: .wav" in refused(
+        "predict", model, tmp_path
+    )
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
@@ -377,7 +460,9 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     ],
 )
 def test_usage_errors_have_exit_code_2(command: str, message: str) -> None:
-    assert message in emodarts(*command.split(), code=2).stderr
+    error = emodarts(*command.split(), code=2).stderr
+    assert message in error
+    assert "\nerror: " in error
 
 
 @pytest.mark.parametrize("kind", ["cnn", "svm"])

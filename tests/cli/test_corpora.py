@@ -9,7 +9,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from commands import emodarts, refused
 
@@ -81,6 +83,7 @@ def test_check_names_every_bad_file(tiny_emodb: Path, tmp_path: Path) -> None:
         shutil.copy(tiny_emodb / name, tmp_path / name)
     where = ("corpora", "--corpus", "emodb", "--root", tmp_path)
     assert json.loads(emodarts(*where, "--check", "--json").stdout)["bad"] == []
+    assert "all 3 utterances have usable audio" in emodarts(*where, "--check").stdout
     (tmp_path / "03a01Wa.wav").write_bytes(b"")
     (tmp_path / "08a01Fa.wav").write_text("text")
     emodarts(*where)
@@ -88,7 +91,56 @@ def test_check_names_every_bad_file(tiny_emodb: Path, tmp_path: Path) -> None:
     assert "2 of 3 utterances have unusable audio" in done.stderr
     assert "03a01Wa.wav: is empty" in done.stderr
     assert "08a01Fa.wav: cannot be decoded" in done.stderr
+    assert done.stderr.count("03a01Wa") == 1
     assert "files with an unreadable header: 2;" in done.stdout
+    assert "usable audio" not in done.stdout
+
+
+def test_a_recording_under_two_speakers_is_named_and_not_tested_on(
+    tiny_recipe_file: Path, tiny_emodb: Path, cache: Path, tmp_path: Path
+) -> None:
+    """A copy in another format with silence around it, said to be of another speaker."""
+    root = tmp_path / "wav"
+    shutil.copytree(tiny_emodb, root)
+    sound, rate = soundfile.read(root / "03a01Wa.wav", dtype="int16")
+    silence = np.zeros(400, np.int16)
+    soundfile.write(root / "13a02Wa.flac", np.concatenate([silence, sound, silence]), rate)
+    where = ("--corpus", "emodb", "--root", root)
+    listed = json.loads(emodarts("corpora", *where, "--json").stdout)
+    assert (listed["utterances"], listed["same_sound"]) == (73, [])
+    checked = json.loads(emodarts("corpora", *where, "--check", "--json").stdout)
+    assert checked["same_sound"] == [["03a01Wa", "13a02Wa"]]
+    assert "03a01Wa = 13a02Wa" in emodarts("corpora", *where, "--check").stdout
+    out = tmp_path / "run"
+    run = ("run", tiny_recipe_file, *where, "--cache", cache, *QUICK, "--out", out)
+    error = refused(*run, "--split", "speaker", "--folds", "0")
+    assert "03a01Wa (speaker 03) = 13a02Wa (speaker 13)" in error
+    assert "--allow-duplicates" in error
+    assert not out.exists()
+    shown = emodarts(*run, "--split", "speaker", "--folds", "0", "--allow-duplicates").stdout
+    (warning,) = (w for w in result_of(out)["warnings"] if "under different names" in w)
+    for text in (shown, (out / "report" / "report.md").read_text()):
+        assert warning in text
+    # Speaker 08 shares no sound with the others.
+    emodarts(*run[:-1], tmp_path / "other", "--split", "speaker", "--folds", "1")
+
+
+def test_labels_that_differ_in_case_are_warned_of_beside_the_scores(
+    tiny_recipe_file: Path, tiny_emodb: Path, cache: Path, tmp_path: Path
+) -> None:
+    spelt = {**EMOTIONS, "N": "Neutral", "T": "neutral"}
+    rows = [
+        {"file": str(path), "speaker": path.name[:2], "emotion": spelt[path.name[5]]}
+        for path in sorted(tiny_emodb.iterdir())
+    ]
+    where = ("--corpus", "table", "--root", write_table(tmp_path / "speech.csv", rows))
+    advice = "--labels Neutral=Neutral,neutral --labels angry --labels happy"
+    assert advice in emodarts("corpora", *where).stdout
+    assert "differ" not in emodarts("corpora", *where, *advice.split()).stdout
+    out = tmp_path / "run"
+    run = ("run", tiny_recipe_file, *where, "--cache", cache, *QUICK, "--out", out)
+    emodarts(*run, "--folds", "0")
+    assert any(advice in warning for warning in result_of(out)["warnings"])
 
 
 def test_a_table_of_ones_own_from_listing_to_unlabelled_speech(

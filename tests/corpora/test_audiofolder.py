@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emodarts.corpora.audiofolder import read_audiofolder
-from emodarts.corpora.folder import AUDIO_SUFFIXES
+from emodarts.corpora.folder import AUDIO_SUFFIXES, OTHER_MEDIA
 from emodarts.errors import CorpusError
 
 
@@ -47,13 +47,26 @@ def test_every_suffix_and_names_that_differ_by_it_alone(tmp_path: Path) -> None:
 
 def test_what_is_left_out(tmp_path: Path) -> None:
     put(tmp_path, "sad/a.wav", "b.wav", "sad/._a.wav", ".cache/c.wav", "sad/notes.txt", "list.csv")
+    put(tmp_path, *(f"sad/b{suffix}" for suffix in OTHER_MEDIA))
+    (tmp_path / "sad" / "gone.wav").symlink_to(tmp_path / "nothing")
     corpus = read_audiofolder(tmp_path, speaker="/(.)")
     assert [u.name for u in corpus] == ["sad/a.wav"]
     assert dict(corpus.skipped) == {
         "b.wav": "not in a folder named after an emotion",
         "sad/._a.wav": "resource fork of macOS, not audio",
         ".cache/c.wav": "in a hidden folder",
+        "sad/gone.wav": "link to nothing",
+        **{
+            f"sad/b{suffix}": f"{suffix} cannot be read; convert it: ffmpeg -i a{suffix} a.wav"
+            for suffix in OTHER_MEDIA
+        },
     }
+
+
+def test_folders_of_unreadable_formats_alone_say_how_to_convert(tmp_path: Path) -> None:
+    put(tmp_path, "sad/a.m4a", "sad/b.m4a")
+    with pytest.raises(CorpusError, match=r"2 skipped: \.m4a cannot be read; convert it: ffmpeg"):
+        read_audiofolder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +81,35 @@ def test_what_is_left_out(tmp_path: Path) -> None:
 def test_speakers(tmp_path: Path, pattern: str, speakers: dict[str, str]) -> None:
     corpus = read_audiofolder(put(tmp_path, *speakers), speaker=pattern)
     assert {u.name: u.speaker for u in corpus} == speakers
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"/\w+_([a-z]+)_", r"_(?P<emotion>[a-z]+)_(\d)", r"([a-z]+)_\d+\.wav$"]
+)
+def test_emotions_in_names(tmp_path: Path, pattern: str) -> None:
+    put(tmp_path, "anna/01_sad_1.wav", "bo/x/02_happy_2.wav", "anna/noise.wav", "03.txt")
+    corpus = read_audiofolder(tmp_path, emotion=pattern, speaker="^([^/]+)/")
+    assert {u.name: (u.label, u.speaker) for u in corpus} == {
+        "anna/01_sad_1.wav": ("sad", "anna"),
+        "bo/x/02_happy_2.wav": ("happy", "bo"),
+    }
+    assert corpus.emotions == {"sad": "sadness", "happy": "happiness"}
+    assert corpus.skipped == (("anna/noise.wav", f"emotion={pattern} finds nothing in the name"),)
+
+
+def test_emotions_without_folders(tmp_path: Path) -> None:
+    (utterance,) = read_audiofolder(put(tmp_path, "W1.wav"), emotion="^(W)")
+    assert utterance.label == "W"
+
+
+def test_an_emotion_that_cannot_be_found_tells_where_it_was_looked_for(tmp_path: Path) -> None:
+    put(tmp_path, "anna/01-sad.wav", "bo/02-sad.wav")
+    with pytest.raises(CorpusError) as caught:
+        read_audiofolder(tmp_path, emotion="_([a-z]+)_")
+    assert "emotion=_([a-z]+)_ finds no emotion in these names" in str(caught.value)
+    assert "anna/01-sad.wav" in str(caught.value)
+    with pytest.raises(CorpusError, match="emotion=sad has no group; put the emotion in paren"):
+        read_audiofolder(tmp_path, emotion="sad")
 
 
 def test_words_for_unknown_speakers(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_any_depth(tmp_path: Path, below: str) -> None:
 
 def test_debris_is_listed(tmp_path: Path) -> None:
     put(tmp_path, "wav/03a01Wa.wav", "wav/._03a01Wa.wav", "wav/hello.wav", "07a01Wa.wav",
-        "03a01Xa.wav", "03a01Wab.wav", "erkennung.txt", "03a02Wa.flac")  # fmt: skip
+        "03a01Xa.wav", "03a01Wab.wav", "erkennung.txt", "03a02Wa.lablaut")  # fmt: skip
     corpus = load_corpus("emodb", tmp_path)
     assert [u.name for u in corpus] == ["03a01Wa"]
     reasons = dict(corpus.skipped)

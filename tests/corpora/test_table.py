@@ -150,14 +150,44 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
     # A column that may be missing under its own name may not under a name that was given.
     assert "'gendr'" in fault(path, file="path", speaker="spk", emotion="label", gender="gendr")
     # Speakers and labels are not lost in silence.
-    assert "no column 'speaker'" in fault(path, emotion="label")
-    message = fault(path, speaker="spk")
-    assert "no column 'emotion'" in message
-    assert "path, spk, label, file, session" in message  # and a number of rows without a name
+    other = table(tmp_path, ",path,who,mood\n0,a.wav,s,x\n", "other.csv")
+    message = fault(other, emotion="mood")
+    assert "no column 'speaker'; name it with the option speaker=COLUMN, or leave it" in message
+    message = fault(other, speaker="who")
+    assert "no column 'emotion'; name it with the option emotion=COLUMN, or leave it" in message
+    assert "path, who, mood" in message  # and a number of rows without a name
     bare = table(tmp_path, "file\na.wav\n", "bare.csv")
     assert summary(read_table(bare, speaker="", emotion="")) == [("a.wav", None, None)]
     assert read_table(bare, speaker="", emotion="").classes == ()
     assert "option file=" in fault(bare, file="")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "filename,speaker_id,label,start_time,stop",
+        "File Path,SpkrID,Emotion,Begin,END",
+        "wav,actor,emo,onset,end_s",
+    ],
+)
+def test_columns_by_names_that_leave_no_doubt(tmp_path: Path, header: str) -> None:
+    (utterance,) = read_table(table(tmp_path, f"{header}\na.wav,s,x,1,2\n"))
+    assert utterance == Utterance("a.wav:1-2", tmp_path / "a.wav", "x", "s", 1.0, 2.0)
+
+
+@pytest.mark.parametrize("end", ["NaT", "nan", "None", "null", ""])
+def test_an_end_that_is_not_known_is_that_of_the_file(tmp_path: Path, end: str) -> None:
+    (utterance,) = read_table(table(tmp_path, f"{HEADER},start,end\na.wav,s,x,NaT,{end}\n"))
+    assert (utterance.start, utterance.end) == (0.0, None)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_decimal_commas_where_they_separate_nothing(tmp_path: Path, delimiter: str) -> None:
+    rows = ["file,speaker,emotion,start,end,valence", "a.wav,1_5,1_5,0_5,1:02_25,-1_125"]
+    text = "\n".join(rows).replace(",", delimiter).replace("_", ",")
+    (utterance,) = read_table(table(tmp_path, text))
+    assert (utterance.start, utterance.end, utterance.valence) == (0.5, 62.25, -1.125)
+    assert (utterance.speaker, utterance.label) == ("1,5", "1,5")
 
 
 def test_folder_of_the_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,11 +338,22 @@ def test_wrong_json(tmp_path: Path, row: str, wanted: str) -> None:
         ("a.jsonl", b"\n", "is empty"),
         ("a.csv", f"{HEADER}\n\n".encode(), "has no rows"),
         ("a.csv", b"file,speaker,emotion,speaker\na.wav,s,x,t\n", "more than one column 'speaker'"),
-        ("a.csv", b"File;Speaker;Emotion\na.wav;s;x\n", "'file' (did you mean 'File'?)"),
+        ("a.csv", b"Files;Speaker;Emotion\na.wav;s;x\n", "'file' (did you mean 'Files'?)"),
+        ("a.csv", b"fil,speaker,emotion\na.wav,s,x\n", "with the option file=COLUMN; its columns"),
+        ("a.csv", b"file,speaker,label,emo\na.wav,s,x,y\n", "'label' and 'emo' may be it"),
+        ("a.csv", b"file,speaker,emotion,start_ms\na.wav,s,x,1\n", "'start_ms' is in millisec"),
+        ("a.csv", b"file,speaker,emotion,offset\na.wav,s,x,1\n", "'offset' may be the start or"),
+        ("a.csv", b"file,speaker,emotion,start,duration\na.wav,s,x,1,1\n", "write their sum"),
         ("a.csv", b"a.wav,s,x\n", "its columns: a.wav, s, x"),
         ("a.csv", f"{HEADER}\na.wav,s,J\xfcrgen\n".encode("latin-1"), "is not UTF-8"),
-        ("a.csv", f"{HEADER}\na.wav,s,x\n".encode("utf-16"), "is not UTF-8"),
-        ("a.csv", f"{HEADER}\na.wav,s,x\n".encode("utf-16-le"), "line 1: a NUL byte"),
+        ("a.csv", f"{HEADER}\na.wav,s,x\n".encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),
+        (
+            "a.csv",
+            f"{HEADER}\na.wav,s,x\n".encode("utf-16-le"),
+            "line 1: a NUL byte; save it as UTF-8",
+        ),
+        ("a.xlsx", b"PK", "save the sheet as CSV: in Excel by Save as, 'CSV UTF-8"),
+        ("a.txt", b"file\tspeaker\n", "rename it to .csv, or .tsv"),
         ("a.parquet", b"PAR1 not really", "cannot read"),
         ("a.xlsx", b"PK", "allowed: .csv, .tsv, .jsonl"),
     ],
@@ -364,6 +405,9 @@ def test_timedelta_text_is_read_to_the_nanosecond(nanoseconds: int) -> None:
         ("0 days", 0),
         ("00:01:00", 60),
         ("00:00:00.25", 0.25),
+        ("1:23.5", 83.5),
+        ("75:30", 4530),
+        ("00:00:01,500", 1.5),
         ("-0", 0),
     ],
 )

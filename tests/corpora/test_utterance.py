@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
@@ -115,3 +116,48 @@ def test_select_what_is_not_there(
 def test_an_utterance_without_a_label_cannot_be_scored() -> None:
     with pytest.raises(CorpusError, match="'e' has no label"):
         next(u for u in emotional() if u.name == "e").known_label()
+
+
+def test_a_corpus_prints_as_a_short_line() -> None:
+    many = tuple(said(f"{k}", "sad") for k in range(5000))
+    text = str(Corpus("toy", many, ("sad",)))
+    assert text == repr(Corpus("toy", many, ("sad",)))
+    assert "toy: 5000 utterances" in text
+    assert "sad 5000" in text
+    assert len(text) < 100
+
+
+def spelt(*labels: str) -> Corpus:
+    return Corpus("toy", tuple(said(str(k), label) for k, label in enumerate(labels)), labels)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("Happy", "happy", "sad"),
+        ("very happy", "very  happy", "sad"),
+        ("very happy", "Very_Happy", "sad"),
+        ("fröhlich", "fro\u0308hlich", "sad"),
+    ],
+)
+def test_labels_that_differ_in_case_or_spaces_only(labels: tuple[str, ...]) -> None:
+    corpus = spelt(*labels)
+    (warning,) = corpus.spelling_warnings()
+    assert repr(labels[0]) in warning
+    assert repr(labels[1]) in warning
+    words = shlex.split(warning.partition("to merge them: ")[2])
+    assert words[::2] == ["--labels", "--labels"]
+    merged = corpus.select(words[1::2])
+    assert merged.classes == (labels[0], "sad")
+    assert merged.count("label") == {labels[0]: 2, "sad": 1}
+    assert corpus.spelling_warnings(words[1::2]) == ()
+
+
+def test_only_what_is_not_one_class_is_warned_of() -> None:
+    assert spelt("happy", "sad").spelling_warnings() == ()
+    corpus = spelt("Happy", "angry", "happy", "sad")
+    assert corpus.spelling_warnings(("angry", "sad")) == ()
+    (warning,) = corpus.spelling_warnings(("up=happy,angry", "sad"))
+    assert warning.endswith("--labels up=Happy,happy,angry --labels sad")
+    (warning,) = spelt("a,b", "A,b").spelling_warnings()
+    assert "rename them" in warning

@@ -24,8 +24,12 @@ from emodarts.recipe import FeatureSpec, SystemSpec
 from emodarts.serving.model import Answer, Model, find_audio
 
 RATE = 8000
-MEL = FeatureSpec(sample_rate=RATE, duration=1.0, n_fft=256, hop_length=128, n_mels=16, pool=1)
-WAVE = FeatureSpec(kind="waveform", sample_rate=4000, duration=1.0, frame_length=40)
+MEL = FeatureSpec(
+    sample_rate=RATE, duration=1.0, n_fft=256, hop_length=128, n_mels=16, pool=1, length="segments"
+)
+WAVE = FeatureSpec(
+    kind="waveform", sample_rate=4000, duration=1.0, frame_length=40, length="segments"
+)
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,17 @@ def model() -> Model:
 @pytest.fixture(scope="module")
 def two_streams() -> Model:
     """Takes two maps, at two sample rates."""
-    return model_of({"mel": MEL, "wave": WAVE}, mel=0.02, wave=1.0)
+    return model_of({"mel": MEL, "wave": WAVE}, mel=0.02, wave=5.0)
 
 
 def noise(seconds: float, rate: int = RATE) -> NDArray[np.float32]:
-    """Noise that grows louder and duller, so that no two segments are alike."""
+    """Noise in syllables that grows louder and duller, so that no two segments are alike."""
     samples = np.random.default_rng(0).standard_normal(round(rate * seconds))
     dull = np.convolve(samples, np.full(20, 0.2), "same")
     share = np.linspace(0, 1, len(samples))
-    return (0.1 * (0.05 + share) * (share * dull + (1 - share) * samples)).astype(np.float32)
+    syllables = 0.02 + np.sin(3 * np.pi * np.arange(len(samples)) / rate) ** 2
+    noise = syllables * (share * dull + (1 - share) * samples)
+    return (0.1 * (0.05 + share) * noise).astype(np.float32)
 
 
 def values(answers: list[Answer] | Iterator[Answer]) -> NDArray[np.float64]:
@@ -93,6 +99,17 @@ def test_a_long_segment_is_the_mean_of_its_pieces(model: Model, seconds: float) 
     assert np.ptp(alone, axis=0).max() > 1e-2  # else the test means nothing
     np.testing.assert_allclose(one(model, sound), alone.mean(axis=0), atol=1e-6)
     assert one(model, sound).sum() == pytest.approx(1)
+
+
+def test_a_model_of_a_recipe_that_cuts_takes_the_beginning_and_says_so() -> None:
+    cutting = model_of({"features": MEL.model_copy(update={"length": "pad"})}, features=0.03)
+    sound = noise(3.0)
+    for samples in (sound, np.tile(sound, 250)):
+        (answer,) = cutting.predict(samples, sample_rate=RATE)
+        assert answer.note == "only the first 1 s count (features.length)"
+        assert list(answer.probabilities.values()) == one(cutting, sound[:RATE]).tolist()
+        assert answer.end == len(samples) / RATE
+    assert {a.note for a in cutting.predict(sound, 1.0, sample_rate=RATE)} == {""}
 
 
 def test_a_short_segment_may_be_padded_with_silence_at_its_end() -> None:
@@ -132,6 +149,83 @@ def test_a_file_is_the_array_of_its_samples(
     of_array = model.predict(stereo, window, hop, sample_rate=rate, **segment)
     assert {a.file for a in of_file} == {str(tmp_path / "a.wav")}
     assert of_array == [replace(answer, file="") for answer in of_file]
+
+
+def test_a_whole_of_more_than_ten_minutes_is_the_mean_of_the_pieces_of_its_stretches(
+    model: Model,
+) -> None:
+    sound = np.tile(noise(10.0), 62)
+    stretches = [sound[: 600 * RATE], sound[-600 * RATE :]]
+    expected = np.mean([one(model, stretch) for stretch in stretches], axis=0)
+    np.testing.assert_allclose(one(model, sound), expected, atol=1e-9)
+    (answer,) = model.predict(sound, sample_rate=RATE)
+    assert (answer.start, answer.end) == (0, 620)
+
+
+def test_memory_does_not_grow_with_the_length_of_a_file(model: Model, tmp_path: Path) -> None:
+    peaks = []
+    for minutes in (1, 12):
+        path = tmp_path / f"{minutes}.wav"
+        soundfile.write(path, np.tile(noise(10.0), 6 * minutes), RATE)
+        tracemalloc.start()
+        assert len(model.predict(path, 2.0)) == 30 * minutes
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+    assert peaks[1] < 12 * 60 * RATE * 4 / 3  # bytes; all samples would be 23 MB
+
+
+PAUSE = np.zeros(4 * RATE, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("sound", "note"),
+    [
+        (PAUSE, "silent"),
+        (PAUSE + 0.25, "silent"),
+        (1e-4 * noise(4.0), "silent"),
+        (0.1 * np.sin(2 * np.pi * 50 * np.arange(4 * RATE) / RATE), "no speech: steady noise"),
+        (0.1 * np.random.default_rng(1).standard_normal(4 * RATE), "no speech: steady noise"),
+        (np.where(np.arange(4 * RATE) % 30000 < 100, 0.5, 0.0), "no speech: only 0.06 s of sound"),
+    ],
+)
+def test_what_cannot_be_speech_has_no_emotion_and_a_reason(
+    model: Model, sound: NDArray[Any], note: str
+) -> None:
+    (answer,) = model.predict(sound, sample_rate=RATE)
+    assert (answer.label, answer.probabilities) == ("", {})
+    assert answer.note.startswith(note)
+
+
+def test_windows_without_speech_have_no_label_and_the_others_have_theirs(model: Model) -> None:
+    talk = noise(4.0)
+    sound = np.concatenate([talk, PAUSE, talk])
+    answers = model.predict(sound, 2.0, sample_rate=RATE)
+    assert [a.note for a in answers] == ["", "", "silent", "silent", "", ""]
+    assert [bool(a.label) for a in answers] == [True, True, False, False, True, True]
+    assert values(answers[:2])[:, 2:].tolist() == values(answers[4:])[:, 2:].tolist()
+    assert list(model.stream(np.split(sound, 12), RATE, 2.0)) == answers
+
+
+def test_silent_pieces_have_no_part_in_the_answer_for_the_whole(model: Model) -> None:
+    talk = noise(1.0)
+    sound = np.concatenate([talk, np.zeros(9 * RATE, np.float32)])
+    parts = [sound[start:][:RATE] for start in (0, RATE // 2)]
+    expected = np.mean([one(model, part) for part in parts], axis=0)
+    np.testing.assert_allclose(one(model, sound), expected, atol=1e-6)
+
+
+def test_channels_that_cancel_are_named_as_the_reason(model: Model, tmp_path: Path) -> None:
+    stereo = np.column_stack([noise(2.0), -noise(2.0)])
+    soundfile.write(tmp_path / "a.wav", stereo, RATE)
+    for answers in (
+        model.predict(tmp_path / "a.wav", 1.0),
+        model.predict(stereo, 1.0, sample_rate=RATE),
+        list(model.stream([stereo], RATE, 1.0)),
+    ):
+        assert {a.note for a in answers} == {
+            "silent: the channels cancel each other; use one of them, or turn one over"
+        }
 
 
 @settings(max_examples=25)
@@ -211,21 +305,34 @@ def test_folders_are_searched_and_files_taken_as_they_are(tmp_path: Path) -> Non
     for name in ("b.wav", "a.FLAC", "deep/c.mp3", "notes.txt"):
         (tmp_path / name).touch()
     odd = tmp_path / "notes.txt"
-    assert find_audio(tmp_path) == [
-        tmp_path / "a.FLAC",
-        tmp_path / "b.wav",
-        tmp_path / "deep" / "c.mp3",
-    ]
-    assert find_audio(odd) == [odd]
+    found = [tmp_path / "a.FLAC", tmp_path / "b.wav", tmp_path / "deep" / "c.mp3"]
+    assert find_audio(tmp_path) == (found, [])
+    assert find_audio(odd) == ([odd], [])
     (tmp_path / "none").mkdir()
     with pytest.raises(AudioError, match="holds no audio file"):
         find_audio(tmp_path / "none")
 
 
+def test_what_a_folder_holds_and_cannot_be_read_is_named_with_the_remedy(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.M4A", "c.webm", "._a.wav", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nothing")
+    found, skipped = find_audio(tmp_path)
+    assert found == [tmp_path / "a.wav"]
+    assert {path.name: reason for path, reason in skipped} == {
+        "b.M4A": ".m4a cannot be read; convert it: ffmpeg -i a.m4a a.wav",
+        "c.webm": ".webm cannot be read; convert it: ffmpeg -i a.webm a.wav",
+        "._a.wav": "resource fork of macOS, not audio",
+        "gone.wav": "link to nothing",
+    }
+    (tmp_path / "a.wav").unlink()
+    with pytest.raises(AudioError, match=r"1 skipped: \.m4a cannot be read; convert.*b\.M4A"):
+        find_audio(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        (np.zeros(8000, np.float32), "silent"),
         (np.array([0.1, np.nan], np.float32), "1 sample.s. are NaN"),
         (np.arange(8000, dtype=np.int16), "int16 samples of shape .8000,.; allowed: floats"),
         (np.zeros((1, 8000, 2)), "allowed: floats of shape"),

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from emodarts.audio.io import resample
 from emodarts.audio.pieces import piece_starts
 from emodarts.errors import EmodartsError
 from emodarts.recipe import FeatureSpec
-from emodarts.serving.windows import check_windows, cut, pieces, resample
+from emodarts.serving.windows import check_windows, cut, pieces
 
 RATE = 8000
 
@@ -25,7 +26,7 @@ def chunks_of(samples: NDArray[np.float32], sizes: list[int]) -> list[NDArray[np
     return np.split(samples, np.minimum(np.cumsum(sizes), len(samples)))
 
 
-def spans(n: int, window: float | None, hop: float | None) -> list[tuple[float, float]]:
+def spans(n: int, window: float, hop: float | None) -> list[tuple[float, float]]:
     """Start and end of each window in seconds."""
     found = cut([np.arange(n, dtype=np.float32)], RATE, window, hop)
     return [(first / RATE, (first + len(part)) / RATE) for first, part in found]
@@ -50,10 +51,6 @@ def test_windows_start_at_0_advance_by_the_hop_and_end_with_the_audio(
     *steps, last = [second - first for (first, _), (second, _) in pairwise(found)] or [0.0]
     assert all(s == pytest.approx(step, abs=1.01 / RATE) for s in steps)
     assert len(found) == 1 or 0 < last <= step + 1.01 / RATE
-
-
-def test_without_a_window_all_audio_is_one() -> None:
-    assert spans(20_000, None, None) == [(0, 2.5)]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,19 @@ from emodarts.corpora.utterance import Utterance
 from emodarts.recipe.features import FeatureSpec
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class Entry(NamedTuple):
+    """What is stored of an utterance.
+
+    Attributes
+    ----------
+    features : of its k pieces, k at least 1 [shape=(k, C, n_features, n_frames)]
+    sound : :class:`~emodarts.audio.duplicates.SoundDigest` of its samples.
+    """
+
+    features: NDArray[np.float32]
+    sound: str
 
 
 class Entries:
@@ -53,11 +67,8 @@ class Entries:
         key = files.digest_of({"key": self._key, "content": content, **stretch})
         return self.folder / key[:2] / f"{key}.npy"
 
-    def read(self, content: str, utterance: Utterance) -> NDArray[np.float32] | None:
-        """Features of an utterance's k pieces; None if absent, damaged or of another shape.
-
-        [shape=(k, C, n_features, n_frames)], k at least 1
-        """
+    def read(self, content: str, utterance: Utterance) -> Entry | None:
+        """The entry of an utterance; None if absent, damaged or of another shape."""
         try:
             stored = self.path(content, utterance).read_bytes()
             data, digest = stored[:-_DIGEST_BYTES], stored[-_DIGEST_BYTES:]
@@ -67,12 +78,16 @@ class Entries:
         except (OSError, ValueError):
             return None
         usable = array.dtype == np.float32 and array.ndim == 1 + len(self.shape) and len(array) > 0
-        return array if usable and array.shape[1:] == self.shape else None
+        if not usable or array.shape[1:] != self.shape:
+            return None
+        return Entry(array, data[-_DIGEST_BYTES:].hex())
 
-    def write(self, content: str, utterance: Utterance, array: NDArray[np.float32]) -> None:
-        """Write .npy followed by its own SHA-256, which numpy ignores."""
+    def write(self, content: str, utterance: Utterance, entry: Entry) -> None:
+        """Write .npy, then the digest of the sound and the file's own, which numpy ignores."""
         buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=False)
-        data = buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest()
+        np.save(buffer, entry.features, allow_pickle=False)
+        data = buffer.getvalue() + bytes.fromhex(entry.sound)
         # Waiting for the disk takes longer than computing; damage is detected and recomputed.
-        files.write_bytes(self.path(content, utterance), data, durable=False)
+        files.write_bytes(
+            self.path(content, utterance), data + hashlib.sha256(data).digest(), durable=False
+        )

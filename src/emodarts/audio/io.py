@@ -1,18 +1,24 @@
-"""Audio files in any format that libsndfile reads, as mono float32 at a given rate."""
+"""Audio files in any format that libsndfile reads, as mono float32 at a given rate.
+
+A file is read in blocks, so that memory does not grow with its length. Headers are corrected first
+where a file shows that they are wrong (:mod:`emodarts.audio.headers`).
+"""
 
 from __future__ import annotations
 
 import io
-import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from emodarts.errors import AudioError
+from emodarts.audio.headers import corrected, promised_ratio
+from emodarts.errors import AudioError, shown
 
 SLACK = 0.01
 """Tolerance in seconds for durations in headers and label files."""
@@ -20,13 +26,25 @@ SLACK = 0.01
 _LOUDEST = 1e9
 """Larger samples, which only float files can hold, would overflow a power spectrum."""
 
-_UNKNOWN_SIZE = 0x7FFF0000
-"""Sizes from here on mean "unknown" in a header that was written to a pipe."""
+_BLOCK = 1 << 16
+"""Frames that are decoded at once."""
+
+_UNKNOWN = 1 << 62
+"""libsndfile's number of frames, or more, where a header does not state it."""
+
+_CANCELLED = 0.01
+"""Channels cancel if their mean reaches no more than this fraction of their range."""
+
+CANCELLING = "the channels cancel each other; use one of them, or turn one over"
+"""Why a recording with sound in its channels may have none in their mean."""
+
+Samples = NDArray[np.float32]
+"""Mono samples (n,)."""
 
 
 def load_audio(
     path: Path | str, sample_rate: int, start: float = 0.0, end: float | None = None
-) -> NDArray[np.float32]:
+) -> Samples:
     """Read an audio file, or a segment of it.
 
     Parameters
@@ -45,21 +63,32 @@ def load_audio(
         If the file is missing, empty, truncated or not decodable, if ``start`` or ``end`` is
         outside it, or if the segment is constant or has samples that are not finite.
     """
-    return decode_audio(read_audio_bytes(path), path, sample_rate, start, end)
+    with open_recording(path) as recording:
+        return _load(recording, sample_rate, start, end)
+
+
+def check_audio(
+    path: Path | str,
+    start: float = 0.0,
+    end: float | None = None,
+    tap: Callable[[Samples], None] | None = None,
+) -> None:
+    """Decode a segment of a file and keep nothing. Raises as :func:`load_audio` does.
+
+    ``tap`` is called with the samples in blocks, at the file's own rate.
+    """
+    with open_recording(path) as recording:
+        for block in _with_sound(recording, start, end):
+            if tap is not None:
+                tap(block)
 
 
 def read_audio_bytes(path: Path | str) -> bytes:
     """Read a file without decoding it. Raises :class:`AudioError`."""
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise AudioError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise AudioError(f"{path}: is a folder, not an audio file") from None
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from error
+    with _opened(path) as file:
+        data = file.read()
     if not data:
-        raise AudioError(f"{path}: is empty (0 bytes)")
+        raise AudioError(f"{shown(path)}: is empty (0 bytes)")
     return data
 
 
@@ -69,56 +98,228 @@ def decode_audio(
     sample_rate: int,
     start: float = 0.0,
     end: float | None = None,
-) -> NDArray[np.float32]:
-    """:func:`load_audio` of a file that is in memory; ``path`` only names it in messages."""
-    mono, rate = decode_samples(data, path, start, end)
-    resampled: NDArray[np.float32] = soxr.resample(mono, rate, sample_rate)
+    tap: Callable[[Samples], None] | None = None,
+) -> Samples:
+    """:func:`load_audio` of a file that is in memory; ``path`` only names it in messages.
+
+    ``tap`` is called with the samples in blocks, at the file's own rate.
+    """
+    return _load(Recording(io.BytesIO(data), path), sample_rate, start, end, tap)
+
+
+def _load(
+    recording: Recording,
+    sample_rate: int,
+    start: float,
+    end: float | None,
+    tap: Callable[[Samples], None] | None = None,
+) -> Samples:
+    """Resampled samples of a segment, which are not all equal."""
+
+    def blocks() -> Iterator[Samples]:
+        for block in _with_sound(recording, start, end):
+            if tap is not None:
+                tap(block)
+            yield block
+
+    resampled = np.concatenate(list(resample(blocks(), recording.sample_rate, sample_rate)))
     if resampled.size == 0:
-        raise too_short(path, mono.size, rate)
+        raise too_short(recording.name, recording.mixdown.n_samples, recording.sample_rate)
     return resampled
 
 
-def decode_samples(
-    data: bytes, path: Path | str, start: float = 0.0, end: float | None = None
-) -> tuple[NDArray[np.float32], int]:
-    """Mono samples (n,) of a segment of a file in memory, and their rate in Hz, which is its own.
-
-    Raises as :func:`load_audio` does.
-    """
-    with _open(data, path) as sound:
-        rate = sound.samplerate
-        first, last = _frame_range(sound.frames, rate, path, start, end)
-        try:
-            sound.seek(first)
-            channels = sound.read(last - first, dtype="float32", always_2d=True)  # (n, channels)
-        except soundfile.SoundFileError as error:
-            raise AudioError(_undecodable(path, error)) from error
-    if (last - first - len(channels)) / rate > SLACK:
-        raise AudioError(_truncated(path, (last - first) / rate, len(channels) / rate))
-    return _with_sound(to_mono(channels, path), path, start, end), rate
+def _with_sound(recording: Recording, start: float, end: float | None) -> Iterator[Samples]:
+    """Blocks of a segment. After the last one, raises :class:`AudioError` if all are constant."""
+    least, greatest = np.inf, -np.inf
+    for block in recording.blocks(start, end):
+        least, greatest = min(least, float(block.min())), max(greatest, float(block.max()))
+        yield block
+    if least == greatest:
+        why = f": {CANCELLING}" if recording.mixdown.cancelled else ""
+        raise AudioError(
+            f"{recording.name}: is silent (all samples equal {least:g}) between {start:g} s and "
+            f"{'the end' if end is None else f'{end:g} s'}{why}"
+        )
 
 
-def cut_samples(
-    samples: NDArray[np.floating[Any]],
-    sample_rate: int,
-    name: str,
-    start: float = 0.0,
-    end: float | None = None,
-) -> NDArray[np.float32]:
-    """:func:`decode_samples` of samples ``(n,)`` or ``(n, channels)`` instead of a file."""
-    first, last = _frame_range(len(samples), sample_rate, name, start, end)
-    return _with_sound(to_mono(samples[first:last], name), name, start, end)
-
-
-def to_mono(samples: NDArray[np.floating[Any]], name: Path | str) -> NDArray[np.float32]:
-    """Mean of the channels: ``(n,)`` or ``(n, channels)`` -> ``(n,)``.
+@contextmanager
+def open_recording(path: Path | str) -> Iterator[Recording]:
+    """Open an audio file to read it in blocks.
 
     Raises
     ------
     AudioError
-        For another shape, for integers, whose full scale is unknown, or for a sample that is not
-        finite.
+        If the file is missing, empty, truncated or not decodable.
     """
+    with _opened(path) as file:
+        yield Recording(file, path)
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[BinaryIO]:
+    try:
+        with Path(path).open("rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise AudioError(f"{shown(path)}: no such file") from None
+    except IsADirectoryError:
+        raise AudioError(f"{shown(path)}: is a folder, not an audio file") from None
+    except OSError as error:
+        raise AudioError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+
+
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that is read forwards; soundfile seeks after every block of one that can."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class Recording:
+    """An open audio file.
+
+    Attributes
+    ----------
+    name : path on one line, for messages.
+    sample_rate : Hz.
+    frames : samples of each channel; None if only decoding shows it.
+    note : what the header states wrongly and the answers must say, or ``""``.
+    mixdown : of the blocks read last.
+
+    Raises
+    ------
+    AudioError
+        If the file is empty, truncated or not decodable.
+    """
+
+    def __init__(self, file: BinaryIO, name: Path | str) -> None:
+        self.name = name = shown(name)
+        if not file.seek(0, io.SEEK_END):
+            raise AudioError(f"{name}: is empty (0 bytes)")
+        header = corrected(file, name)
+        self.note = header.note
+        try:
+            self._sound = _Forward(header.file)
+        except soundfile.SoundFileError as error:
+            raise AudioError(_undecodable(name, error)) from error
+        self.sample_rate: int = self._sound.samplerate
+        self.mixdown = Mixdown(name)
+        self._exact = header.exact
+        frames = self._sound.frames if header.frames is None else header.frames
+        self.frames: int | None = None if frames >= _UNKNOWN else frames
+        if frames == 0:
+            raise AudioError(f"{name}: has no samples (0 frames)")
+        promised = frames * promised_ratio(self._sound.extra_info) / self.sample_rate
+        held = frames / self.sample_rate
+        if promised - held > SLACK:
+            raise AudioError(_truncated(name, promised, held))
+
+    def blocks(self, start: float = 0.0, end: float | None = None) -> Iterator[Samples]:
+        """Mono samples of a segment (in seconds), block after block.
+
+        Raises
+        ------
+        AudioError
+            At once or later, if the segment is not in the file, the file holds less than its
+            header states, or a sample is not finite.
+        """
+        rate = self.sample_rate
+        first, last = frame_range(self.frames, rate, self.name, start, end)
+        place = first
+        try:
+            self._sound.seek(first)
+            while place < last:
+                block = self._sound.read(min(_BLOCK, last - place), dtype="float32", always_2d=True)
+                if not len(block):
+                    break
+                place += len(block)
+                yield self.mixdown(block)
+        except soundfile.SoundFileError as error:
+            raise AudioError(_undecodable(self.name, error)) from error
+        if self._exact and self.frames is not None and (last - place) / rate > SLACK:
+            raise AudioError(_truncated(self.name, (last - first) / rate, (place - first) / rate))
+        if place == first or (end is not None and end - place / rate > SLACK):
+            raise _no_segment(self.name, start, end, place / rate)
+
+
+class Mixdown:
+    """Mean of the channels, block by block.
+
+    Attributes
+    ----------
+    name : for messages.
+    n_samples : of all blocks.
+    cancelled : whether the channels of the last block had sound and their mean has none.
+    """
+
+    def __init__(self, name: Path | str) -> None:
+        self.name = name
+        self.n_samples = 0
+        self.cancelled = False
+
+    def __call__(self, samples: NDArray[np.floating[Any]]) -> Samples:
+        """``(n,)`` or ``(n, channels)`` -> ``(n,)``.
+
+        Raises
+        ------
+        AudioError
+            For another shape, for integers, whose full scale is unknown, or for a sample that is
+            not finite.
+        """
+        mono = _to_mono(samples, self.name)
+        self.n_samples += len(mono)
+        if samples.ndim == 2 and samples.size:
+            self.cancelled = bool(np.ptp(mono) <= _CANCELLED * np.ptp(samples, axis=0).max() > 0)
+        return mono
+
+
+def resample(chunks: Iterable[Samples], source_rate: int, sample_rate: int) -> Iterator[Samples]:
+    """Chunks at another rate (Hz); joined, they are the bits of the whole resampled at once."""
+    resampler = soxr.ResampleStream(source_rate, sample_rate, 1, dtype="float32")
+    for chunk in chunks:
+        yield resampler.resample_chunk(chunk)
+    yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+def frame_range(
+    frames: int | None, rate: int, name: Path | str, start: float, end: float | None
+) -> tuple[int, int]:
+    """First frame of a segment, and one past the last.
+
+    Parameters
+    ----------
+    frames : of the whole; None if unknown. Without an ``end``, that of the segment is then beyond
+        all files.
+
+    Raises
+    ------
+    AudioError
+        If there is no such segment.
+    """
+    duration = np.inf if frames is None else frames / rate
+    stop = duration if end is None else end
+    if not 0 <= start < stop <= duration + SLACK:
+        raise _no_segment(name, start, end, duration)
+    first = round(start * rate)
+    last = _UNKNOWN if end is None else max(first + 1, round(end * rate))
+    return first, last if frames is None else min(last, frames)
+
+
+def _no_segment(name: Path | str, start: float, end: float | None, duration: float) -> AudioError:
+    return AudioError(
+        f"{name}: start {start:g} s and end {duration if end is None else end:g} s are not a "
+        f"segment of its {duration:.3f} s; allowed: 0 <= start < end <= {duration:.3f}"
+    )
+
+
+def too_short(name: Path | str, n_samples: int, sample_rate: int) -> AudioError:
+    """The error for samples of which resampling leaves none."""
+    return AudioError(
+        f"{name}: {n_samples} sample(s) at {sample_rate} Hz are too short to resample"
+    )
+
+
+def _to_mono(samples: NDArray[np.floating[Any]], name: Path | str) -> Samples:
     if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
         raise AudioError(
             f"{name}: {samples.dtype} samples of shape {samples.shape}; allowed: floats of shape "
@@ -131,111 +332,15 @@ def to_mono(samples: NDArray[np.floating[Any]], name: Path | str) -> NDArray[np.
             "allowed: finite numbers; full scale is 1"
         )
     single = samples.astype(np.float32, copy=False)
-    mono: NDArray[np.float32] = single.mean(axis=1) if single.ndim == 2 else single
+    mono: Samples = single.mean(axis=1) if single.ndim == 2 else single
     return mono
-
-
-def _with_sound(
-    mono: NDArray[np.float32], name: Path | str, start: float, end: float | None
-) -> NDArray[np.float32]:
-    """The samples as they are, unless all are equal."""
-    if mono.size == 0 or np.ptp(mono) == 0:
-        level = mono[0] if mono.size else 0.0
-        raise AudioError(
-            f"{name}: is silent (all samples equal {level:g}) between {start:g} s and "
-            f"{'the end' if end is None else f'{end:g} s'}"
-        )
-    return mono
-
-
-def too_short(name: Path | str, n_samples: int, sample_rate: int) -> AudioError:
-    """The error for samples of which resampling leaves none."""
-    return AudioError(
-        f"{name}: {n_samples} sample(s) at {sample_rate} Hz are too short to resample"
-    )
-
-
-def _open(data: bytes, path: Path | str) -> Any:
-    """Open for reading; refuse a file with no frames, or fewer than in its header."""
-    if data[:4] == b"OggS" and not _ogg_ends(data):
-        raise AudioError(
-            f"{path}: is truncated: the last Ogg page does not end the stream; use the whole file"
-        )
-    try:
-        sound = soundfile.SoundFile(io.BytesIO(data))
-        if sound.frames == 0:
-            sound = soundfile.SoundFile(io.BytesIO(_with_unknown_size(data)))
-    except soundfile.SoundFileError as error:
-        raise AudioError(_undecodable(path, error)) from error
-    if sound.frames == 0:
-        raise AudioError(f"{path}: has no samples (0 frames)")
-    held = sound.frames / sound.samplerate
-    promised = held * _promised_ratio(sound.extra_info)
-    if promised - held > SLACK:
-        raise AudioError(_truncated(path, promised, held))
-    return sound
-
-
-def _promised_ratio(log: str) -> float:
-    """Size of the audio data by its header, divided by the size in the file, from libsndfile's log.
-
-    libsndfile reads what exists of an uncompressed file and only logs the difference:
-    ``data : 64000 (should be 31978)``; ``SSND`` in AIFF, ``Data Size`` in AU, ``riff`` in W64.
-    """
-    note = re.search(r"^ *(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", log, re.M)
-    if note is None:
-        return 1.0
-    promised, held = int(note[1]), int(note[2])
-    return promised / held if held and promised < _UNKNOWN_SIZE else 1.0
-
-
-def _ogg_ends(data: bytes) -> bool:
-    """Whether the last Ogg page is complete and marked as the end of the stream (RFC 3533).
-
-    libsndfile accepts any page as the last one and silently reads what precedes it.
-    """
-    page = data[data.rfind(b"OggS") :]
-    if len(page) < 27:
-        return False
-    flags, segments = page[5], page[26]
-    return bool(flags & 4) and len(page) >= 27 + segments + sum(page[27 : 27 + segments])
-
-
-def _with_unknown_size(data: bytes) -> bytes:
-    """Mark a data size of 0 in the header of a WAV stream as unknown, which libsndfile reads.
-
-    A recorder that writes to a pipe cannot fill in the sizes: the data size stays 0, and the file
-    size 0 or that of the header. If the file size is larger, the data really has size 0.
-    """
-    place = data.find(b"data\0\0\0\0")
-    if data[:4] != b"RIFF" or place < 0:
-        return data
-    promised = int.from_bytes(data[4:8], "little")
-    if promised == 0 or promised >= _UNKNOWN_SIZE or promised == place:
-        return data[: place + 4] + b"\xff\xff\xff\xff" + data[place + 8 :]
-    return data
-
-
-def _frame_range(
-    frames: int, rate: int, name: Path | str, start: float, end: float | None
-) -> tuple[int, int]:
-    """First frame, and one past the last. Raises :class:`AudioError`."""
-    duration = frames / rate
-    stop = duration if end is None else end
-    if not 0 <= start < stop <= duration + SLACK:
-        raise AudioError(
-            f"{name}: start {start:g} s and end {stop:g} s are not a segment of its "
-            f"{duration:.3f} s; allowed: 0 <= start < end <= {duration:.3f}"
-        )
-    first = round(start * rate)
-    return first, min(max(first + 1, round(stop * rate)), frames)
 
 
 def _undecodable(path: Path | str, error: Exception) -> str:
     fault = str(getattr(error, "error_string", error)).strip().rstrip(".")
     return (
         f"{path}: cannot be decoded ({fault}); allowed: whole WAV, FLAC, Ogg, MP3 and other files "
-        "that libsndfile reads"
+        "that libsndfile reads; others must be converted, e.g. ffmpeg -i FILE FILE.wav"
     )
 
 

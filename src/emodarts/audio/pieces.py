@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from emodarts.audio.speech import is_silent
 from emodarts.recipe.features import FeatureSpec
 
 _HOP = 0.5
@@ -55,9 +56,11 @@ def split(waveform: NDArray[np.float32], spec: FeatureSpec) -> list[NDArray[np.f
     """Divide sound (n,) into pieces, as views; one piece unless ``spec.length`` is segments.
 
     The pieces are not yet padded by :func:`~emodarts.audio.features.fit_length`, so that
-    augmentation does not process the padding.
+    augmentation does not process the padding. A silent piece has no emotion and is left out, unless
+    all are silent.
     """
     if spec.length != "segments":
         return [waveform]
     starts = piece_starts(len(waveform), spec.n_samples)
-    return [waveform[first : first + spec.n_samples] for first in starts]
+    parts = [waveform[first : first + spec.n_samples] for first in starts]
+    return [part for part in parts if not is_silent(part, spec.sample_rate)] or parts

@@ -26,12 +26,13 @@ from torch import Tensor
 
 from emodarts import files
 from emodarts.audio.contents import Contents, file_key
-from emodarts.audio.entries import Entries
+from emodarts.audio.duplicates import SoundDigest
+from emodarts.audio.entries import Entries, Entry
 from emodarts.audio.features import FeatureExtractor, fit_length
 from emodarts.audio.io import decode_audio, read_audio_bytes
 from emodarts.audio.pieces import prepare, split
 from emodarts.corpora.utterance import Utterance
-from emodarts.errors import AudioError, ShapeError, list_lines
+from emodarts.errors import AudioError, ShapeError, list_lines, name_once
 from emodarts.recipe.features import FeatureSpec
 from emodarts.runtime import derive_seed
 
@@ -66,11 +67,13 @@ class Filled:
     Attributes
     ----------
     contents : SHA-256 of each utterance's whole audio file, or None if it is unusable.
+    sounds : :class:`~emodarts.audio.duplicates.SoundDigest` of each utterance, or None.
     fingerprint : as in :class:`FeatureSet`.
     bad : the unusable utterances: ``(name, reason)``.
     """
 
     contents: tuple[str | None, ...]
+    sounds: tuple[str | None, ...]
     fingerprint: str
     bad: tuple[tuple[str, str], ...] = ()
 
@@ -115,10 +118,11 @@ def fill(
     :func:`extract`.
     """
     store = _Store(spec, folder, torch.device(device), variant)
-    contents, faults = _serve(store, utterances, on_done)
+    contents, sounds, faults = _serve(store, utterances, on_done)
     _refuse(utterances, faults, skip_bad)
     return Filled(
         tuple(None if row in faults else content for row, content in enumerate(contents)),
+        tuple(None if row in faults else sound for row, sound in enumerate(sounds)),
         store.extractor.fingerprint,
         _name(utterances, faults),
     )
@@ -158,7 +162,7 @@ def extract(
     """
     store = _Store(spec, folder, torch.device(device), variant)
     gathered = _Gathered(len(utterances), store.entries.shape)
-    contents, faults = _serve(store, utterances, on_done, gathered.add)
+    contents, _, faults = _serve(store, utterances, on_done, gathered.add)
     _refuse(utterances, faults, skip_bad)
     good = [row for row in range(len(utterances)) if row not in faults]
     features, rows = gathered.in_order()
@@ -204,7 +208,7 @@ def read(
             path = entries.path(content, utterance)
             lost.append(f"{utterance.name}: {path} is {'damaged' if path.exists() else 'missing'}")
         else:
-            gathered.add(row, stored)
+            gathered.add(row, stored.features)
     if lost:
         raise AudioError(
             f"the feature store {folder} lacks {len(lost)} of {len(utterances)} utterances; run "
@@ -269,6 +273,7 @@ class _Missing(NamedTuple):
 
     task: _Task
     content: str
+    sound: str
     pieces: list[NDArray[np.float32]]
 
 
@@ -276,8 +281,9 @@ class _Done(NamedTuple):
     """Features (k, C, F, T) of an utterance's pieces, or why there are none."""
 
     row: int
-    content: str
-    features: NDArray[np.float32] | None
+    content: str = ""
+    sound: str = ""
+    features: NDArray[np.float32] | None = None
     fault: str = ""
 
 
@@ -308,21 +314,23 @@ class _Store:
                 if stored is None:
                     missing.append(self._decode(task))
                 else:
-                    done.append(_Done(task.row, content, stored))
+                    done.append(_Done(task.row, content, stored.sound, stored.features))
             except AudioError as error:
-                done.append(_Done(task.row, "", None, str(error)))
+                done.append(_Done(task.row, fault=str(error)))
         computed = self._compute(missing)
         for one, features in zip(missing, computed, strict=True):
-            self.entries.write(one.content, one.task.utterance, features)
-            done.append(_Done(one.task.row, one.content, features))
+            self.entries.write(one.content, one.task.utterance, Entry(features, one.sound))
+            done.append(_Done(one.task.row, one.content, one.sound, features))
         return done
 
     def _decode(self, task: _Task) -> _Missing:
         # The file may have changed since the lookup; the key is that of the decoded bytes.
         content, data = task.sound.read()
         path, start, end = task.utterance.path, task.utterance.start, task.utterance.end
-        waveform = decode_audio(data, path, self.spec.sample_rate, start, end)
-        return _Missing(task, content, split(prepare(waveform, self.spec), self.spec))
+        sound = SoundDigest()
+        waveform = decode_audio(data, path, self.spec.sample_rate, start, end, sound.add)
+        pieces = split(prepare(waveform, self.spec), self.spec)
+        return _Missing(task, content, sound.hexdigest(), pieces)
 
     def _compute(self, missing: Sequence[_Missing]) -> Iterator[NDArray[np.float32]]:
         """Features of each utterance [shape=(k, C, n_features, n_frames)]."""
@@ -404,12 +412,12 @@ def _serve(
     utterances: Sequence[Utterance],
     on_done: Callable[[], None] | None,
     take: Callable[[int, NDArray[np.float32]], None] | None = None,
-) -> tuple[list[str], dict[int, str]]:
-    """Serve all utterances in parallel; return contents, and faults by row.
+) -> tuple[list[str], list[str], dict[int, str]]:
+    """Serve all utterances in parallel; return contents and sounds, and faults by row.
 
     Workers run only a few batches ahead of the consumer, which bounds memory.
     """
-    contents = [""] * len(utterances)
+    contents, sounds = [""] * len(utterances), [""] * len(utterances)
     faults: dict[int, str] = {}
 
     def work(tasks: Sequence[_Task]) -> list[_Done]:
@@ -422,14 +430,14 @@ def _serve(
         batches = iter(lambda: list(islice(tasks, store.batch)), [])
         for done in _map_ahead(pool, work, batches, 2 * workers):
             for one in done:
-                contents[one.row] = one.content
+                contents[one.row], sounds[one.row] = one.content, one.sound
                 if one.fault:
                     faults[one.row] = one.fault
                 elif take is not None and one.features is not None:
                     take(one.row, one.features)
                 if on_done is not None:
                     on_done()
-    return contents, faults
+    return contents, sounds, faults
 
 
 def _tasks(utterances: Sequence[Utterance], contents: Contents) -> Iterator[_Task]:
@@ -482,7 +490,7 @@ def _refuse(utterances: Sequence[Utterance], faults: dict[int, str], skip_bad: b
     good = len(utterances) - len(faults)
     if not faults or (skip_bad and good):
         return
-    named = [f"{name}: {fault}" for name, fault in _name(utterances, faults)]
+    named = [name_once(name, fault) for name, fault in _name(utterances, faults)]
     rest = "fix the files or leave them out with --skip-bad" if good else "none is usable"
     raise AudioError(
         f"{len(faults)} of {len(utterances)} utterances have unusable audio; {rest}:"

@@ -1,20 +1,21 @@
-"""Headers of a corpus' audio files, and a check for unusable audio."""
+"""Headers of a corpus' audio files, and checks of what is wrong or the same in them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import soundfile
-
-from emodarts.audio.io import load_audio
+from emodarts.audio.duplicates import SoundDigest, group_same
+from emodarts.audio.io import SLACK, check_audio, open_recording
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import AudioError
 
 _CHUNK = 1024
+#: Seconds; more than most utterances last.
+_LONGEST_UTTERANCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,16 @@ class Header:
 
 
 def read_header(path: Path) -> Header | None:
-    """Read a file's header without decoding its audio; None if libsndfile cannot read it."""
+    """Read a file's header without decoding its audio.
+
+    None if it cannot be read, states no duration, or promises more than the file holds.
+    """
     try:
-        info = soundfile.info(str(path))
-    except (soundfile.SoundFileError, OSError):
+        with open_recording(path) as recording:
+            frames, rate = recording.frames, recording.sample_rate
+    except AudioError:
         return None
-    return Header(info.frames / info.samplerate, info.samplerate)
+    return None if frames is None else Header(frames / rate, rate)
 
 
 def read_headers(
@@ -61,27 +66,104 @@ def read_headers(
 
 
 def duration_of(utterance: Utterance, header: Header) -> float:
-    """Duration of an utterance in seconds."""
-    end = header.duration if utterance.end is None else utterance.end
+    """Duration of an utterance in seconds, as far as it is inside the file."""
+    end = header.duration if utterance.end is None else min(utterance.end, header.duration)
     return max(0.0, end - utterance.start)
 
 
-def find_bad_audio(
+def count_longer(utterances: Sequence[Utterance], seconds: float) -> int:
+    """Number of utterances that are longer than so many seconds, by the headers of their files."""
+    headers = read_headers([u for u in utterances if u.end is None])
+    whole = iter(headers)
+    count = 0
+    for utterance in utterances:
+        if utterance.end is not None:
+            count += utterance.end - utterance.start > seconds + SLACK
+        elif header := next(whole):
+            count += duration_of(utterance, header) > seconds + SLACK
+    return count
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What decoding all audio of a corpus shows.
+
+    Attributes
+    ----------
+    bad : unusable utterances: ``(name, reason)``.
+    sounds : :class:`~emodarts.audio.duplicates.SoundDigest` of each utterance; None if unusable.
+    """
+
+    bad: tuple[tuple[str, str], ...]
+    sounds: tuple[str | None, ...]
+
+
+def check_all(
     utterances: Sequence[Utterance], on_done: Callable[[], None] | None = None
-) -> list[tuple[str, str]]:
-    """Decode all audio, many files in parallel; return ``(name, reason)`` of unusable utterances.
+) -> Checked:
+    """Decode all audio, many files in parallel.
 
     ``on_done`` is called once for each utterance, in the calling thread.
     """
-    bad = []
+    bad, sounds = [], []
     for chunk in _chunks(utterances):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for utterance, fault in zip(chunk, pool.map(_fault, chunk), strict=True):
-                if fault is not None:
+            for utterance, (sound, fault) in zip(chunk, pool.map(_decode, chunk), strict=True):
+                sounds.append(sound)
+                if sound is None:
                     bad.append((utterance.name, fault))
                 if on_done is not None:
                     on_done()
-    return bad
+    return Checked(tuple(bad), tuple(sounds))
+
+
+def same_stretches(
+    utterances: Sequence[Utterance], headers: Sequence[Header | None]
+) -> list[tuple[int, ...]]:
+    """Indices of utterances that are the same stretch of the same file, found without decoding."""
+    files: dict[Path, tuple[int, int] | None] = {}
+    keys: list[tuple[object, ...] | None] = []
+    for utterance, header in zip(utterances, headers, strict=True):
+        if utterance.path not in files:
+            files[utterance.path] = _identity(utterance.path)
+        file = files[utterance.path]
+        if file is None or header is None:
+            keys.append(None)
+        else:
+            end = header.duration if utterance.end is None else utterance.end
+            keys.append((file, round(utterance.start, 3), round(min(end, header.duration), 3)))
+    return group_same(keys)
+
+
+def beyond_file(utterances: Sequence[Utterance], headers: Sequence[Header | None]) -> list[int]:
+    """Indices of utterances that begin or end after the end of their file."""
+    return [
+        index
+        for index, (u, header) in enumerate(zip(utterances, headers, strict=True))
+        if header is not None
+        and (u.start >= header.duration or (u.end or 0.0) > header.duration + SLACK)
+    ]
+
+
+def in_milliseconds(utterances: Sequence[Utterance], headers: Sequence[Header | None]) -> bool:
+    """Whether utterances beyond their files would be inside, and not short, in milliseconds."""
+    beyond = beyond_file(utterances, headers)
+    lengths = [end - u.start for u in map(utterances.__getitem__, beyond) if (end := u.end)]
+    scaled = [replace(u, start=u.start / 1000, end=u.end and u.end / 1000) for u in utterances]
+    return (
+        len(lengths) > 0
+        and sorted(lengths)[len(lengths) // 2] >= _LONGEST_UTTERANCE
+        and not beyond_file(scaled, headers)
+    )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file, which its links share."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _chunks(utterances: Sequence[Utterance]) -> Iterator[Sequence[Utterance]]:
@@ -90,12 +172,11 @@ def _chunks(utterances: Sequence[Utterance]) -> Iterator[Sequence[Utterance]]:
         yield utterances[first : first + _CHUNK]
 
 
-def _fault(utterance: Utterance) -> str | None:
-    header = read_header(utterance.path)
-    # The file's own rate needs no resampling; without a header, reading explains the fault.
-    rate = 16000 if header is None else header.sample_rate
+def _decode(utterance: Utterance) -> tuple[str | None, str]:
+    """Digest of an utterance's sound, or None and why it cannot be used."""
+    sound = SoundDigest()
     try:
-        load_audio(utterance.path, rate, utterance.start, utterance.end)
+        check_audio(utterance.path, utterance.start, utterance.end, sound.add)
     except AudioError as error:
-        return str(error)
-    return None
+        return None, str(error)
+    return sound.hexdigest(), ""

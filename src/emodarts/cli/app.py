@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,8 +27,23 @@ from emodarts.cli.options import (
     names,
     with_request,
 )
-from emodarts.cli.printing import Style, print_answers, print_error, print_json, print_readers
-from emodarts.errors import AudioError, CorpusError, EmodartsError, list_lines
+from emodarts.cli.printing import (
+    Style,
+    print_answers,
+    print_error,
+    print_json,
+    print_readers,
+    print_warning,
+)
+from emodarts.errors import (
+    AudioError,
+    CorpusError,
+    EmodartsError,
+    list_lines,
+    list_skipped,
+    name_once,
+    shown,
+)
 from emodarts.fast import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -46,6 +63,8 @@ app = typer.Typer(
 )
 
 _DEBUG = "--debug"
+#: What typer raises for wrong options and arguments; it has no public name.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 #: Unusable files that an error names one by one.
 _NAMED = 100
 
@@ -139,31 +158,32 @@ def corpora(
         _list_readers(as_json)
         return
     listed = _load_corpus(corpus, root, reader)
-    from emodarts.audio.survey import find_bad_audio, read_headers
+    from emodarts.audio.survey import check_all, read_headers
     from emodarts.progress import for_terminal
     from emodarts.recipe import Recipe
     from emodarts.reports.corpus import corpus_page, describe_corpus
     from emodarts.reports.markdown import to_markdown
 
     progress = for_terminal()
+    chosen = Recipe.from_dict({"labels": labels}, "--labels").labels if labels else None
+    warnings = listed.spelling_warnings(chosen)
     if labels or styles:
-        chosen = Recipe.from_dict({"labels": labels}, "--labels").labels if labels else None
         listed = listed.select(chosen, None if styles is None else names(styles))
     progress.start("headers", len(listed))
     headers = read_headers(listed.utterances, progress.advance)
-    bad = []
+    checked = None
     if check:
         progress.start("check", len(listed))
-        bad = find_bad_audio(listed.utterances, progress.advance)
+        checked = check_all(listed.utterances, progress.advance)
+    facts = describe_corpus(listed, headers, checked, warnings)
     if as_json:
-        checked = {"bad": [{"name": n, "reason": r} for n, r in bad]} if check else {}
-        print_json({**describe_corpus(listed, headers), **checked})
+        print_json(facts)
     else:
-        typer.echo(to_markdown(corpus_page(listed, headers)))
-    if bad:
+        typer.echo(to_markdown(corpus_page(listed, headers, facts)))
+    if checked is not None and checked.bad:
         raise AudioError(
-            f"{len(bad)} of {len(listed)} utterances have unusable audio:"
-            + list_lines([reason for _, reason in bad], _NAMED)
+            f"{len(checked.bad)} of {len(listed)} utterances have unusable audio:"
+            + list_lines([name_once(name, reason) for name, reason in checked.bad], _NAMED)
         )
 
 
@@ -275,7 +295,8 @@ def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILE", help="Audio files, or folders of them."),
+        # A file that cannot be read shall not keep the others from being answered.
+        typer.Argument(metavar="FILE", help="Audio files, or folders of them.", readable=False),
     ] = None,
     corpus: Annotated[
         str | None,
@@ -309,10 +330,10 @@ def predict(
         Style, typer.Option("--format", help="json prints one object on each line.")
     ] = "table",
 ) -> None:
-    """Name the emotion in audio files of any format, sample rate and length.
+    """Name the emotion in audio files of any sample rate and length.
 
     Files that cannot be used are named on standard error and the others are classified; the exit
-    code is then 2.
+    code is then 2. Silence and noise have no emotion: their label is empty, and a note says why.
     """
     from emodarts.serving.model import Model, find_audio
     from emodarts.serving.windows import check_windows
@@ -320,18 +341,26 @@ def predict(
     check_windows(window, hop)
     segments: list[tuple[Path, float, float | None]] = []
     faults: list[EmodartsError] = []
+    left_out: list[tuple[str, Sequence[tuple[object, str]]]] = []
     for path in files or ():
         try:
-            segments += [(file, 0.0, None) for file in find_audio(path)]
+            inside, unread = find_audio(path)
+            segments += [(file, 0.0, None) for file in inside]
+            left_out.append((str(path), unread))
         except EmodartsError as error:
             faults.append(error)
     if corpus is not None:
-        segments += _segments(_load_corpus(corpus, root, reader), part)
+        listed = _load_corpus(corpus, root, reader)
+        segments += _segments(listed, part)
+        left_out.append((f"corpus {corpus}", listed.skipped))
     elif root is not None or reader or part is not None:
         raise EmodartsError("--root, --corpus-option and --part need --corpus")
     elif not files:
         raise EmodartsError("No input: name audio files or folders.")
     loaded = Model.load(model)
+    for place, skipped in left_out:
+        if skipped:
+            print_warning(f"{shown(place)}: not everything is read:{list_skipped(skipped)}")
     for fault in faults:
         print_error(fault)
     failed, classified = len(faults), 0
@@ -484,6 +513,10 @@ def _set_up_process() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "300")
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that is not text in the encoding of the terminal shall not end a command.
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -492,7 +525,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = _DEBUG in given
     try:
-        app(args=[a for a in given if a != _DEBUG], prog_name="emodarts")
+        arguments = [a for a in given if a != _DEBUG]
+        sys.exit(app(args=arguments, prog_name="emodarts", standalone_mode=False))
+    except _UsageError as error:
+        text = io.StringIO()
+        error.show(text)  # type: ignore[attr-defined]
+        typer.echo(re.sub(r"^Error: ", "error: ", text.getvalue(), flags=re.M), err=True, nl=False)
+        sys.exit(2)
     except EmodartsError as error:
         if debug:
             raise

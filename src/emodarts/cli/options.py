@@ -136,6 +136,14 @@ OverlapOption = Annotated[
     ),
     Sets("evaluation.allow_speaker_overlap"),
 ]
+DuplicatesOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-duplicates",
+        help="Accept folds that test on sound that is also trained on; results carry a warning.",
+    ),
+    Sets("evaluation.allow_duplicates"),
+]
 ProtocolOption = Annotated[
     Literal["paper", "full"] | None,
     typer.Option(help="Use of each training fold. [default: the recipe's]"),
@@ -211,6 +219,7 @@ class RunRequest(PrepareRequest):
 
     split: SplitOption = None
     allow_speaker_overlap: OverlapOption = False
+    allow_duplicates: DuplicatesOption = False
     protocol: ProtocolOption = None
     folds: FoldsOption = None
     seeds: SeedsOption = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from emodarts.errors import shown
 from emodarts.reports.document import Table, numbers, words
 from emodarts.reports.plain import plain_table
 
@@ -30,6 +31,11 @@ def print_error(message: object) -> None:
     typer.echo(f"error: {message}", err=True)
 
 
+def print_warning(message: object) -> None:
+    """Print a message on standard error that is no error."""
+    typer.echo(f"warning: {message}", err=True)
+
+
 def print_readers(readers: Mapping[str, tuple[str, Sequence[str]]]) -> None:
     """Print what each reader reads, and its options."""
     rows = [(name, what, " ".join(options)) for name, (what, options) in readers.items()]
@@ -43,14 +49,20 @@ def print_answers(style: Style, classes: Sequence[str], answers: Iterable[Answer
             typer.echo(json.dumps(a.to_dict(), ensure_ascii=False))
     elif style == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["file", "start", "end", "label", *(f"p_{name}" for name in classes)])
+        # csv quotes a line feed in a name, but not a carriage return.
+        quoting = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        columns = ["file", "start", "end", "label", "note", *(f"p_{name}" for name in classes)]
+        writer.writerow(columns)
         for a in answers:
-            writer.writerow([a.file, a.start, a.end, a.label, *a.probabilities.values()])
+            shares = [a.probabilities.get(name, "") for name in classes]
+            row_writer = quoting if "\r" in a.file else writer
+            row_writer.writerow([a.file, a.start, a.end, a.label, a.note, *shares])
     else:
-        rows = []
+        table = []
         for a in answers:
-            shown = [f"{p:.3f}" for p in a.probabilities.values()]
-            rows.append((a.file, f"{a.start:.2f}", f"{a.end:.2f}", a.label, *shown))
-        if rows:
-            columns = (*words("file"), *numbers("start", "end"), *words("label"))
-            typer.echo(plain_table(Table((*columns, *numbers(*classes)), tuple(rows))))
+            shares = [f"{a.probabilities[c]:.3f}" if a.probabilities else "" for c in classes]
+            times = (f"{a.start:.2f}", f"{a.end:.2f}")
+            table.append((shown(a.file), *times, a.label, *shares, a.note))
+        if table:
+            titles = (*words("file"), *numbers("start", "end"), *words("label"), *numbers(*classes))
+            typer.echo(plain_table(Table((*titles, *words("note")), tuple(table))))

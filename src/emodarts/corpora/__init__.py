@@ -19,6 +19,7 @@ from emodarts.corpora.iemocap import read_iemocap
 from emodarts.corpora.msp_improv import read_msp_improv
 from emodarts.corpora.msp_podcast import read_msp_podcast
 from emodarts.corpora.ravdess import read_ravdess
+from emodarts.corpora.schemes import SCHEMES, Scheme
 from emodarts.corpora.synthetic import read_synthetic
 from emodarts.corpora.table import read_table
 from emodarts.corpora.utterance import Corpus, Utterance
@@ -35,6 +36,7 @@ READERS: dict[str, Reader] = {
     "emodb": read_emodb,
     "ravdess": read_ravdess,
     "crema-d": read_crema_d,
+    **SCHEMES,
     "table": read_table,
     "audiofolder": read_audiofolder,
     "audformat": read_audformat,
@@ -89,6 +91,9 @@ def reader_options(name: str) -> tuple[str, ...]:
 
 
 def describe_readers() -> dict[str, str]:
-    """A description of each reader: the first line of its module's docstring."""
-    documents = {name: sys.modules[reader.__module__].__doc__ for name, reader in READERS.items()}
+    """A description of each reader: its title, or the first line of its module's docstring."""
+    documents = {
+        name: reader.title if isinstance(reader, Scheme) else sys.modules[reader.__module__].__doc__
+        for name, reader in READERS.items()
+    }
     return {name: (text or "").splitlines()[0] for name, text in documents.items()}

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from emodarts.corpora.folder import check_folder, read_text
-from emodarts.corpora.table import Row, corpus_of_rows, parse_seconds, read_rows
+from emodarts.corpora.table import Row, Wanted, corpus_of_rows, parse_seconds, read_rows
 from emodarts.corpora.utterance import Corpus
 from emodarts.errors import CorpusError, did_you_mean, list_some
 
@@ -149,8 +149,8 @@ class _Database:
             )
         own: list[str] = []
         try:
-            hint = f"; {HEADER} declares it"
-            for place, cells in read_rows(path, fields, fields.keys(), own, hint):
+            wanted = Wanted(fields, fields.keys(), lambda field: f"{HEADER} declares it")
+            for place, cells in read_rows(path, wanted, own):
                 yield f"{path.name}, {place}", cells
         finally:
             faults.extend(f"{path.name}, {fault}" for fault in own)

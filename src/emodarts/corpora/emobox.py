@@ -9,8 +9,8 @@ Benchmark", Interspeech 2024. A corpus is a folder of lists with one JSON object
     {"key": "emodb-03a01Wa", "dataset": "emodb", "wav": "downloads/emodb/wav/03a01Wa.wav",
      "emo": "anger", ...}
 
-Lists name no speakers. For EmoDB, IEMOCAP, RAVDESS and CREMA-D they come from the file names;
-for other corpora they are unknown.
+Lists name no speakers. For corpora that are known by their file names, such as EmoDB, IEMOCAP,
+RAVDESS and CREMA-D, they come from these; for others they are unknown.
 """
 
 from __future__ import annotations
@@ -27,13 +27,17 @@ from pathlib import Path
 
 from emodarts.corpora import crema_d, emodb, iemocap, ravdess
 from emodarts.corpora.folder import (
+    AUDIO_SUFFIXES,
     DEBRIS,
+    OTHER_FORMAT,
     check_folder,
+    format_rank,
     is_debris,
     read_text,
     refuse_faults,
     walk_files,
 )
+from emodarts.corpora.schemes import SCHEMES
 from emodarts.corpora.spelling import common_emotion
 from emodarts.corpora.utterance import Corpus, PublishedFold, Utterance
 from emodarts.errors import CorpusError, list_some
@@ -232,18 +236,23 @@ def _find_sound(
     root: Path, audio: str, rows: Iterable[_Row], skipped: list[tuple[str, str]]
 ) -> dict[str, Path]:
     """Audio file of every row that has one, by key; the other rows are added to ``skipped``."""
-    wavs = {row.key: row.wav for row in rows}
-    suffixes = {Path(wav[-1]).suffix for wav in wavs.values()}
+    wavs = {row.key: _without_suffix(row.wav) for row in rows}
     folder = _audio_folder(root, audio, list(wavs.values()))
-    files: dict[Path, Parts] = {}
+    found: dict[Parts, Path] = {}
     for path in walk_files(folder):
-        if path.suffix.lower() not in suffixes:
+        if path.suffix.lower() not in AUDIO_SUFFIXES:
             continue
         name = path.relative_to(folder).as_posix()
         if is_debris(path):
             skipped.append((name, DEBRIS))
-        else:
-            files[path] = _split(name)
+            continue
+        # Audio may be kept in another format than the lists name.
+        first = found.setdefault(_without_suffix(_split(name)), path)
+        if first is not path:
+            kept, left = sorted((first, path), key=format_rank)
+            found[_without_suffix(_split(name))] = kept
+            skipped.append((left.relative_to(folder).as_posix(), OTHER_FORMAT))
+    files = {path: parts for parts, path in found.items()}
     sound, faults = _match(wavs, files)
     refuse_faults(folder, faults, "each row must match one file and each file one row")
     if not sound:
@@ -301,6 +310,11 @@ def _split(path: str) -> Parts:
     return (*folders, stem + dot + suffix.lower())
 
 
+def _without_suffix(parts: Parts) -> Parts:
+    stem, dot, suffix = parts[-1].rpartition(".")
+    return (*parts[:-1], stem) if f"{dot}{suffix}" in AUDIO_SUFFIXES else parts
+
+
 def _audio_folder(root: Path, audio: str, wavs: list[Parts]) -> Path:
     """Folder to search for audio: as small as possible, as it may hold many other files."""
     if audio:
@@ -327,5 +341,6 @@ _NAMES: dict[str, Callable[[Path], Utterance | str]] = {
     "iemocap": iemocap.parse_name,
     "ravdess": ravdess.parse_name,
     "cremad": crema_d.parse_name,
+    **{name: scheme.parse_name for name, scheme in SCHEMES.items()},
 }
 """Corpora whose file names hold more information."""

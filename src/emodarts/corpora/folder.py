@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import os
 import re
@@ -11,11 +12,23 @@ from pathlib import Path
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import CorpusError, list_lines
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf"),
+    *(".w64", ".sph"),
+)
 """Lower-case suffixes of the audio files that a search of a folder finds."""
+
+OTHER_MEDIA = (
+    *(".m4a", ".mp4", ".aac", ".webm", ".wma", ".amr", ".3gp", ".mkv", ".mka", ".mov", ".avi"),
+    *(".ape", ".wv", ".spx", ".ac3", ".mpg", ".mpeg", ".wmv"),
+)
+"""Lower-case suffixes of files that hold sound and must be converted before they can be read."""
 
 DEBRIS = "resource fork of macOS, not audio"
 """Reason to leave out files for which :func:`is_debris` is true."""
+
+OTHER_FORMAT = "another format of a file that is used"
+"""Reason to leave out the second of two files that differ in format only."""
 
 UNKNOWN_SPEAKERS = frozenset({"", "unknown", "nan", "na", "n/a", "none", "null"})
 """Names, in lower case, that stand for an unknown speaker."""
@@ -80,6 +93,16 @@ def walk_files(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(names))
 
 
+def why_unread(path: Path) -> str:
+    """Why a file with sound is left out, or ``""``: also for files that promise no sound."""
+    suffix = path.suffix.lower()
+    if path.is_symlink() and not path.exists():
+        return "link to nothing"
+    if suffix in OTHER_MEDIA:
+        return f"{suffix} cannot be read; convert it: ffmpeg -i a{suffix} a.wav"
+    return DEBRIS if suffix in AUDIO_SUFFIXES and is_debris(path) else ""
+
+
 def is_debris(path: Path) -> bool:
     """Whether a file is a resource fork of macOS (``._name``) rather than audio."""
     return path.name.startswith("._")
@@ -97,25 +120,37 @@ def index_sound(
     Returns
     -------
     utterances by name, and the files left out: ``(path below root, reason)``. Of two files with
-    the same utterance and size, as in a folder that contains a copy of itself, the first is used.
+    the same utterance and size, as in a folder that contains a copy of itself, the first is used;
+    of two formats, the one that :data:`AUDIO_SUFFIXES` has first.
 
     Raises
     ------
     CorpusError
-        If two files of one utterance differ in size.
+        If two files of one utterance and format differ in size.
     """
     found: dict[str, Utterance] = {}
     skipped = []
     for path in paths:
         parsed = DEBRIS if is_debris(path) else parse_name(path)
+        left, reason = path, parsed
         if not isinstance(parsed, str):
             first = found.setdefault(parsed.name, parsed)
             if first is parsed:
                 continue
-            _check_copy(first.path, path)
-            parsed = "copy of another file"
-        skipped.append((path.relative_to(root).as_posix(), parsed))
+            if first.path.suffix.lower() == path.suffix.lower():
+                _check_copy(first.path, path)
+                reason = "copy of another file"
+            else:
+                reason = OTHER_FORMAT
+                if format_rank(path) < format_rank(first.path):
+                    found[parsed.name], left = parsed, first.path
+        skipped.append((left.relative_to(root).as_posix(), str(reason)))
     return found, skipped
+
+
+def format_rank(path: Path) -> int:
+    """Place of a file's format among those of one utterance: the first is used."""
+    return AUDIO_SUFFIXES.index(path.suffix.lower())
 
 
 def _check_copy(first: Path, path: Path) -> None:
@@ -142,11 +177,21 @@ def read_text(path: Path) -> str:
         with path.open(encoding="utf-8-sig", newline=None) as file:
             return file.read()
     except UnicodeDecodeError as error:
+        wide = error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         raise CorpusError(
-            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+            f"{path} is {'UTF-16' if wide else 'not UTF-8'} text (byte {error.start}); "
+            f"{to_utf8('UTF-16' if wide else 'WINDOWS-1252')}"
         ) from error
     except OSError as error:
         raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def to_utf8(encoding: str) -> str:
+    """How to convert a text file, for messages; ``encoding`` is what it seems to have."""
+    return (
+        "save it as UTF-8: in Excel by Save as, 'CSV UTF-8', elsewhere by "
+        f"iconv -f {encoding} -t UTF-8 OLD > NEW"
+    )
 
 
 def read_number(text: str) -> float:

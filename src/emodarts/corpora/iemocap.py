@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from emodarts.corpora.folder import (
+    AUDIO_SUFFIXES,
     check_folder,
     index_sound,
     is_debris,
@@ -131,7 +132,9 @@ def _find_sessions(root: Path) -> list[Path]:
 def _find_sound(sessions: Sequence[Path]) -> Iterator[Path]:
     for session in sessions:
         if (session / SOUND).is_dir():
-            yield from (p for p in walk_files(session / SOUND) if p.suffix.lower() == ".wav")
+            yield from (
+                p for p in walk_files(session / SOUND) if p.suffix.lower() in AUDIO_SUFFIXES
+            )
 
 
 def _read_rows(root: Path, sessions: Sequence[Path]) -> Iterator[tuple[str, Utterance | str]]:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from emodarts.corpora.folder import (
+    AUDIO_SUFFIXES,
     check_folder,
     index_sound,
     read_rating,
@@ -71,7 +72,7 @@ def read_msp_improv(root: Path | None) -> Corpus:
     for path in walk_files(root):
         if path.name.lower() in LABEL_FILES:
             label_files.append(path)
-        elif path.suffix.lower() == ".wav":
+        elif path.suffix.lower() in AUDIO_SUFFIXES:
             files.append(path)
     if not label_files:
         raise CorpusError(f"{root} does not hold MSP-IMPROV; expected {_WANTED} in it or below it")

@@ -22,6 +22,7 @@ from pathlib import Path
 from sys import intern
 
 from emodarts.corpora.folder import (
+    AUDIO_SUFFIXES,
     check_folder,
     index_sound,
     read_rating,
@@ -94,7 +95,7 @@ def read_msp_podcast(root: Path | None) -> Corpus:
     for path in walk_files(root):
         if path.name.lower() in LABEL_FILES:
             tables.append(path)
-        elif path.suffix.lower() == ".wav":
+        elif path.suffix.lower() in AUDIO_SUFFIXES:
             files.append(path)
     if not tables:
         raise CorpusError(f"{root} does not hold MSP-Podcast; expected {_WANTED} in it or below it")
@@ -147,7 +148,8 @@ def _parse(cells: Sequence[str]) -> Utterance | str:
     if not cells:
         return "more or fewer cells than the header"
     file, emotion, arousal, valence, dominance, speaker, gender, split = cells
-    name = file[:-4] if file.lower().endswith(".wav") else file
+    stem, dot, suffix = file.rpartition(".")
+    name = stem if f"{dot}{suffix}".lower() in AUDIO_SUFFIXES else file
     if not name:
         return "no FileName"
     label = _LETTERS.get(emotion.lower(), "")

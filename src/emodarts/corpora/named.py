@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from emodarts.corpora.folder import check_folder, index_sound, walk_files
+from emodarts.corpora.folder import (
+    AUDIO_SUFFIXES,
+    check_folder,
+    index_sound,
+    walk_files,
+    why_unread,
+)
 from emodarts.corpora.utterance import Utterance
-from emodarts.errors import CorpusError
+from emodarts.errors import CorpusError, list_skipped
 
 
 def list_named(
@@ -15,7 +21,7 @@ def list_named(
     corpus: str,
     wanted: str,
     parse_name: Callable[[Path], Utterance | str],
-    suffixes: tuple[str, ...] = (".wav",),
+    suffixes: tuple[str, ...] = AUDIO_SUFFIXES,
 ) -> tuple[list[Utterance], list[tuple[str, str]]]:
     """List the files in and below ``root`` whose names describe utterances.
 
@@ -23,7 +29,7 @@ def list_named(
     ----------
     wanted : what the folder should hold, e.g. ``"EmoDB files like 03a01Wa.wav"``.
     parse_name : returns the utterance of a file, or the reason why it is not one.
-    suffixes : lower-case; other files are ignored.
+    suffixes : lower-case; other files are ignored, but for sound that must be converted first.
 
     Returns
     -------
@@ -36,8 +42,14 @@ def list_named(
         name differ in size.
     """
     root = check_folder(root, corpus, wanted)
-    files = (path for path in walk_files(root) if path.suffix.lower() in suffixes)
+    files, unread = [], []
+    for path in walk_files(root):
+        if path.suffix.lower() in suffixes:
+            files.append(path)
+        elif (reason := why_unread(path)) and isinstance(parse_name(path), Utterance):
+            unread.append((path.relative_to(root).as_posix(), reason))
     found, skipped = index_sound(files, root, parse_name)
+    skipped += unread
     if not found:
-        raise CorpusError(f"{root} has no {wanted} in it or below it")
+        raise CorpusError(f"{root} has no {wanted} in it or below it{list_skipped(unread)}")
     return sorted(found.values(), key=lambda u: u.name), skipped

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from emodarts.corpora.folder import AUDIO_SUFFIXES
 from emodarts.corpora.named import list_named
 from emodarts.corpora.spelling import common_emotion
 from emodarts.corpora.utterance import Corpus, Utterance
@@ -59,7 +60,7 @@ def read_ravdess(root: Path | None) -> Corpus:
         same name differ in size.
     """
     utterances, skipped = list_named(
-        root, "ravdess", f"RAVDESS files like {EXAMPLE}", parse_name, (".wav", ".mp4")
+        root, "ravdess", f"RAVDESS files like {EXAMPLE}", parse_name, (*AUDIO_SUFFIXES, ".mp4")
     )
     present = {u.label for u in utterances}
     return Corpus(
@@ -81,8 +82,8 @@ def parse_name(path: Path) -> Utterance | str:
             if field == "modality":
                 return f"modality {code}: only 03, audio without picture, is read"
             return f"no such {field}: {code}; allowed: {allowed[0]} to {allowed[-1]}"
-    if path.suffix.lower() != ".wav":
-        return "not a .wav file, as modality 03 needs"
+    if path.suffix.lower() not in AUDIO_SUFFIXES:
+        return "a video, though modality 03 is audio"
     _, channel, emotion, intensity, *_, actor = match.groups()
     label, style = EMOTIONS[emotion], STYLES[channel]
     if style == "song" and label in SPOKEN_ONLY:

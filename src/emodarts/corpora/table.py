@@ -19,6 +19,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from emodarts.corpora.folder import (
     read_speaker,
     read_text,
     refuse_faults,
+    to_utf8,
 )
 from emodarts.corpora.labelled import check_gender
 from emodarts.corpora.spelling import common_emotion
@@ -49,6 +51,24 @@ GENDERS: dict[str, str | None] = {
 }
 """Accepted words in any case; None is neither, or unknown."""
 
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "file": (
+        "file name", "file path", "path", "wav", "wav file", "wav path", "audio", "audio file",
+        "audio path",
+    ),
+    "speaker": ("speaker id", "spk", "spk id", "spkr", "spkr id", "actor", "actor id", "subject"),
+    "emotion": ("label", "emotion label", "emo", "emotions", "class"),
+    "start": ("start time", "start s", "start sec", "begin", "begin time", "onset"),
+    "end": ("end time", "end s", "end sec", "stop", "stop time"),
+    "gender": ("sex",),
+}  # fmt: skip
+"""Other names of columns, in any case and with spaces, ``_``, ``-`` or nothing between the words.
+One is used where the table has no column of the usual name and no other of its synonyms."""
+
+TIMES = ("start", "end")
+NUMBERS = (*TIMES, "valence", "arousal", "dominance")
+"""Fields of numbers, which may have decimal commas where commas do not separate cells."""
+
 Row = tuple[str, dict[str, str]]
 """Location of a row, e.g. ``"line 3"``, and its cells by field; blank means unknown."""
 
@@ -57,9 +77,20 @@ _RawRow = tuple[str, dict[str, Any]]
 
 _TIMEDELTA = re.compile(
     r"(?:(?P<days>\d{1,6}) days? ?)?"
-    r"(?:(?P<hours>\d{1,6}):(?P<minutes>\d\d):(?P<seconds>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?",
+    r"(?:(?:(?P<hours>\d{1,6}):(?=\d\d:))?(?P<minutes>\d{1,6}):(?P<seconds>\d\d)"
+    r"(?:[.,](?P<fraction>\d{1,9}))?)?",
     re.ASCII,
 )
+_DECIMAL_COMMA = re.compile(r"[+-]?[\d:]*\d,\d+", re.ASCII)
+_UNKNOWN_TIMES = ("nan", "nat", "none", "null")
+_WORKBOOK = (
+    "; save the sheet as CSV: in Excel by Save as, 'CSV UTF-8 (Comma delimited)', in LibreOffice "
+    "by Save as, 'Text CSV'"
+)
+_CONVERSIONS = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods"), _WORKBOOK),
+    ".txt": "; rename it to .csv, or .tsv if tabs separate its cells",
+}
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -91,8 +122,9 @@ def read_table(
     audio : folder to which paths are relative; default: the folder of the table.
     file, speaker, emotion, start, ... : names of the columns; ``""`` leaves a column out.
         ``speaker`` and ``emotion`` must exist unless left out, e.g. by ``speaker=""``; the other
-        columns are optional. ``start`` and ``end`` are seconds or text such as
-        ``0 days 00:00:01.500000``.
+        columns are optional. A column of another name that leaves no doubt, such as
+        ``speaker_id``, is found (:data:`SYNONYMS`). ``start`` and ``end`` are seconds or text such
+        as ``1:23.5`` or ``0 days 00:00:01.500000``; blank or ``NaT`` is the end of the file.
 
     Raises
     ------
@@ -136,26 +168,106 @@ def read_table(
         if column and (column != field or field in ("file", "speaker", "emotion"))
     }
     faults: list[str] = []
-    hint = "; name it with an option such as emotion=COLUMN, or leave it out with speaker= (blank)"
-    rows = read_rows(root, columns, needed, faults, hint)
+    rows = read_rows(root, Wanted(columns, needed, _hint, SYNONYMS), faults)
     return corpus_of_rows("table", root, rows, folder, faults)
 
 
-def read_rows(
-    path: Path,
-    columns: Mapping[str, str],
-    needed: AbstractSet[str],
-    faults: list[str],
-    hint: str,
-) -> Iterator[Row]:
+@dataclass(frozen=True)
+class Wanted:
+    """Columns that a table should have.
+
+    Attributes
+    ----------
+    columns : column of each field; blank columns are left out.
+    needed : fields whose column must exist.
+    hint : advice on the missing column of a field, for messages.
+    synonyms : other columns that may hold a field whose column has the field's own name.
+    """
+
+    columns: Mapping[str, str]
+    needed: AbstractSet[str]
+    hint: Callable[[str], str]
+    synonyms: Mapping[str, Sequence[str]] | None = None
+
+    def find(self, path: Path, header: Sequence[str]) -> dict[str, str]:
+        """Column of each field that a table has.
+
+        Raises
+        ------
+        CorpusError
+            If a column is there twice, several may be meant, or a needed one is missing.
+        """
+        found = {}
+        for field, column in self.columns.items():
+            meant = self._meant(field, header)
+            if len(meant) > 1:
+                raise CorpusError(
+                    f"{path} has no column {column!r}, and {' and '.join(map(repr, meant))} may be "
+                    f"it; name one with the option {field}={meant[0]}"
+                )
+            if meant:
+                found[field] = meant[0]
+            elif field in self.needed:
+                raise CorpusError(
+                    f"{path} has no column {column!r}{did_you_mean(column, header)}; "
+                    f"{self.hint(field)}; its columns: {list_some(header, 20)}"
+                )
+        if twice := sorted(column for column in found.values() if header.count(column) > 1):
+            raise CorpusError(
+                f"{path} has more than one column {twice[0]!r}; column names must be unique"
+            )
+        if self.synonyms:
+            self._refuse_other_times(path, header, found)
+        return found
+
+    def score(self, header: Sequence[str]) -> int:
+        """How many fields may be in a header."""
+        return sum(len(self._meant(field, header)) > 0 for field in self.columns)
+
+    def _meant(self, field: str, header: Sequence[str]) -> list[str]:
+        """Columns that may hold a field."""
+        column = self.columns[field]
+        if not column:
+            return []
+        if column in header or column != field or not self.synonyms:
+            return [column] if column in header else []
+        names = set(map(_plain, (field, *self.synonyms.get(field, ()))))
+        taken = set(self.columns.values())
+        free = [name for name in dict.fromkeys(header) if name not in taken]
+        return [name for name in free if _plain(name) in names]
+
+    def _refuse_other_times(
+        self, path: Path, header: Sequence[str], found: Mapping[str, str]
+    ) -> None:
+        """Refuse columns that divide files in another way, as whole files would be read."""
+        plain = {_plain(name): name for name in header if name not in found.values()}
+        for time in TIMES:
+            if not self.columns[time] or time in found:
+                continue
+            for unit in ("ms", "msec", "milliseconds"):
+                if name := plain.get(time + unit):
+                    raise CorpusError(
+                        f"{path}: column {name!r} is in milliseconds; divide it by 1000 and name "
+                        f"it {time}, or ignore it with the option {time}= (blank)"
+                    )
+            if name := plain.get("offset"):
+                raise CorpusError(
+                    f"{path}: column {name!r} may be the start or the end of segments; give the "
+                    f"option start={name} or end={name}, or ignore it with {time}= (blank)"
+                )
+            if time == "end" and "start" in found and (name := plain.get("duration")):
+                raise CorpusError(
+                    f"{path} has columns {found['start']!r} and {name!r}; write their sum, the end "
+                    "of each segment, in a column end, or give the option end= (blank)"
+                )
+
+
+def read_rows(path: Path, wanted: Wanted, faults: list[str]) -> Iterator[Row]:
     """Read the rows of a table as text; the suffix gives the format.
 
     Parameters
     ----------
-    columns : column of each field; blank and absent columns are left out.
-    needed : fields whose column must exist.
     faults : receives a line for each row that cannot be read.
-    hint : advice on a missing column, for messages.
 
     Raises
     ------
@@ -164,26 +276,15 @@ def read_rows(
     """
     read = _FORMATS.get(path.suffix.lower())
     if read is None:
+        advice = _CONVERSIONS.get(path.suffix.lower(), "")
         raise CorpusError(
-            f"{path} is not a table: its suffix is {path.suffix!r}; allowed: {', '.join(SUFFIXES)}"
+            f"{path} is not a table: its suffix is {path.suffix!r}; "
+            f"allowed: {', '.join(SUFFIXES)}{advice}"
         )
-    wanted = {column for column in columns.values() if column}
-    must = {columns[field] for field in needed}
-    header, raw = read(path, wanted, must, faults)
-    if twice := sorted(column for column in wanted if header.count(column) > 1):
-        raise CorpusError(
-            f"{path} has more than one column {twice[0]!r}; column names must be unique"
-        )
-    for field, column in columns.items():
-        if field in needed and column not in header:
-            raise CorpusError(
-                f"{path} has no column {column!r}{did_you_mean(column, header)}{hint}; "
-                f"its columns: {list_some(header, 20)}"
-            )
-    present = [(f, column) for f, column in columns.items() if column and column in header]
+    found, raw = read(path, wanted, faults)
     for place, values in raw:
         try:
-            yield place, {field: _as_text(values.get(column), field) for field, column in present}
+            yield place, {field: _as_text(values.get(c), field) for field, c in found.items()}
         except CorpusError as error:
             faults.append(f"{place}: {error}")
 
@@ -258,7 +359,7 @@ def corpus_of_rows(
 
 
 def parse_seconds(text: str) -> float | None:
-    """Parse seconds or text such as ``0 days 00:00:01.500000``; None if blank.
+    """Parse seconds or text such as ``1:23.5``, ``0 days 00:00:01.500000``; None if blank.
 
     Raises
     ------
@@ -271,14 +372,14 @@ def parse_seconds(text: str) -> float | None:
         part = {key: int(value or 0) for key, value in match.groupdict().items()}
         whole = (part["days"] * 24 + part["hours"]) * 3600 + part["minutes"] * 60 + part["seconds"]
         nanoseconds = int((match["fraction"] or "").ljust(9, "0"))
-        if part["minutes"] < 60 and part["seconds"] < 60:
+        if (match["hours"] is None or part["minutes"] < 60) and part["seconds"] < 60:
             return (whole * 10**9 + nanoseconds) / 10**9
     with contextlib.suppress(ValueError):
         if (seconds := read_number(text)) >= 0.0:
             return abs(seconds)  # no -0.0
     raise CorpusError(
         f"{text!r} is not a time; allowed: seconds such as 1.5, at least 0, or "
-        "0 days 00:00:01.500000"
+        "1:23.5 or 0 days 00:00:01.500000"
     )
 
 
@@ -390,6 +491,19 @@ def _names_in(folder: Path) -> frozenset[str]:
         return frozenset()
 
 
+def _plain(name: str) -> str:
+    """Name of a column without case and what stands between its words."""
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+def _hint(field: str) -> str:
+    """What to do about a missing column of the user's table."""
+    if field == "file":
+        return "name the column of the paths with the option file=COLUMN"
+    blank = f", or leave it out with {field}= (blank)" if field in ("speaker", "emotion") else ""
+    return f"name it with the option {field}=COLUMN{blank}"
+
+
 def _holds(test: Callable[[], bool]) -> bool:
     """Whether a test of a path holds; false for a path that cannot be tested."""
     try:
@@ -404,6 +518,8 @@ def _as_text(value: object, field: str) -> str:
         text = value.strip()
         if not text.isprintable() and _CONTROL.search(text):  # the first is fast
             raise CorpusError(f"{field} {text!a} has a control character")
+        if field in TIMES and text.casefold() in _UNKNOWN_TIMES:
+            return ""
         if text in ("nan", "NaN") and field != "speaker":
             raise CorpusError(f"{field} is {text!r}; leave it blank if unknown")
         return text
@@ -415,19 +531,32 @@ def _as_text(value: object, field: str) -> str:
 
 
 def _read_csv(
-    path: Path, wanted: AbstractSet[str], needed: AbstractSet[str], faults: list[str]
-) -> tuple[list[str], Iterator[_RawRow]]:
+    path: Path, wanted: Wanted, faults: list[str]
+) -> tuple[dict[str, str], Iterator[_RawRow]]:
     text = read_text(path)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise CorpusError(f"{path}, line {line}: a NUL byte; save the file as UTF-8 text")
+        raise CorpusError(f"{path}, line {line}: a NUL byte; {to_utf8('UTF-16')}")
     delimiters = "\t" if path.suffix.lower() == ".tsv" else DELIMITERS
     headers = {delimiter: _csv_header(path, text, delimiter) for delimiter in delimiters}
-    delimiter = max(headers, key=lambda d: (len(needed & set(headers[d])), len(headers[d])))
+    delimiter = max(headers, key=lambda d: (wanted.score(headers[d]), len(headers[d])))
     rows = _split_csv(path, text, delimiter)
     if next(rows, None) is None:
         raise CorpusError(f"{path} is empty; its first line must name the columns")
-    return headers[delimiter], _zip_csv(headers[delimiter], rows, faults)
+    found = wanted.find(path, headers[delimiter])
+    lines = _zip_csv(headers[delimiter], rows, faults)
+    if delimiter == ",":
+        return found, lines
+    numbers = {column for field, column in found.items() if field in NUMBERS}
+    return found, ((place, _with_points(cells, numbers)) for place, cells in lines)
+
+
+def _with_points(cells: dict[str, str], numbers: AbstractSet[str]) -> dict[str, str]:
+    """Cells with decimal points in place of decimal commas."""
+    for column in numbers:
+        if _DECIMAL_COMMA.fullmatch(cells[column].strip()):
+            cells[column] = cells[column].replace(",", ".")
+    return cells
 
 
 def _csv_header(path: Path, text: str, delimiter: str) -> list[str]:
@@ -461,8 +590,8 @@ def _zip_csv(
 
 
 def _read_json_lines(
-    path: Path, wanted: AbstractSet[str], needed: AbstractSet[str], faults: list[str]
-) -> tuple[list[str], Iterable[_RawRow]]:
+    path: Path, wanted: Wanted, faults: list[str]
+) -> tuple[dict[str, str], Iterable[_RawRow]]:
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
@@ -480,20 +609,21 @@ def _read_json_lines(
     if not rows:
         refuse_faults(path, faults, "each line is a JSON object")
         raise CorpusError(f"{path} is empty; each line must be a JSON object")
-    header = list(dict.fromkeys(column for _, row in rows for column in row))
+    found = wanted.find(path, list(dict.fromkeys(column for _, row in rows for column in row)))
+    needed = {found[field] for field in wanted.needed}
     complete = []
     for place, row in rows:
-        if lacking := (needed & set(header)) - row.keys():
+        if lacking := needed - row.keys():
             what = " and ".join(map(repr, sorted(lacking)))
             faults.append(f"{place}: no {what}; write null if it is not known")
         else:
             complete.append((place, row))
-    return header, complete
+    return found, complete
 
 
 def _read_parquet(
-    path: Path, wanted: AbstractSet[str], needed: AbstractSet[str], faults: list[str]
-) -> tuple[list[str], Iterable[_RawRow]]:
+    path: Path, wanted: Wanted, faults: list[str]
+) -> tuple[dict[str, str], Iterable[_RawRow]]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -503,21 +633,17 @@ def _read_parquet(
         ) from None
     try:
         with parquet.ParquetFile(path) as source:
-            header = list(source.schema_arrow.names)
-            used = [column for column in header if column in wanted]
+            found = wanted.find(path, list(source.schema_arrow.names))
+            used = list(dict.fromkeys(found.values()))
             table = source.read(columns=used)
-        columns = [
-            _parquet_values(path, column, table.column(column))
-            for column in used
-            if header.count(column) == 1
-        ]
+        columns = [_parquet_values(path, column, table.column(column)) for column in used]
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise CorpusError(f"cannot read {path}: {error}") from error
     rows = (
         (f"row {number}", dict(zip(used, values, strict=True)))
         for number, values in enumerate(zip(*columns, strict=True), 1)
     )
-    return header, rows
+    return found, rows
 
 
 def _parquet_values(path: Path, column: str, values: Any) -> list[Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -80,7 +83,7 @@ class PublishedFold:
     test: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Corpus:
     """Utterances with unique names and a fixed class order.
 
@@ -127,6 +130,16 @@ class Corpus:
                 f"classes {', '.join(self.classes)}"
             )
 
+    def __repr__(self) -> str:
+        speakers = len({u.speaker for u in self.utterances} - {None})
+        classes = ", ".join(
+            f"{label} {n}" for label, n in self.count("label", self.classes).items()
+        )
+        return (
+            f"<corpus {self.name}: {len(self)} utterances, {speakers or 'unknown'} speakers; "
+            f"{classes or 'no labels'}>"
+        )
+
     def __len__(self) -> int:
         return len(self.utterances)
 
@@ -140,6 +153,36 @@ class Corpus:
         """
         counts = Counter(getattr(u, attribute) for u in self.utterances)
         return {key: counts[key] for key in order or sorted(counts.keys() - {None})}
+
+    def spelling_warnings(self, labels: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Warn of labels that differ in case or spaces only and are not one class.
+
+        Parameters
+        ----------
+        labels : as in :meth:`select`; None keeps every label as a class of its own.
+        """
+        chosen = {own: own for own in self.classes} if labels is None else self._merged(labels)
+        alike: dict[str, list[str]] = {}
+        for own in self.classes:
+            alike.setdefault(_letters(own), []).append(own)
+        apart = [same for same in alike.values() if len({chosen.get(own) for own in same}) > 1]
+        if not apart:
+            return ()
+        # Every class again, as --labels keeps what it names and no more.
+        homes: dict[str, str] = {}
+        merged: dict[str, list[str]] = {}
+        for own, name in chosen.items():
+            if _letters(own) not in homes:
+                homes[_letters(own)] = name
+                merged.setdefault(name, []).extend(alike[_letters(own)])
+        entries = [
+            name if owns == [name] else f"{name}={','.join(owns)}" for name, owns in merged.items()
+        ]
+        advice = " ".join(f"--labels {shlex.quote(entry)}" for entry in entries)
+        if any("," in own or "=" in own for own in self.classes):
+            advice = "rename them in the corpus, as --labels cannot name a label with , or ="
+        named = list_some(" and ".join(map(repr, same)) for same in apart)
+        return (f"labels that differ in case or spaces only: {named}; to merge them: {advice}",)
 
     def select(
         self, labels: Sequence[str] | None = None, styles: Sequence[str] | None = None
@@ -243,3 +286,8 @@ class Corpus:
                 f"corpus {self.name!r} has no utterance of style {list_some(unknown)}"
                 f"{did_you_mean(unknown[0], present)}; allowed: {', '.join(present) or 'none'}"
             )
+
+
+def _letters(label: str) -> str:
+    """A label without case, spaces, hyphens and ways to encode the same letters."""
+    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", label).casefold())

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from emodarts import files
+from emodarts.audio.survey import count_longer
 from emodarts.cache import default_cache_folder
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.dataset import Listing, fill_store
@@ -20,9 +21,17 @@ from emodarts.experiments.compute import Compute, settle_compute
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
 from emodarts.progress import Progress
-from emodarts.recipe import SYSTEMS, Recipe
+from emodarts.recipe import SYSTEMS, FeatureSpec, Recipe
 from emodarts.runtime import configure, describe_environment
-from emodarts.splits import Fold, Parts, deployment_fold, make_folds, make_parts, shared_speakers
+from emodarts.splits import (
+    Fold,
+    Parts,
+    deployment_fold,
+    make_folds,
+    make_parts,
+    settle_duplicates,
+    shared_speakers,
+)
 
 Stage = Literal["search", "fit"]
 
@@ -162,6 +171,12 @@ def make_plan(
     if bad:
         usable = replace(chosen, utterances=listing.utterances, skipped=chosen.skipped + bad)
         division = _divide(recipe, usable, options)
+    duplicates = settle_duplicates(
+        listing.utterances,
+        listing.sounds,
+        division.parts.values(),
+        recipe.evaluation.allow_duplicates,
+    )
     trials = tuple(
         TrialSpec(
             run=str(out.resolve()),
@@ -189,7 +204,10 @@ def make_plan(
         "genotypes": _origin(recipe, options),
         "warnings": [
             *division.warnings,
+            *duplicates,
+            *corpus.spelling_warnings(recipe.labels),
             *_left_out(corpus.skipped),
+            *_shortened(recipe.features, listing.utterances),
             *_warnings(len(bad), _origin(recipe, options)),
         ],
     }
@@ -314,6 +332,17 @@ def _left_out(skipped: Sequence[tuple[str, str]]) -> list[str]:
     reasons = Counter(reason for _, reason in skipped).most_common()
     listed = list_some([f"{n:,} {reason}" for reason, n in reasons], 3)
     return [f"the reader of the corpus left out {len(skipped):,}: {listed}"]
+
+
+def _shortened(spec: FeatureSpec, utterances: Sequence[Utterance]) -> list[str]:
+    """How many utterances a recipe cuts that takes only the beginning of long ones."""
+    longer = 0 if spec.length == "segments" else count_longer(utterances, spec.duration)
+    if not longer:
+        return []
+    return [
+        f"{longer:,} of {len(utterances):,} utterances are longer than {spec.duration:g} s and "
+        "were cut (features.length)"
+    ]
 
 
 def _warnings(n_bad: int, origin: str | None) -> list[str]:

@@ -32,6 +32,9 @@ class EvaluationSpec(Section):
     """Accept given folds (official, column, emobox, a fold file) although their test shares
     speakers, sessions or dialogues with the rest, or although that cannot be checked; every table
     says so."""
+    allow_duplicates: bool = False
+    """Accept folds in which an utterance of the test sounds exactly as one outside it, such as a
+    copied file; every table says so."""
     protocol: Literal["paper", "full"] = "full"
     """Use of a training fold. ``paper``: 70 % of it for the search and 30 % for training; the
     search part chooses the epoch. ``full``: all of it for the search; all but some speakers for

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import tee
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from emodarts.audio.features import FeatureExtractor
-from emodarts.audio.io import cut_samples, decode_samples, read_audio_bytes, to_mono, too_short
+from emodarts.audio.io import (
+    CANCELLING,
+    Mixdown,
+    Samples,
+    frame_range,
+    open_recording,
+    resample,
+    too_short,
+)
+from emodarts.audio.speech import SILENT, lacks_speech
 from emodarts.bundle import Bundle, load_bundle
-from emodarts.corpora.folder import AUDIO_SUFFIXES
-from emodarts.errors import AudioError, BundleError, EmodartsError
-from emodarts.serving.windows import Samples, check_windows, cut, pieces, resample
+from emodarts.corpora.folder import AUDIO_SUFFIXES, walk_files, why_unread
+from emodarts.errors import AudioError, BundleError, EmodartsError, list_skipped, shown
+from emodarts.serving.windows import LONGEST, check_windows, cut, loses, pieces
 
 Audio = NDArray[np.floating[Any]]
 """Samples ``(n,)`` or ``(n, channels)``, full scale 1."""
@@ -33,8 +43,9 @@ class Answer:
     ----------
     file : path; ``""`` for samples that come from no file.
     start, end : seconds.
-    label : the most probable class.
-    probabilities : by class, in the model's class order; they sum to 1.
+    label : the most probable class; ``""`` where there is no sound, or none like speech.
+    probabilities : by class, in the model's class order; they sum to 1. Empty without a label.
+    note : why there is no label, or what is wrong with the file; else ``""``.
     """
 
     file: str
@@ -42,6 +53,7 @@ class Answer:
     end: float
     label: str
     probabilities: dict[str, float]
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -51,8 +63,10 @@ class Answer:
 class Model:
     """A trained model that classifies audio of any format, sample rate and length.
 
-    Audio that is longer than the model's input is classified in pieces of that length, which
-    overlap by half, and the probabilities of the pieces are averaged.
+    The rule for audio that is longer than the model's input is that of the model's test scores. By
+    default it is classified in pieces that overlap by half, without silent ones, and their
+    probabilities are averaged. A model of a recipe that cuts takes the beginning, and the answer
+    has a note. Files are read in blocks, so that memory does not grow with their length.
 
     Examples
     --------
@@ -65,6 +79,7 @@ class Model:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        self._cuts = any(spec.length != "segments" for spec in bundle.inputs.values())
         self._extractors = {name: FeatureExtractor(s) for name, s in bundle.inputs.items()}
         for name, extractor in self._extractors.items():
             trained = bundle.fingerprints.get(name, "")
@@ -108,7 +123,7 @@ class Model:
         Raises
         ------
         AudioError
-            If the audio cannot be used, has no such segment or is silent.
+            If the audio cannot be used or has no such segment.
         EmodartsError
             If ``window`` or ``hop`` is too short, ``hop`` comes without ``window``, or
             ``sample_rate`` is missing or not wanted.
@@ -117,14 +132,20 @@ class Model:
         if isinstance(source, str | Path):
             if sample_rate is not None:
                 raise EmodartsError(f"{source}: a file has its own rate; give no sample_rate")
-            samples, rate = decode_samples(read_audio_bytes(source), source, start, end)
-            file = str(source)
+            with open_recording(source) as sound:
+                rate, mixdown = sound.sample_rate, sound.mixdown
+                found = self._answers(sound.blocks(start, end), rate, window, hop, mixdown, start)
+                answers = [
+                    replace(a, file=str(source), note="; ".join(filter(None, (a.note, sound.note))))
+                    for a in found
+                ]
         else:
-            rate, file = _checked_rate(sample_rate), ""
-            samples = cut_samples(source, rate, "the array", start, end)
-        answers = list(self._answers([samples], rate, window, hop, file, start))
+            rate, mixdown = _checked_rate(sample_rate), Mixdown("the array")
+            first, last = frame_range(len(source), rate, "the array", start, end)
+            mono = mixdown(source[first:last])
+            answers = list(self._answers([mono], rate, window, hop, mixdown, start))
         if not answers:
-            raise too_short(file or "the array", len(samples), rate)
+            raise too_short(mixdown.name, mixdown.n_samples, rate)
         return answers
 
     def stream(
@@ -149,8 +170,8 @@ class Model:
             If ``window``, ``hop`` or ``sample_rate`` is not possible.
         """
         check_windows(window, hop)
-        mono = (to_mono(chunk, "the stream") for chunk in chunks)
-        return self._answers(mono, _checked_rate(sample_rate), window, hop)
+        mixdown = Mixdown("the stream")
+        return self._answers(map(mixdown, chunks), _checked_rate(sample_rate), window, hop, mixdown)
 
     def _answers(
         self,
@@ -158,41 +179,78 @@ class Model:
         source_rate: int,
         window: float | None,
         hop: float | None,
-        file: str = "",
+        mixdown: Mixdown,
         offset: float = 0.0,
     ) -> Iterator[Answer]:
-        """Answers for mono samples that come in chunks; ``offset`` seconds are before the first."""
-        rates = sorted({spec.sample_rate for spec in self.bundle.inputs.values()})
-        windows = [
-            cut(resample(copy, source_rate, rate), rate, window, hop)
-            for copy, rate in zip(tee(chunks, len(rates)), rates, strict=True)
-        ]
-        for parts in zip(*windows, strict=False):  # rounding may give a rate one window more
-            samples = {rate: part for rate, (_, part) in zip(rates, parts, strict=True)}
-            probabilities = self._probabilities(samples)
-            first, part = parts[0]
+        """Answers for the mono samples of a mixdown, which come in chunks.
+
+        ``offset`` seconds are before the first.
+        """
+        parts = self._parts(chunks, source_rate, window or LONGEST, hop, mixdown)
+        for group in ([part] for part in parts) if window else filter(None, [list(parts)]):
+            speech = [part.probabilities for part in group if part.probabilities is not None]
+            if self._cuts:
+                speech = speech[:1]
+            found = torch.cat(speech).mean(dim=0).tolist() if speech else []
             yield Answer(
-                file,
-                start=round(offset + first / rates[0], 3),
-                end=round(offset + (first + len(part)) / rates[0], 3),
-                label=self.classes[int(np.argmax(probabilities))],
-                probabilities=dict(zip(self.classes, probabilities.tolist(), strict=True)),
+                file="",
+                start=round(offset + group[0].start, 3),
+                end=round(offset + group[-1].end, 3),
+                label=self.classes[int(np.argmax(found))] if found else "",
+                probabilities=dict(zip(self.classes, found, strict=True)) if found else {},
+                note=group[0].note if not found or self._cuts else "",
             )
 
-    def _probabilities(self, samples: Mapping[int, Samples]) -> NDArray[np.float64]:
-        """Probabilities ``(K,)`` of a segment, given by sample rate: the mean over its pieces."""
-        specs = self.bundle.inputs
-        stacks = {name: np.stack(pieces(samples[s.sample_rate], s)) for name, s in specs.items()}
+    def _parts(
+        self,
+        chunks: Iterable[Samples],
+        source_rate: int,
+        window: float,
+        hop: float | None,
+        mixdown: Mixdown,
+    ) -> Iterator[_Part]:
+        """Every window, as soon as its samples have come."""
+        rates = sorted({spec.sample_rate for spec in self.bundle.inputs.values()})
+        # A tee, even of one, holds the last 57 chunks.
+        copies = [chunks] if len(rates) == 1 else tee(chunks, len(rates))
+        windows = [
+            cut(resample(copy, source_rate, rate), rate, window, hop)
+            for copy, rate in zip(copies, rates, strict=True)
+        ]
+        for found in zip(*windows, strict=False):  # rounding may give a rate one window more
+            samples = {rate: part for rate, (_, part) in zip(rates, found, strict=True)}
+            first, part = found[0]
+            note = lacks_speech(part, rates[0])
+            if note == SILENT and mixdown.cancelled:
+                note = f"{note}: {CANCELLING}"
+            probabilities = None if note else self._probabilities(samples)
+            for spec in self.bundle.inputs.values():
+                if not note and loses(samples[spec.sample_rate], spec):
+                    note = f"only the first {spec.duration:g} s count (features.length)"
+            end = first + len(part)
+            yield _Part(first / rates[0], end / rates[0], probabilities, note)
+
+    def _probabilities(self, samples: Mapping[int, Samples]) -> Tensor:
+        """Probabilities ``(pieces, K)`` of a segment, given by sample rate."""
+        parts = [pieces(samples[s.sample_rate], s) for s in self.bundle.inputs.values()]
         outputs = []
         with torch.inference_mode():
-            for first in range(0, min(map(len, stacks.values())), _BATCH):
+            for first in range(0, min(map(len, parts)), _BATCH):
                 batch = {
-                    name: extract(torch.from_numpy(stacks[name][first : first + _BATCH]))
-                    for name, extract in self._extractors.items()
+                    name: extract(torch.from_numpy(np.stack(some[first : first + _BATCH])))
+                    for (name, extract), some in zip(self._extractors.items(), parts, strict=True)
                 }
                 outputs.append(self.bundle.probabilities(batch).double())
-        mean: NDArray[np.float64] = torch.cat(outputs).mean(dim=0).numpy()
-        return mean
+        return torch.cat(outputs)
+
+
+class _Part(NamedTuple):
+    """A window in seconds, the probabilities ``(pieces, K)`` of its pieces, if any, and a note."""
+
+    start: float
+    end: float
+    probabilities: Tensor | None
+    note: str
 
 
 def _checked_rate(sample_rate: int | None) -> int:
@@ -201,19 +259,32 @@ def _checked_rate(sample_rate: int | None) -> int:
     return sample_rate
 
 
-def find_audio(path: Path) -> list[Path]:
-    """A file as it is given, or the audio files in and below a folder, sorted.
+def find_audio(path: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """A file as it is given, or the audio files in and below a folder.
+
+    Returns
+    -------
+    the files, sorted, and those that hold sound and are left out: ``(path, reason)``.
 
     Raises
     ------
-    AudioError
-        If a folder holds no audio file.
+    EmodartsError
+        If a folder holds no audio file that can be read, or cannot be listed.
     """
-    if not path.is_dir():
-        return [path]
-    inside = sorted(
-        p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()
-    )
-    if not inside:
-        raise AudioError(f"{path} holds no audio file; allowed: {', '.join(AUDIO_SUFFIXES)}")
-    return inside
+    try:
+        if not path.is_dir():
+            return [path], []
+    except OSError:  # reading it says what is wrong
+        return [path], []
+    found, skipped = [], []
+    for file in sorted(walk_files(path)):
+        if reason := why_unread(file):
+            skipped.append((file, reason))
+        elif file.suffix.lower() in AUDIO_SUFFIXES:
+            found.append(file)
+    if not found:
+        raise AudioError(
+            f"{shown(path)} holds no audio file that can be read; allowed: "
+            f"{', '.join(AUDIO_SUFFIXES)}{list_skipped(skipped)}"
+        )
+    return found, skipped

@@ -1,11 +1,12 @@
 """Folds, and the parts of a training fold for search, training, validation and test.
 
-Everything here works on indices into a corpus. Three rules hold for every split:
+Everything here works on indices into a corpus. Four rules hold for every split:
 
 * No utterance is in both the test part and another part.
 * Test utterances share no speaker, session or dialogue with the others. A split that cannot
   guarantee this (``speaker-dependent``, or published folds that are explicitly allowed) gives a
   warning that is printed with every table.
+* No test utterance sounds exactly as another one, unless that is allowed, with a warning, too.
 * In a corpus that names speakers, an utterance of an unknown speaker may be of any of them: it is
   never part of a test on unseen speakers.
 
@@ -23,6 +24,7 @@ from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import SplitError, list_some
 from emodarts.recipe import EvaluationSpec
 from emodarts.splits.checks import check_classes, check_disjoint
+from emodarts.splits.duplicates import settle_duplicates
 from emodarts.splits.fold import Fold, Folds, Indices, Parts, Protocol
 from emodarts.splits.fold_file import read_fold_file
 from emodarts.splits.given import column, emobox, official
@@ -42,6 +44,7 @@ __all__ = [
     "deployment_fold",
     "make_folds",
     "make_parts",
+    "settle_duplicates",
     "shared_speakers",
 ]
 
