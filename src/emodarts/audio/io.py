@@ -7,7 +7,7 @@ where a file shows that they are wrong (:mod:`emodarts.audio.headers`).
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -64,7 +64,7 @@ def load_audio(
         outside it, or if the segment is constant or has samples that are not finite.
     """
     with open_recording(path) as recording:
-        return _load(recording, sample_rate, start, end)
+        return resample(*_decode(recording, start, end), sample_rate, path)
 
 
 def check_audio(path: Path | str, start: float = 0.0, end: float | None = None) -> None:
@@ -91,16 +91,29 @@ def decode_audio(
     end: float | None = None,
 ) -> Samples:
     """:func:`load_audio` of a file that is in memory; ``path`` only names it in messages."""
-    return _load(Recording(io.BytesIO(data), path), sample_rate, start, end)
+    return resample(*decode_samples(data, path, start, end), sample_rate, path)
 
 
-def _load(recording: Recording, sample_rate: int, start: float, end: float | None) -> Samples:
-    """Resampled samples of a segment, which are not all equal."""
-    blocks = _with_sound(recording, start, end)
-    resampled = np.concatenate(list(resample(blocks, recording.sample_rate, sample_rate)))
+def decode_samples(
+    data: bytes, path: Path | str, start: float = 0.0, end: float | None = None
+) -> tuple[Samples, int]:
+    """Mono samples (n,) of a segment of a file in memory, and their rate in Hz, which is its own.
+
+    Raises as :func:`load_audio` does.
+    """
+    return _decode(Recording(io.BytesIO(data), path), start, end)
+
+
+def resample(samples: Samples, rate: int, sample_rate: int, name: Path | str) -> Samples:
+    """Samples (n,) of ``rate`` Hz at ``sample_rate`` Hz. Raises :class:`AudioError` if none."""
+    resampled: Samples = soxr.resample(samples, rate, sample_rate)
     if resampled.size == 0:
-        raise too_short(recording.name, recording.mixdown.n_samples, recording.sample_rate)
+        raise too_short(name, samples.size, rate)
     return resampled
+
+
+def _decode(recording: Recording, start: float, end: float | None) -> tuple[Samples, int]:
+    return np.concatenate(list(_with_sound(recording, start, end))), recording.sample_rate
 
 
 def _with_sound(recording: Recording, start: float, end: float | None) -> Iterator[Samples]:
@@ -246,14 +259,6 @@ class Mixdown:
         if samples.ndim == 2 and samples.size:
             self.cancelled = bool(np.ptp(mono) <= _CANCELLED * np.ptp(samples, axis=0).max() > 0)
         return mono
-
-
-def resample(chunks: Iterable[Samples], source_rate: int, sample_rate: int) -> Iterator[Samples]:
-    """Chunks at another rate (Hz); joined, they are the bits of the whole resampled at once."""
-    resampler = soxr.ResampleStream(source_rate, sample_rate, 1, dtype="float32")
-    for chunk in chunks:
-        yield resampler.resample_chunk(chunk)
-    yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
 
 def frame_range(
