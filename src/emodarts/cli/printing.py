@@ -60,9 +60,9 @@ def print_answers(style: Style, classes: Sequence[str], answers: Iterable[Answer
     else:
         table = []
         for a in answers:
-            shares = [f"{a.probabilities[c]:.3f}" if a.probabilities else "" for c in classes]
+            cells = [f"{a.probabilities[c]:.3f}" if a.probabilities else "" for c in classes]
             times = (f"{a.start:.2f}", f"{a.end:.2f}")
-            table.append((shown(a.file), *times, a.label, *shares, a.note))
+            table.append((shown(a.file), *times, a.label, *cells, a.note))
         if table:
             titles = (*words("file"), *numbers("start", "end"), *words("label"), *numbers(*classes))
             typer.echo(plain_table(Table((*titles, *words("note")), tuple(table))))
