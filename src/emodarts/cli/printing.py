@@ -65,4 +65,7 @@ def print_answers(style: Style, classes: Sequence[str], answers: Iterable[Answer
             table.append((shown(a.file), *times, a.label, *cells, a.note))
         if table:
             titles = (*words("file"), *numbers("start", "end"), *words("label"), *numbers(*classes))
-            typer.echo(plain_table(Table((*titles, *words("note")), tuple(table))))
+            # Without notes, their column is left out.
+            width = len(titles) + any(row[-1] for row in table)
+            columns = (*titles, *words("note"))[:width]
+            typer.echo(plain_table(Table(columns, tuple(row[:width] for row in table))))
