@@ -67,5 +67,5 @@ def print_answers(style: Style, classes: Sequence[str], answers: Iterable[Answer
             titles = (*words("file"), *numbers("start", "end"), *words("label"), *numbers(*classes))
             # Without notes, their column is left out.
             width = len(titles) + any(row[-1] for row in table)
-            columns = (*titles, *words("note"))[:width]
-            typer.echo(plain_table(Table(columns, tuple(row[:width] for row in table))))
+            head = (*titles, *words("note"))[:width]
+            typer.echo(plain_table(Table(head, tuple(row[:width] for row in table))))
