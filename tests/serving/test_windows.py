@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from emodarts.audio.io import resample
 from emodarts.audio.pieces import piece_starts
 from emodarts.errors import EmodartsError
 from emodarts.recipe import FeatureSpec
-from emodarts.serving.windows import check_windows, cut, pieces
+from emodarts.serving.windows import check_windows, cut, pieces, resample
 
 RATE = 8000
 

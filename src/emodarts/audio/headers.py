@@ -11,7 +11,7 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from emodarts.errors import AudioError
 
@@ -112,7 +112,7 @@ class _Spliced(io.RawIOBase):
         self._place = origin + offset
         return self._place
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         behind = self._place - len(self._head)
         if behind < 0:
             data = self._head[self._place :][: len(buffer)]
@@ -125,7 +125,7 @@ class _Spliced(io.RawIOBase):
 
 
 def _spliced(head: bytes, file: BinaryIO, skip: int) -> BinaryIO:
-    return io.BufferedReader(_Spliced(head, file, skip))  # type: ignore[return-value]
+    return io.BufferedReader(_Spliced(head, file, skip))
 
 
 def _ogg_ends(file: BinaryIO) -> bool:

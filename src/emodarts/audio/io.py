@@ -7,7 +7,7 @@ where a file shows that they are wrong (:mod:`emodarts.audio.headers`).
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -64,7 +64,7 @@ def load_audio(
         outside it, or if the segment is constant or has samples that are not finite.
     """
     with open_recording(path) as recording:
-        return _load(recording, sample_rate, start, end)
+        return resample(*_decode(recording, start, end), sample_rate, path)
 
 
 def check_audio(
@@ -102,30 +102,24 @@ def decode_audio(
 ) -> Samples:
     """:func:`load_audio` of a file that is in memory; ``path`` only names it in messages.
 
-    ``tap`` is called with the samples in blocks, at the file's own rate.
+    ``tap`` is called with the samples at the file's own rate.
     """
-    return _load(Recording(io.BytesIO(data), path), sample_rate, start, end, tap)
+    samples, rate = _decode(Recording(io.BytesIO(data), path), start, end)
+    if tap is not None:
+        tap(samples)
+    return resample(samples, rate, sample_rate, path)
 
 
-def _load(
-    recording: Recording,
-    sample_rate: int,
-    start: float,
-    end: float | None,
-    tap: Callable[[Samples], None] | None = None,
-) -> Samples:
-    """Resampled samples of a segment, which are not all equal."""
-
-    def blocks() -> Iterator[Samples]:
-        for block in _with_sound(recording, start, end):
-            if tap is not None:
-                tap(block)
-            yield block
-
-    resampled = np.concatenate(list(resample(blocks(), recording.sample_rate, sample_rate)))
+def resample(samples: Samples, rate: int, sample_rate: int, name: Path | str) -> Samples:
+    """Samples (n,) of ``rate`` Hz at ``sample_rate`` Hz. Raises :class:`AudioError` if none."""
+    resampled: Samples = soxr.resample(samples, rate, sample_rate)
     if resampled.size == 0:
-        raise too_short(recording.name, recording.mixdown.n_samples, recording.sample_rate)
+        raise too_short(name, samples.size, rate)
     return resampled
+
+
+def _decode(recording: Recording, start: float, end: float | None) -> tuple[Samples, int]:
+    return np.concatenate(list(_with_sound(recording, start, end))), recording.sample_rate
 
 
 def _with_sound(recording: Recording, start: float, end: float | None) -> Iterator[Samples]:
@@ -271,14 +265,6 @@ class Mixdown:
         if samples.ndim == 2 and samples.size:
             self.cancelled = bool(np.ptp(mono) <= _CANCELLED * np.ptp(samples, axis=0).max() > 0)
         return mono
-
-
-def resample(chunks: Iterable[Samples], source_rate: int, sample_rate: int) -> Iterator[Samples]:
-    """Chunks at another rate (Hz); joined, they are the bits of the whole resampled at once."""
-    resampler = soxr.ResampleStream(source_rate, sample_rate, 1, dtype="float32")
-    for chunk in chunks:
-        yield resampler.resample_chunk(chunk)
-    yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
 
 def frame_range(

@@ -60,9 +60,12 @@ def print_answers(style: Style, classes: Sequence[str], answers: Iterable[Answer
     else:
         table = []
         for a in answers:
-            shares = [f"{a.probabilities[c]:.3f}" if a.probabilities else "" for c in classes]
+            cells = [f"{a.probabilities[c]:.3f}" if a.probabilities else "" for c in classes]
             times = (f"{a.start:.2f}", f"{a.end:.2f}")
-            table.append((shown(a.file), *times, a.label, *shares, a.note))
+            table.append((shown(a.file), *times, a.label, *cells, a.note))
         if table:
             titles = (*words("file"), *numbers("start", "end"), *words("label"), *numbers(*classes))
-            typer.echo(plain_table(Table((*titles, *words("note")), tuple(table))))
+            # Without notes, their column is left out.
+            width = len(titles) + any(row[-1] for row in table)
+            head = (*titles, *words("note"))[:width]
+            typer.echo(plain_table(Table(head, tuple(row[:width] for row in table))))

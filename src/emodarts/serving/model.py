@@ -20,14 +20,13 @@ from emodarts.audio.io import (
     Samples,
     frame_range,
     open_recording,
-    resample,
     too_short,
 )
 from emodarts.audio.speech import SILENT, lacks_speech
 from emodarts.bundle import Bundle, load_bundle
 from emodarts.corpora.folder import AUDIO_SUFFIXES, walk_files, why_unread
 from emodarts.errors import AudioError, BundleError, EmodartsError, list_skipped, shown
-from emodarts.serving.windows import LONGEST, check_windows, cut, loses, pieces
+from emodarts.serving.windows import LONGEST, check_windows, cut, loses, pieces, resample
 
 Audio = NDArray[np.floating[Any]]
 """Samples ``(n,)`` or ``(n, channels)``, full scale 1."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 
 import numpy as np
+import soxr
 
 from emodarts.audio.features import fit_length
 from emodarts.audio.io import Samples
@@ -30,6 +31,14 @@ def check_windows(window: float | None, hop: float | None) -> None:
             raise EmodartsError(f"{name} is {value} s; allowed: at least {_SHORTEST} s")
     if hop is not None and window is None:
         raise EmodartsError("hop is given without window; allowed: --window 8 --hop 4")
+
+
+def resample(chunks: Iterable[Samples], source_rate: int, sample_rate: int) -> Iterator[Samples]:
+    """Chunks at another rate (Hz); joined, they are the bits of the whole resampled at once."""
+    resampler = soxr.ResampleStream(source_rate, sample_rate, 1, dtype="float32")
+    for chunk in chunks:
+        yield resampler.resample_chunk(chunk)
+    yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
 
 def cut(
