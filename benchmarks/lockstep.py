@@ -140,7 +140,7 @@ class Training:
         self.data, self.trials = data, trials
         (maps,) = data.maps.values()
         self.features = maps.features.to(device)
-        targets = data.targets(range(len(data.utterances)))
+        targets = data.targets(tuple(range(len(data.utterances))))
         self.targets = (targets if data.owners is None else targets[data.owners]).to(device)
         of_fold = {t.fold: data.normalisation(t.train) for t in trials}
         mean = torch.stack([of_fold[t.fold].mean for t in trials])
@@ -169,12 +169,11 @@ class Training:
             for t, own in zip(trials, rows, strict=True)
         ]
         self.batches = torch.stack(batches, 1).to(device)
-        self.rates = torch.stack(
-            [
-                each(lambda r, k=k: learning_rate(r.training, k, self.steps))
-                for k in range(self.steps)
-            ]
-        )
+        rates = [
+            [learning_rate(t.recipe.training, k, self.steps) for t in trials]
+            for k in range(self.steps)
+        ]
+        self.rates = torch.tensor(rates, device=device)
         self.optimiser = AdamW(
             list(self.stack.parameters.values()),
             each(lambda r: r.training.weight_decay),
@@ -191,7 +190,7 @@ class Training:
                 self._step()
             return
         warm_up = min(3, self.steps)
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(warm_up):
@@ -241,7 +240,7 @@ class Training:
             ]
         )
         found = []
-        for some in index.split(ANSWERS, dim=1):
+        for some in torch.split(index, ANSWERS, dim=1):
             features = self.features[some.to(self.features.device)][..., : int(lengths[some].max())]
             found.append(self.stack(self.normalisation.apply(features)).cpu())
         answers = []

@@ -85,7 +85,7 @@ class Convolution(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None]:
         """Gradients of maps, if they need one, and of weights."""
         columns, weight = ctx.saved_tensors
         flat = gradient.flatten(2)
@@ -134,7 +134,8 @@ class Stack:
         present = ~torch.isnan(features[:, :, 0, 0])
         x = features.masked_fill(torch.isnan(features), 0.0).transpose(1, 2)
         for k, strides in enumerate(zip(*self.spec.stem_strides, strict=True)):
-            x = Convolution.apply(x, self.parameters[f"stem.{3 * k}.weight"], strides)
+            weight = self.parameters[f"stem.{3 * k}.weight"]
+            x = Convolution.apply(x, weight, strides)  # type: ignore[no-untyped-call]
             x = self._batch_norm(x, f"stem.{3 * k + 1}", dropout is not None)
             present = present[:, :, :: strides[1]]
             x = torch.relu(x) * present[:, None, :, None]
@@ -173,7 +174,7 @@ class Stack:
             h, c = _lstm_cell(now.flatten(0, 1), torch.bmm(h, weight).flatten(0, 1), c)
             h = h.view(2 * n, b, -1)
             steps.append(h)
-        ahead, back = torch.stack(steps, 2).unflatten(0, (n, 2)).unbind(1)
+        ahead, back = torch.stack(steps, 2).view(n, 2, b, t, -1).unbind(1)
         return torch.cat([ahead, back.take_along_dim(turned, 2)], 3)
 
     def _pooled(self, x: Tensor, present: Tensor) -> Tensor:
@@ -288,15 +289,8 @@ class Views:
         masks = [r.training.masks for r in recipes]
         #: Axis of a map, the largest number of masks on it, and ``(N, 1)`` numbers and widths.
         self.masks = [
-            (
-                axis,
-                max(counts),
-                *(torch.tensor(v, device=device)[:, None] for v in (counts, widths)),
-            )
-            for axis, counts, widths in (
-                (3, [m.frequency_masks for m in masks], [m.frequency_width for m in masks]),
-                (4, [m.time_masks for m in masks], [m.time_width for m in masks]),
-            )
+            self._masks_on(3, [(m.frequency_masks, m.frequency_width) for m in masks], device),
+            self._masks_on(4, [(m.time_masks, m.time_width) for m in masks], device),
         ]
 
     def draw(self, features: Tensor) -> Tensor:
@@ -306,7 +300,8 @@ class Views:
         maps = played(features.flatten(0, 1), speed * stretch, self.frames)
         if self.bands is not None:
             maps = moved(maps, self.bands, speed * vtlp)
-        maps = with_statistics_of(maps, *self._partners(n, b)).unflatten(0, (n, b))
+        maps = with_statistics_of(maps, *self._partners(n, b))
+        maps = maps.view(n, b, *maps.shape[1:])
         return maps.masked_fill(self._masked(maps) & ~torch.isnan(maps), 0.0)
 
     def _factors(self, span: Tensor, b: int) -> Tensor:
@@ -325,6 +320,13 @@ class Views:
             torch.rand(n, b, device=device) < self.mixed, kept, torch.ones_like(kept)
         )
         return partner.flatten(), kept.flatten()
+
+    @staticmethod
+    def _masks_on(
+        axis: int, masks: Sequence[tuple[int, int]], device: torch.device
+    ) -> tuple[int, int, Tensor, Tensor]:
+        counts, widths = torch.tensor(masks, device=device).T[..., None]
+        return axis, max(count for count, _ in masks), counts, widths
 
     def _masked(self, maps: Tensor) -> Tensor:
         """What masks hide, as :func:`emodarts.training.augment.mask_features` places them."""

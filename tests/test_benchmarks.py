@@ -106,6 +106,38 @@ def test_features(tmp_path: Path, tiny_emodb: Path) -> None:
             assert found[key].keys() == SPREAD
 
 
+def test_lockstep(tmp_path: Path, tiny_emodb: Path) -> None:
+    settings = "--setting", "smooth:label_smoothing=0.2,stretch=[0.8,1.25]"
+    corpus = "--corpus", "emodb", "--root", tiny_emodb, "--cache", tmp_path / "cache"
+    shape = "--set", "evaluation.split=groups:3", "--set", "network.stem.channels=[2, 2, 2, 2]"
+    result = result_of("lockstep", tmp_path, *corpus, *settings, *shape, "--seeds", "2")
+    assert result["networks"] == 2 * 2 * 3
+    assert result["steps"] == 1  # of the 24 utterances of one group
+    assert list(result["settings"]) == ["base", "smooth"]
+    for row in result["settings"].values():
+        assert row["ua"] == pytest.approx(sum(row["seeds"]) / 2)
+        assert row["ua"] == pytest.approx(sum(row["folds"]) / 3)
+        assert row["sd"] == pytest.approx(abs(row["seeds"][0] - row["seeds"][1]) / math.sqrt(2))
+        assert 0 <= min(row["joint_ua"], row["training_accuracy"])
+        assert max(row["joint_ua"], row["training_accuracy"]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("--setting", "a:weight_decy=1"), "did you mean 'weight_decay'"),
+        (("--setting", "a:speed=[2,1]"), "training.perturbation.speed"),
+        (("--set", "evaluation.split=groups:2"), "training in inner fold 0 has no utterance"),
+        (("--set", "training.mixup=0.2"), "training.mixup"),
+    ],
+)
+def test_lockstep_refuses(
+    tmp_path: Path, tiny_emodb: Path, change: tuple[str, str], message: str
+) -> None:
+    corpus = "--corpus", "emodb", "--root", tiny_emodb, "--cache", tmp_path
+    assert message in run("lockstep", "--small", *corpus, *change, code=2).stderr
+
+
 def test_power_law(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from scaling import power_law
