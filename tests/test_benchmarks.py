@@ -118,24 +118,8 @@ def test_lockstep(tmp_path: Path, tiny_emodb: Path) -> None:
         assert row["ua"] == pytest.approx(sum(row["seeds"]) / 2)
         assert row["ua"] == pytest.approx(sum(row["folds"]) / 3)
         assert row["sd"] == pytest.approx(abs(row["seeds"][0] - row["seeds"][1]) / math.sqrt(2))
-        assert 0 <= min(row["joint_ua"], row["training_accuracy"])
-        assert max(row["joint_ua"], row["training_accuracy"]) <= 1
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("--setting", "a:weight_decy=1"), "did you mean 'weight_decay'"),
-        (("--setting", "a:speed=[2,1]"), "training.perturbation.speed"),
-        (("--set", "evaluation.split=groups:2"), "training in inner fold 0 has no utterance"),
-        (("--set", "training.mixup=0.2"), "training.mixup"),
-    ],
-)
-def test_lockstep_refuses(
-    tmp_path: Path, tiny_emodb: Path, change: tuple[str, str], message: str
-) -> None:
-    corpus = "--corpus", "emodb", "--root", tiny_emodb, "--cache", tmp_path
-    assert message in run("lockstep", "--small", *corpus, *change, code=2).stderr
+        assert 0.0 <= row["joint_ua"] <= 1.0
+        assert 0.0 <= row["training_accuracy"] <= 1.0
 
 
 def test_power_law(monkeypatch: pytest.MonkeyPatch) -> None:
