@@ -5,12 +5,14 @@
 
 Trains settings x seeds x inner folds of a recipe without cells; the first setting is `base`, the
 recipe as it is. Of each fold the test group is left out, the next group is judged and all others
-train, so that no choice between settings has seen the fold's test. `--set` changes the recipe for
-all networks, such as training.epochs, training.crop or network.pooling.
+train. Over the folds every group is judged, so that a chosen setting needs other speakers for a
+score that is not optimistic. `--set` changes the recipe for all networks, such as training.epochs,
+training.crop or network.pooling.
 
-The networks differ from those of a run in their batches alone: all have one size and one number of
-steps, that of the average training part, and a network that is through with its utterances begins
-again within a batch. The last weights count, and the members of an ensemble are the seeds.
+The networks differ from those of a run in their batches: all have one size and one number of steps,
+that of the average training part, and a network that is through with its utterances begins again
+within a batch. The last weights count, and the seeds stand for the members of an ensemble. On a GPU
+products are in TF32.
 """
 
 from __future__ import annotations
@@ -323,6 +325,8 @@ def main() -> None:
         settings = [
             parse_setting(s, arguments.recipe, overrides) for s in ("base", *arguments.setting)
         ]
+        if len({name for name, _ in settings}) < len(settings):
+            raise RecipeError("two settings have one name, or one has the name 'base'")
         data, tests = read(settings[0][1], arguments)
         trials = make_trials(data, settings, tests, arguments.seeds or seeds)
         if device.type == "cuda":
