@@ -148,6 +148,7 @@ class Training:
         mean = torch.stack([of_fold[t.fold].mean for t in trials])
         sd = torch.stack([of_fold[t.fold].sd for t in trials])
         self.normalisation = Normalisation(mean[:, None].to(device), sd[:, None].to(device))
+        torch.manual_seed(derive_seed("views"))
         self.views = Views([t.recipe for t in trials], device)
         self.dropout = each(lambda r: r.network.dropout)
         self.smoothing = each(lambda r: r.training.label_smoothing)
@@ -205,7 +206,7 @@ class Training:
             graph.replay()
 
     def _step(self) -> None:
-        # Nothing here depends on a number in Python that changes: a graph would keep the first.
+        # A graph keeps every number that Python puts in, and cannot wait for one to come out.
         index = self.batches.index_select(0, self.done)[0]
         features = self.views.draw(self.normalisation.apply(self.features[index]))
         targets = self.targets[index]

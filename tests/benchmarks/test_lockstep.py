@@ -2,9 +2,11 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from emodarts.corpora.utterance import Utterance
 from emodarts.dataset import Dataset, Listing, Maps
@@ -75,6 +77,27 @@ def test_two_groups_leave_none_to_train() -> None:
     settings = [parse_setting("base", "default", SMALL)]
     with pytest.raises(SplitError, match="training in inner fold 0 has no utterance of class a, b"):
         make_trials(corpus(), settings, GROUPS[:2], 1)
+
+
+class NoReading(TorchDispatchMode):
+    """Refuses what waits for a number of the device, which a CUDA graph cannot record."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func not in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+        )
+        return func(*args, **(kwargs or {}))
+
+
+def test_steps_can_be_a_graph() -> None:
+    texts = ("base", "x:speed=[0.9,1.1],mix_statistics=0.5,dropout=0.2,time_masks=1,time_width=3")
+    settings = [parse_setting(text, "default", SMALL) for text in texts]
+    training = Training(corpus(), make_trials(corpus(), settings, GROUPS, 1), torch.device("cpu"))
+    with NoReading():
+        training.run()
+    with NoReading(), pytest.raises(AssertionError):
+        training.right.sum().item()
 
 
 def test_networks_learn() -> None:
