@@ -106,6 +106,22 @@ def test_features(tmp_path: Path, tiny_emodb: Path) -> None:
             assert found[key].keys() == SPREAD
 
 
+def test_lockstep(tmp_path: Path, tiny_emodb: Path) -> None:
+    settings = "--setting", "smooth:label_smoothing=0.2,stretch=[0.8,1.25]"
+    corpus = "--corpus", "emodb", "--root", tiny_emodb, "--cache", tmp_path / "cache"
+    shape = "--set", "evaluation.split=groups:3", "--set", "network.stem.channels=[2, 2, 2, 2]"
+    result = result_of("lockstep", tmp_path, *corpus, *settings, *shape, "--seeds", "2")
+    assert result["networks"] == 2 * 2 * 3
+    assert result["steps"] == 1  # of the 24 utterances of one group
+    assert list(result["settings"]) == ["base", "smooth"]
+    for row in result["settings"].values():
+        assert row["ua"] == pytest.approx(sum(row["seeds"]) / 2)
+        assert row["ua"] == pytest.approx(sum(row["folds"]) / 3)
+        assert row["sd"] == pytest.approx(abs(row["seeds"][0] - row["seeds"][1]) / math.sqrt(2))
+        assert 0.0 <= row["joint_ua"] <= 1.0
+        assert 0.0 <= row["training_accuracy"] <= 1.0
+
+
 def test_power_law(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from scaling import power_law

@@ -43,36 +43,37 @@ class Views:
         speed, stretch, vtlp = (
             _factors(span, len(features), device) for span in (spec.speed, spec.stretch, spec.vtlp)
         )
-        maps = self._played(features, speed * stretch)
+        maps = played(features, speed * stretch, self.frames)
         if self.bands is not None and (spec.speed is not None or spec.vtlp is not None):
-            maps = _moved(maps, self.bands, speed * vtlp)
+            maps = moved(maps, self.bands, speed * vtlp)
         if spec.mix_statistics > 0.0:
             maps = mix_statistics(maps, spec.mix_statistics)
         return maps
 
-    def _played(self, maps: Tensor, rate: Tensor) -> Tensor:
-        """A stretch of each map, from a random frame on, ``rate`` (B,) times as fast.
 
-        Between frames, values are interpolated linearly.
-        """
-        valid = valid_frames(maps)[:, None]
-        steps = torch.arange(self.frames, device=maps.device) * rate[:, None]
-        latest = (valid - 1 - steps[:, -1:]).clamp(min=0.0).floor()
-        # Whole frames, so that an unchanged rate leaves values as they are.
-        first = (torch.rand(len(maps), 1, device=maps.device) * (latest + 1)).floor()
-        place = first + steps
-        beyond = place > valid - 1
-        place = torch.minimum(place, valid - 1.0)
-        below = place.floor().long()
-        above = torch.minimum(below + 1, valid - 1)
-        played = _between(maps, 3, below, above, place - below)
-        return played.masked_fill(beyond[:, None, None], torch.nan)
+def played(maps: Tensor, rate: Tensor, frames: int) -> Tensor:
+    """A stretch of each map ``(B, C, F, T)`` from a random frame on, ``rate`` (B,) times as fast.
+
+    The result is ``(B, C, F, frames)``. Between frames, values are interpolated linearly.
+    """
+    valid = valid_frames(maps)[:, None]
+    steps = torch.arange(frames, device=maps.device) * rate[:, None]
+    latest = (valid - 1 - steps[:, -1:]).clamp(min=0.0).floor()
+    # Whole frames, so that an unchanged rate leaves values as they are.
+    first = (torch.rand(len(maps), 1, device=maps.device) * (latest + 1)).floor()
+    place = first + steps
+    beyond = place > valid - 1
+    place = torch.minimum(place, valid - 1.0)
+    below = place.floor().long()
+    above = torch.minimum(below + 1, valid - 1)
+    stretch = _between(maps, 3, below, above, place - below)
+    return stretch.masked_fill(beyond[:, None, None], torch.nan)
 
 
-def _moved(maps: Tensor, bands: Tensor, factor: Tensor) -> Tensor:
-    """Each map with all frequencies multiplied by its ``factor`` (B,)."""
+def moved(maps: Tensor, bands: Tensor, factor: Tensor) -> Tensor:
+    """Each map ``(B, C, F, T)`` with all frequencies multiplied by its ``factor`` (B,)."""
     bands = bands.to(maps.device)
-    source = (bands / factor[:, None]).clamp(float(bands[0]), float(bands[-1]))
+    source = (bands / factor[:, None]).clamp(bands[0], bands[-1])
     above = torch.searchsorted(bands, source.contiguous()).clamp(1, len(bands) - 1)
     share = (source - bands[above - 1]) / (bands[above] - bands[above - 1])
     return _between(maps, 2, above - 1, above, share)
@@ -107,14 +108,22 @@ def mix_statistics(maps: Tensor, probability: float) -> Tensor:
     ----------
     maps : (B, C, F, T), NaN where frames are missing.
     """
-    mean = maps.nanmean(dim=3, keepdim=True)
-    sd = (maps - mean).square().nanmean(dim=3, keepdim=True).sqrt().clamp_min(1e-3)
     n, device = len(maps), maps.device
     partner = torch.randperm(n, device=device)
     # A sample of Beta is one of two Gammas; torch draws it on the CPU from the global generator.
     share = torch.distributions.Beta(0.3, 0.3).sample((n,)).to(device)
     kept = torch.where(torch.rand(n, device=device) < probability, share, torch.ones_like(share))
-    kept = kept.view(n, 1, 1, 1)
+    return with_statistics_of(maps, partner, kept)
+
+
+def with_statistics_of(maps: Tensor, partner: Tensor, kept: Tensor) -> Tensor:
+    """Maps ``(B, C, F, T)`` that keep a share ``kept`` (B,) of their mean and deviation over time.
+
+    The rest of both is that of the map at ``partner`` (B,).
+    """
+    mean = maps.nanmean(dim=3, keepdim=True)
+    sd = (maps - mean).square().nanmean(dim=3, keepdim=True).sqrt().clamp_min(1e-3)
+    kept = kept.view(-1, 1, 1, 1)
     new_mean = torch.lerp(mean[partner], mean, kept)
     new_sd = torch.lerp(sd[partner], sd, kept)
     return (maps - mean) / sd * new_sd + new_mean

@@ -1,0 +1,353 @@
+"""Which training settings help: many small networks trained in lockstep on one device.
+
+    python benchmarks/lockstep.py --corpus emodb --root DIR --device cuda \\
+        --setting "smooth:label_smoothing=0.2,stretch=[0.8,1.25]" --setting plain:speed=null
+
+Trains settings x seeds x inner folds of a recipe without cells; the first setting is `base`, the
+recipe as it is. Of each fold the test group is left out, the next group is judged and all others
+train. Over the folds every group is judged, so that a chosen setting needs other speakers for a
+score that is not optimistic. `--set` changes the recipe for all networks, such as training.epochs,
+training.crop or network.pooling.
+
+The networks differ from those of a run in their batches: all have one size and one number of steps,
+that of the average training part, and a network that is through with its utterances begins again
+within a batch. The last weights count, and the seeds stand for the members of an ensemble. On a GPU
+products are in TF32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emodarts import Recipe, load_corpus, load_recipe
+from emodarts.cache import default_cache_folder
+from emodarts.dataset import Dataset, fill_store, load_dataset
+from emodarts.errors import EmodartsError, RecipeError, did_you_mean
+from emodarts.progress import for_terminal
+from emodarts.runtime import derive_seed, resolve_device
+from emodarts.splits import Indices, make_folds
+from emodarts.splits.checks import check_classes
+from emodarts.training.batches import (
+    Normalisation,
+    class_weights,
+    join_pieces,
+    loss_and_ua,
+    require_finite,
+)
+from emodarts.training.fit import learning_rate
+from emodarts.training.views import valid_frames
+from measure import parser, seconds, size_of, write
+from stacked import AdamW, Stack, Views, build, cross_entropy, require_stackable
+
+_TRAINING = ("learning_rate", "schedule", "weight_decay", "label_smoothing", "class_weights")
+_PERTURBATION = ("speed", "stretch", "vtlp", "mix_statistics")
+_MASKS = ("frequency_masks", "frequency_width", "time_masks", "time_width")
+#: What may differ between networks, by the last name of the recipe's key.
+KEYS = {
+    "dropout": "network.dropout",
+    **{key: f"training.{key}" for key in _TRAINING},
+    **{key: f"training.perturbation.{key}" for key in _PERTURBATION},
+    **{key: f"training.masks.{key}" for key in _MASKS},
+}
+#: Seeds, and what changes the recipe.
+SIZES: dict[str, tuple[int, list[str]]] = {
+    "full": (3, []),
+    "quick": (1, ["training.epochs=10"]),
+    "small": (1, ["training.epochs=1"]),
+}
+#: Rows that a network answers for at once.
+ANSWERS = 16
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network, what trains it and what judges it."""
+
+    setting: str
+    recipe: Recipe
+    seed: int
+    fold: int
+    train: Indices
+    judged: Indices
+
+
+def parse_setting(text: str, recipe: str, overrides: Sequence[str]) -> tuple[str, Recipe]:
+    """``NAME:KEY=VALUE,...`` -> the name and the recipe, with ``overrides`` and then these.
+
+    Raises
+    ------
+    RecipeError
+        For another form, an unknown key or a value that the recipe refuses.
+    """
+    name, _, changes = text.partition(":")
+    own = []
+    for change in re.split(r",(?![^\[]*\])", changes) if changes else []:
+        key, equals, value = change.partition("=")
+        if key not in KEYS or not equals:
+            raise RecipeError(
+                f"setting {text!r}: {change!r}{did_you_mean(key, KEYS)}; "
+                f"allowed: KEY=VALUE with {', '.join(KEYS)}"
+            )
+        own.append(f"{KEYS[key]}={value}")
+    found = load_recipe(recipe, [*overrides, *own])
+    require_stackable(found)
+    return name, found
+
+
+def make_trials(
+    data: Dataset, settings: Sequence[tuple[str, Recipe]], tests: Sequence[Indices], seeds: int
+) -> list[Trial]:
+    """Settings x seeds x folds, whose test parts are ``tests``.
+
+    Raises
+    ------
+    SplitError
+        If a class is missing where the groups of two folds are left out.
+    """
+    trials = []
+    for fold, test in enumerate(tests):
+        judged = tests[(fold + 1) % len(tests)]
+        train = tuple(sorted({i for part in tests for i in part} - {*test, *judged}))
+        check_classes(data.utterances, train, data.classes, f"training in inner fold {fold}")
+        trials += [
+            Trial(name, recipe, seed, fold, train, judged)
+            for name, recipe in settings
+            for seed in range(seeds)
+        ]
+    return trials
+
+
+class Training:
+    """Networks of trials while they are trained.
+
+    Parameters
+    ----------
+    trials : whose recipes differ in :data:`KEYS` alone.
+    """
+
+    def __init__(self, data: Dataset, trials: Sequence[Trial], device: torch.device) -> None:
+        def each(value: Callable[[Recipe], float]) -> Tensor:
+            return torch.tensor([value(t.recipe) for t in trials], device=device)
+
+        spec, n_classes = trials[0].recipe.training, len(data.classes)
+        self.data, self.trials = data, trials
+        (maps,) = data.maps.values()
+        self.features = maps.features.to(device)
+        targets = data.targets(tuple(range(len(data.utterances))))
+        self.targets = (targets if data.owners is None else targets[data.owners]).to(device)
+        of_fold = {t.fold: data.normalisation(t.train) for t in trials}
+        mean = torch.stack([of_fold[t.fold].mean for t in trials])
+        sd = torch.stack([of_fold[t.fold].sd for t in trials])
+        self.normalisation = Normalisation(mean[:, None].to(device), sd[:, None].to(device))
+        torch.manual_seed(derive_seed("views"))
+        self.views = Views([t.recipe for t in trials], device)
+        self.dropout = each(lambda r: r.network.dropout)
+        self.smoothing = each(lambda r: r.training.label_smoothing)
+        weights = [
+            class_weights(data.targets(t.train), n_classes)
+            if t.recipe.training.class_weights
+            else torch.ones(n_classes)
+            for t in trials
+        ]
+        self.weights = torch.stack(weights).to(device)
+        # What has one seed and fold has the same first weights and batches in every setting.
+        networks = [
+            build(t.recipe, n_classes, derive_seed(t.seed, "network", t.fold)) for t in trials
+        ]
+        self.stack = Stack(networks, device)
+        rows = [data.rows(t.train)[0] for t in trials]
+        self.epoch = -(-round(statistics.mean(map(len, rows))) // spec.batch_size)
+        self.steps = spec.epochs * self.epoch
+        batches = [
+            _batches(own, self.steps, spec.batch_size, derive_seed(t.seed, "batches", t.fold))
+            for t, own in zip(trials, rows, strict=True)
+        ]
+        self.batches = torch.stack(batches, 1).to(device)
+        rates = [
+            [learning_rate(t.recipe.training, k, self.steps) for t in trials]
+            for k in range(self.steps)
+        ]
+        self.rates = torch.tensor(rates, device=device)
+        self.optimiser = AdamW(
+            list(self.stack.parameters.values()),
+            each(lambda r: r.training.weight_decay),
+            spec.momentum,
+            spec.gradient_clip,
+        )
+        self.done = torch.zeros(1, dtype=torch.long, device=device)
+        self.right = torch.zeros(self.steps, len(trials), device=device)
+
+    def run(self) -> None:
+        """Take all steps, on a GPU as a CUDA graph: a step is a thousand small kernels."""
+        if self.features.device.type != "cuda":
+            for _ in range(self.steps):
+                self._step()
+            return
+        warm_up = min(3, self.steps)
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(warm_up):
+                self._step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._step()
+        for _ in range(self.steps - warm_up):
+            graph.replay()
+
+    def _step(self) -> None:
+        # A graph keeps every number that Python puts in, and cannot wait for one to come out.
+        index = self.batches.index_select(0, self.done)[0]
+        features = self.views.draw(self.normalisation.apply(self.features[index]))
+        targets = self.targets[index]
+        logits = self.stack(features, self.dropout)
+        losses = cross_entropy(logits, targets, self.weights, self.smoothing)
+        gradients = torch.autograd.grad(losses.sum(), list(self.stack.parameters.values()))
+        self.optimiser.step(gradients, self.rates.index_select(0, self.done)[0])
+        right = (logits.argmax(2) == targets).float().mean(1)
+        self.right.index_copy_(0, self.done, right[None])
+        self.done += 1
+
+    def accuracy(self) -> list[float]:
+        """Share of right answers of each network in its last epoch, to what it is trained on."""
+        return self.right[-self.epoch :].mean(0).tolist()
+
+    @torch.no_grad()
+    def answers(self) -> list[Tensor]:
+        """Log-probabilities ``(n, K)`` of each network for the utterances that judge it.
+
+        Raises
+        ------
+        TrainingError
+            If a network has diverged.
+        """
+        rows, positions = zip(*(self.data.rows(t.judged) for t in self.trials), strict=True)
+        lengths = valid_frames(self.features).cpu()
+        orders = [torch.argsort(lengths[own]) for own in rows]
+        most = max(map(len, rows))
+        # A network with fewer rows answers its longest again.
+        index = torch.stack(
+            [
+                own[order][torch.arange(most).clamp(max=len(own) - 1)]
+                for own, order in zip(rows, orders, strict=True)
+            ]
+        )
+        found = []
+        for some in torch.split(index, ANSWERS, dim=1):
+            features = self.features[some.to(self.features.device)][..., : int(lengths[some].max())]
+            found.append(self.stack(self.normalisation.apply(features)).cpu())
+        answers = []
+        for trial, logits, order, position in zip(
+            self.trials, torch.cat(found, 1), orders, positions, strict=True
+        ):
+            require_finite(float(logits.sum()), f"setting {trial.setting!r}: the sum of logits")
+            own = logits[: len(order)][torch.argsort(order)]
+            answers.append(join_pieces(own, position).float().log_softmax(1))
+        return answers
+
+
+def _batches(rows: Tensor, steps: int, size: int, seed: int) -> Tensor:
+    """Rows of each step ``(steps, size)``: one shuffle after another."""
+    generator = torch.Generator().manual_seed(seed)
+    shuffles = -(-steps * size // len(rows))
+    order = torch.cat([torch.randperm(len(rows), generator=generator) for _ in range(shuffles)])
+    return rows[order[: steps * size]].view(steps, size)
+
+
+def scores(training: Training) -> dict[str, dict[str, Any]]:
+    """Of each setting: UA of the seeds, their mean, deviation and joint answer, as fractions."""
+    found: dict[str, dict[Indices, list[Tensor]]] = {}
+    right: dict[str, list[float]] = {}
+    for trial, answer, accuracy in zip(
+        training.trials, training.answers(), training.accuracy(), strict=True
+    ):
+        found.setdefault(trial.setting, {}).setdefault(trial.judged, []).append(answer)
+        right.setdefault(trial.setting, []).append(accuracy)
+
+    def ua(answer: Tensor, judged: Indices) -> float:
+        return loss_and_ua(answer, training.data.targets(judged))[1]
+
+    result = {}
+    for setting, folds in found.items():
+        single = [[ua(answer, judged) for answer in answers] for judged, answers in folds.items()]
+        joint = [ua(torch.stack(answers).mean(0), judged) for judged, answers in folds.items()]
+        seeds = [statistics.mean(of_folds) for of_folds in zip(*single, strict=True)]
+        result[setting] = {
+            "ua": statistics.mean(seeds),
+            "sd": statistics.stdev(seeds) if len(seeds) > 1 else None,
+            "joint_ua": statistics.mean(joint),
+            "training_accuracy": statistics.mean(right[setting]),
+            "seeds": seeds,
+            "folds": [statistics.mean(of_seeds) for of_seeds in single],
+        }
+    return result
+
+
+def read(recipe: Recipe, arguments: argparse.Namespace) -> tuple[Dataset, list[Indices]]:
+    """Features of the corpus, and the test group of each fold of the recipe's split."""
+    options = dict(option.split("=", 1) for option in arguments.corpus_option)
+    corpus = load_corpus(arguments.corpus, arguments.root, **options)
+    corpus = corpus.select(recipe.labels, recipe.styles)
+    store, cpu = (arguments.cache or default_cache_folder()) / "features", torch.device("cpu")
+    listing, _ = fill_store(recipe, corpus, store, cpu, for_terminal())
+    split = recipe.evaluation
+    usable = replace(corpus, utterances=listing.utterances)
+    folds = make_folds(usable, split.split, split.allow_speaker_overlap).folds
+    return load_dataset(recipe, listing, store, cpu), [fold.test for fold in folds]
+
+
+def main() -> None:
+    """Print a table of the settings, and write it as JSON if asked."""
+    taking = parser(__doc__)
+    taking.add_argument("--corpus", required=True, help="name of a reader")
+    taking.add_argument("--root", type=Path, metavar="DIR")
+    taking.add_argument("--corpus-option", action="append", default=[], metavar="KEY=VALUE")
+    taking.add_argument("--cache", type=Path, metavar="DIR")
+    taking.add_argument("--recipe", default="default")
+    taking.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    taking.add_argument("--setting", action="append", default=[], metavar="NAME:KEY=VALUE,...")
+    taking.add_argument("--seeds", type=int, help="default: 3")
+    taking.add_argument("--device", default="auto", help="default: auto")
+    arguments = taking.parse_args()
+    seeds, overrides = SIZES[size_of(arguments)]
+    overrides = [*overrides, *arguments.set]
+    try:
+        device = resolve_device(arguments.device)
+        settings = [
+            parse_setting(s, arguments.recipe, overrides) for s in ("base", *arguments.setting)
+        ]
+        if len({name for name, _ in settings}) < len(settings):
+            raise RecipeError("two settings have one name, or one has the name 'base'")
+        data, tests = read(settings[0][1], arguments)
+        trials = make_trials(data, settings, tests, arguments.seeds or seeds)
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        training = Training(data, trials, device)
+        print(f"{len(trials)} networks, {training.steps} steps", flush=True)
+        took = seconds(training.run, device)
+        found = scores(training)
+    except EmodartsError as error:
+        taking.exit(2, f"error: {error}\n")
+    print(f"trained in {took:.0f} s")
+    print(f"{'setting':16} {'UA %':>6} {'sd':>5} {'joint':>6} {'training':>8}")
+    for name, row in found.items():
+        sd = "-" if row["sd"] is None else f"{100 * row['sd']:.1f}"
+        numbers = (100 * row[key] for key in ("ua", "joint_ua", "training_accuracy"))
+        mean, joint, right = (f"{number:.1f}" for number in numbers)
+        print(f"{name:16} {mean:>6} {sd:>5} {joint:>6} {right:>8}")
+    result = {"networks": len(trials), "steps": training.steps, "seconds": took, "settings": found}
+    write("lockstep", arguments, result, device)
+
+
+if __name__ == "__main__":
+    main()
