@@ -443,6 +443,7 @@ def _carry_out(request: RunRequest, **halves: Any) -> None:
         skip_bad=request.skip_bad,
         cache=request.cache,
         jobs=request.jobs,
+        asked=tuple(change.partition("=")[0] for change in request.changes or ()),
         **halves,
     )
     result = run(recipe, corpus, out, options, for_terminal())
