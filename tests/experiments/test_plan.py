@@ -13,9 +13,11 @@ from emodarts import files
 from emodarts.corpora import Corpus, load_corpus
 from emodarts.errors import CorpusError, GenotypeError, RunError
 from emodarts.experiments.plan import Options, make_plan
-from emodarts.genotype import Edge, Genotype
+from emodarts.experiments.run import run
+from emodarts.genotype import SKIP, Edge, Genotype
 from emodarts.progress import Silent
-from emodarts.recipe import Recipe, load_recipe
+from emodarts.recipe import STRATEGIES, DartsSpec, Kind, Recipe, load_recipe
+from emodarts.searching.strategy import SearchTask
 
 POOLS = (Edge("max_pool_3x3", 0), Edge("avg_pool_3x3", 1))
 LSTM = (Edge("lstm_att_1", 0), Edge("lstm_att_2", 1))
@@ -109,3 +111,39 @@ def test_a_single_class_is_refused_before_any_feature(
     with pytest.raises(CorpusError, match=r"all 18 utterances of corpus 'table' have the label"):
         plan(tiny_recipe, one, tmp_path / "run", tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+class Collapsing:
+    """A search that ends in SeqNN cells of skip connections, but for seed 1."""
+
+    def __init__(self, spec: DartsSpec) -> None:
+        pass
+
+    def search(self, task: SearchTask) -> Genotype:
+        skips = (Edge(SKIP, 0), Edge(SKIP, 1))
+        return Genotype((POOLS,), (POOLS,), (LSTM if "seed 1" in task.title else skips,))
+
+
+@pytest.mark.parametrize("all_data", [False, True])
+def test_collapsed_searches_are_warned_of(
+    corpus: Corpus,
+    tiny_recipe: Recipe,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    all_data: bool,
+) -> None:
+    monkeypatch.setitem(STRATEGIES, "darts", Kind(DartsSpec, Collapsing))
+    changes = {"folds": (0,), "seeds": (0, 1)}
+    evaluation = tiny_recipe.evaluation.model_copy(update=changes)
+    recipe = tiny_recipe.model_copy(update={"evaluation": evaluation})
+    options = Options(cache=cache, train=False, all_data=all_data)
+    [warning] = run(recipe, corpus, tmp_path / "run", options)["warnings"]
+    where = "seed 0" if all_data else "fold 0 seed 0"
+    assert warning.startswith(
+        "1 of 2 searches collapsed: most edges of a cell are skip connections"
+    )
+    assert f", {where} (sequence). Keep cells of an earlier epoch" in warning
+    if not all_data:
+        result = run(recipe, corpus, tmp_path / "run", Options(cache=cache, resume=True))
+        assert warning in result["warnings"]

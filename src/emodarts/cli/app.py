@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +34,7 @@ from emodarts.fast import keep_freed_memory
 if TYPE_CHECKING:
     from emodarts.corpora import Corpus
     from emodarts.experiments.plan import Options
+    from emodarts.progress import Progress
     from emodarts.serving.model import Answer
 
 app = typer.Typer(
@@ -48,6 +51,10 @@ app = typer.Typer(
 _DEBUG = "--debug"
 #: Unusable files that an error names one by one.
 _NAMED = 100
+
+
+class _Stopped(Exception):
+    """A run was stopped by Ctrl-C; the message is its state."""
 
 
 def _show_version(asked: bool) -> None:
@@ -97,9 +104,10 @@ def demo(
     from emodarts.serving.model import Model
 
     corpus = load_corpus("synthetic", None if cache is None else cache / "synthetic")
-    result = run(
-        load_recipe("demo"), corpus, out, Options(resume=resume, cache=cache), for_terminal()
-    )
+    options = Options(resume=resume, cache=cache)
+    progress = for_terminal()
+    with _explained_stop(out, progress):
+        result = run(load_recipe("demo"), corpus, out, options, progress)
     report = write_report(out)
     fold = result["folds"][0]
     model = RunFolder(out).trial(fold["fold"], result["seeds"][0]).model
@@ -259,7 +267,9 @@ def headroom(
         raise EmodartsError("headroom trains in one process; allowed: --jobs 1")
     out = request.out or Path("runs") / f"headroom-{recipe.name}-{request.corpus}"
     options = Options(resume=request.resume, skip_bad=request.skip_bad, cache=request.cache)
-    result = measure(recipe, corpus, out, genotypes, inner_folds, options, for_terminal())
+    progress = for_terminal()
+    with _explained_stop(out, progress):
+        result = measure(recipe, corpus, out, genotypes, inner_folds, options, progress)
     path = write_headroom(out, result)
     if request.as_json:
         print_json(result)
@@ -446,15 +456,31 @@ def _carry_out(request: RunRequest, **halves: Any) -> None:
         asked=tuple(change.partition("=")[0] for change in request.changes or ()),
         **halves,
     )
-    result = run(recipe, corpus, out, options, for_terminal())
+    progress = for_terminal()
+    with _explained_stop(out, progress):
+        result = run(recipe, corpus, out, options, progress)
     if "trials" in result:
         text = "\n".join(_draw_trial(out, trial, options) for trial in result["trials"])
+        for warning in result["warnings"]:
+            typer.echo(f"warning: {warning}", err=True)
     else:
         text = _write_report(out, result)
     if request.as_json:
         print_json(result)
     else:
         typer.echo(text)
+
+
+@contextmanager
+def _explained_stop(out: Path, progress: Progress) -> Iterator[None]:
+    """Turn Ctrl-C into :class:`_Stopped`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from emodarts.experiments.summary import describe_state
+
+        progress.stop()
+        raise _Stopped(describe_state(out)) from None
 
 
 def _draw_trial(out: Path, trial: dict[str, Any], options: Options) -> str:
@@ -493,7 +519,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = _DEBUG in given
     try:
-        app(args=[a for a in given if a != _DEBUG], prog_name="emodarts")
+        arguments = [a for a in given if a != _DEBUG]
+        app(args=arguments, prog_name="emodarts")
+    except _Stopped as stopped:
+        again = shlex.join(["emodarts", *(a for a in given if a != "--resume"), "--resume"])
+        typer.echo(f"Stopped {stopped}. To go on:  {again}", err=True)
+        sys.exit(130)
     except EmodartsError as error:
         if debug:
             raise

@@ -178,7 +178,11 @@ OutOption = Annotated[
     typer.Option("--out", metavar="DIR", help="Run folder. [default: runs/RECIPE-CORPUS]"),
 ]
 ResumeOption = Annotated[
-    bool, typer.Option("--resume", help="Continue the run in --out where it stopped.")
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue the run in --out where it stopped, and add folds and seeds it did not have.",
+    ),
 ]
 AllDataOption = Annotated[
     bool,

@@ -215,9 +215,7 @@ def make_plan(
 
 def _check_directory(run: RunFolder, options: Options) -> None:
     out = run.path
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file; --out needs a folder")
-    occupied = out.is_dir() and any(out.iterdir())
+    occupied = out.is_dir() and any(path.name != files.LOCK for path in out.iterdir())
     if occupied and not options.resume:
         raise RunError(f"{out} is not empty; give --resume to continue it, or another --out")
     if occupied and not run.recipe.is_file():
