@@ -240,6 +240,15 @@ def read_csv(path: Path, error: type[EmodartsError]) -> list[dict[str, str]]:
     return rows
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hexadecimal) of a file, in memory that does not grow with it. Raises ``OSError``."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def digest_of(value: object) -> str:
     """SHA-256 (hexadecimal) of a value as JSON, independent of key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

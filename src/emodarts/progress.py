@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -218,6 +219,11 @@ class Bar:
         if self._running:
             self._bar.stop()
             self._running = False
+
+
+def show_warnings_plainly() -> None:
+    """Show warnings of any package as a line without the path of its source."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
 
 
 def for_terminal() -> Progress:

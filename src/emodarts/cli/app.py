@@ -15,6 +15,7 @@ import typer
 from emodarts.cli.options import (
     AllDataOption,
     CacheOption,
+    CorpusOption,
     JsonOption,
     LabelsOption,
     PrepareRequest,
@@ -22,6 +23,7 @@ from emodarts.cli.options import (
     ResumeOption,
     RootOption,
     RunRequest,
+    SkipBadOption,
     StylesOption,
     load_requested_recipe,
     names,
@@ -30,6 +32,7 @@ from emodarts.cli.options import (
 from emodarts.cli.printing import Style, print_answers, print_error, print_json, print_readers
 from emodarts.errors import AudioError, CorpusError, EmodartsError, list_lines
 from emodarts.fast import keep_freed_memory
+from emodarts.progress import show_warnings_plainly
 
 if TYPE_CHECKING:
     from emodarts.corpora import Corpus
@@ -367,6 +370,62 @@ def predict(
         raise typer.Exit(2)
 
 
+@app.command(
+    epilog="Example:  emodarts evaluate runs/x/fold-0/seed-0/model --corpus ravdess --root ravdess"
+)
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
+    corpus: CorpusOption,
+    root: RootOption = None,
+    reader: ReaderOption = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS=LABEL,...",
+            help="Labels that a class of the model stands for (may be repeated). [default: labels "
+            "and classes are matched by their common names]",
+        ),
+    ] = None,
+    styles: StylesOption = None,
+    skip_trained: Annotated[
+        bool,
+        typer.Option("--skip-trained", help="Leave out utterances that the model was trained on."),
+    ] = False,
+    skip_bad: SkipBadOption = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write every prediction to this CSV file."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a model on a labelled corpus: UA, WA, macro F1 and the confusion of its classes.
+
+    Utterances that the model was trained on are refused, by the content of their audio.
+    """
+    listed = _load_corpus(corpus, root, reader)
+    from emodarts.progress import for_terminal
+    from emodarts.recipe import Recipe
+    from emodarts.reports.evaluation import evaluation_page
+    from emodarts.reports.markdown import to_markdown
+    from emodarts.scoring.predictions import write_predictions
+    from emodarts.serving.evaluation import evaluate
+    from emodarts.serving.model import Model
+
+    chosen = Recipe.from_dict({"labels": labels}, "--labels").labels if labels else None
+    if styles is not None:
+        listed = listed.select(None, names(styles))
+    loaded = Model.load(model)
+    found = evaluate(
+        loaded, listed, for_terminal(), chosen, skip_trained=skip_trained, skip_bad=skip_bad
+    )
+    if out is not None:
+        write_predictions(out, found.predictions, loaded.classes)
+    if as_json:
+        print_json(found.result)
+    else:
+        typer.echo(to_markdown(evaluation_page(found.result)))
+
+
 def _segments(corpus: Corpus, part: str | None) -> list[tuple[Path, float, float | None]]:
     """File, start and end of the utterances of a corpus, or of one part of it."""
     chosen = [u for u in corpus if part is None or (u.split or "").casefold() == part.casefold()]
@@ -511,6 +570,7 @@ def _set_up_process() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "300")
     keep_freed_memory()
+    show_warnings_plainly()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

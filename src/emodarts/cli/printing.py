@@ -43,7 +43,7 @@ def print_answers(style: Style, classes: Sequence[str], answers: Iterable[Answer
             typer.echo(json.dumps(a.to_dict(), ensure_ascii=False))
     elif style == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["file", "start", "end", "label", *(f"p_{name}" for name in classes)])
+        writer.writerow(["file", "start", "end", "predicted", *(f"p_{name}" for name in classes)])
         for a in answers:
             writer.writerow([a.file, a.start, a.end, a.label, *a.probabilities.values()])
     else:

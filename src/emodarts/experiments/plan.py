@@ -14,6 +14,7 @@ import torch
 
 from emodarts import files
 from emodarts.cache import default_cache_folder
+from emodarts.corpora.spelling import common_emotion
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.dataset import Listing, fill_store
 from emodarts.errors import CorpusError, RecipeError, RunError, list_some
@@ -187,6 +188,7 @@ def make_plan(
         "digest": listing.digest,
         "fingerprints": dict(listing.fingerprints),
         "classes": list(listing.classes),
+        "emotions": _common_names(corpus, chosen),
         "n_utterances": len(listing.utterances),
         "n_speakers": len({u.speaker for u in listing.utterances} - {None}),
         "skipped": [list(pair) for pair in chosen.skipped],
@@ -203,14 +205,29 @@ def make_plan(
     folds = division.to_dict(recipe, listing.utterances, options.all_data)
     if run.data.is_file():
         _check_same_run(run, header, folds)
-        _write_plan(run, asked, header, folds)
-    else:
+    # First, as it makes the folder that of a run. As asked: what a resumed run computes with is
+    # what the environment records.
+    files.write_text(run.recipe, asked.to_yaml())
+    if not run.data.is_file():
         _write_facts(run, listing, compute, device)
-        _write_plan(run, asked, header, folds)
+    files.write_json(run.folds, folds)
+    files.write_json(run.data, header)  # last, as its presence says that the header is whole
     if options.genotype is not None:
         for trial in trials:
             options.genotype.save(run.trial(trial.fold, trial.seed).genotype)
     return Plan(trials, compute.jobs)
+
+
+def _common_names(corpus: Corpus, chosen: Corpus) -> dict[str, list[str]]:
+    """Common names of the labels of ``corpus`` that each class of ``chosen`` is made of."""
+    labels = {u.name: u.known_label() for u in corpus if u.label is not None}
+    found: dict[str, set[str]] = {name: set() for name in chosen.classes}
+    for utterance in chosen:
+        label = labels[utterance.name]
+        common = corpus.emotions.get(label) or common_emotion(label)
+        if common is not None:
+            found[utterance.known_label()].add(common)
+    return {name: sorted(common) for name, common in found.items()}
 
 
 def _check_directory(run: RunFolder, options: Options) -> None:
@@ -404,15 +421,6 @@ def _write_facts(run: RunFolder, listing: Listing, compute: Compute, device: tor
     started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     environment = {**describe_environment(device), **compute.record(), "started": started}
     files.write_json(run.environment, environment)
-
-
-def _write_plan(
-    run: RunFolder, asked: Recipe, header: Mapping[str, Any], folds: Mapping[str, Any]
-) -> None:
-    # As asked: what a resumed run computes with is what the environment records.
-    files.write_text(run.recipe, asked.to_yaml())
-    files.write_json(run.folds, folds)
-    files.write_json(run.data, header)  # last, as its presence says that the header is whole
 
 
 def _check_same_run(run: RunFolder, header: Mapping[str, Any], folds: Mapping[str, Any]) -> None:

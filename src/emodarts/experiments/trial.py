@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from emodarts import files
-from emodarts.bundle import Bundle, save_bundle
+from emodarts.bundle import Bundle, save_bundle, stretch_of
 from emodarts.dataset import Dataset, Listing, load_dataset
 from emodarts.errors import EmodartsError, RunError, TrainingError
 from emodarts.experiments.compute import recorded_compute
@@ -27,7 +27,7 @@ from emodarts.experiments.plan import TrialSpec
 from emodarts.fast import keep_freed_memory
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
-from emodarts.progress import Lines, Progress
+from emodarts.progress import Lines, Progress, show_warnings_plainly
 from emodarts.recipe import SYSTEMS, Recipe, SystemSpec, load_recipe
 from emodarts.recipe.system import BASELINES
 from emodarts.runtime import configure, derive_seed
@@ -166,6 +166,10 @@ def _test(
         inputs=recipe.inputs,
         classes=task.data.classes,
         fingerprints=listing.fingerprints,
+        emotions=files.read_object(run.data, RunError, "emotions")["emotions"],
+        trained_on=[
+            stretch_of(listing.contents[i], listing.utterances[i]) for i in parts.development
+        ],
         origin={
             "corpus": listing.corpus,
             "notice": listing.notice,
@@ -268,6 +272,7 @@ def main(text: str, ends_with: str = "") -> int:
     ``ends_with`` is ``"stdin"`` if this process is to end when its standard input does.
     """
     keep_freed_memory()
+    show_warnings_plainly()
     if ends_with == "stdin":
         threading.Thread(target=_end_with_input, daemon=True).start()
     try:
