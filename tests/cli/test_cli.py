@@ -395,6 +395,11 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     [
         ("run", "Missing option '--corpus'"),
         ("predict --nonsense", "No such option: --nonsense"),
+        (
+            "run quick --corpus emodb --epochs 3",
+            "No such option: --epochs; keys of the recipe are set by --set search.epochs=3, --set "
+            "training.epochs=3",
+        ),
         ("dance", "No such command 'dance'"),
         ("run quick --corpus emodb --device tpu", "'auto', 'cpu', 'cuda', 'mps'"),
         ("run quick --corpus emodb --jobs many", "'--jobs': 'many'; allowed: a number, or auto"),
@@ -403,6 +408,27 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 )
 def test_usage_errors_have_exit_code_2(command: str, message: str) -> None:
     assert message in emodarts(*command.split(), code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("emodarts ev", ["evaluate"]),
+        ("emodarts run qu", ["quick"]),
+        ("emodarts run quick --corpus ie", ["iemocap"]),
+        ("emodarts run quick --see", ["--seeds"]),
+    ],
+)
+def test_the_tab_key_completes(words: str, expected: list[str]) -> None:
+    """As bash asks for it after ``emodarts --install-completion``."""
+    asked = {"_EMODARTS_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    done = subprocess.run(
+        [sys.executable, "-m", "emodarts"],
+        env={**os.environ, **asked, "COMP_CWORD": str(len(words.split()) - 1)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == expected, done.stderr
 
 
 @pytest.mark.parametrize("kind", ["cnn", "svm"])

@@ -20,6 +20,7 @@ from emodarts.cli.options import (
     LabelsOption,
     PrepareRequest,
     ReaderOption,
+    RecipeCommand,
     ResumeOption,
     RootOption,
     RunRequest,
@@ -45,7 +46,6 @@ app = typer.Typer(
     help="Find, train, judge and deploy compact speech emotion recognition networks.",
     epilog="Begin with:  emodarts demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -191,7 +191,8 @@ def _list_readers(as_json: bool) -> None:
 
 
 @app.command(
-    epilog="Example:  emodarts run quick --corpus emodb --root emodb --seeds 0,1 --out runs/quick"
+    cls=RecipeCommand,
+    epilog="Example:  emodarts run quick --corpus emodb --root emodb --seeds 0,1 --out runs/quick",
 )
 @with_request(RunRequest)
 def run(request: RunRequest) -> None:
@@ -204,7 +205,8 @@ def run(request: RunRequest) -> None:
 
 
 @app.command(
-    epilog="Example:  emodarts search cells --corpus emodb --root emodb --out runs/searched"
+    cls=RecipeCommand,
+    epilog="Example:  emodarts search cells --corpus emodb --root emodb --out runs/searched",
 )
 @with_request(RunRequest)
 def search(request: RunRequest, all_data: AllDataOption = False) -> None:
@@ -213,8 +215,9 @@ def search(request: RunRequest, all_data: AllDataOption = False) -> None:
 
 
 @app.command(
+    cls=RecipeCommand,
     epilog="Example:  emodarts train cells --genotype genotype.json --all-data --corpus emodb "
-    "--root emodb --out runs/deploy"
+    "--root emodb --out runs/deploy",
 )
 @with_request(RunRequest)
 def train(
@@ -237,8 +240,9 @@ def train(
 
 
 @app.command(
+    cls=RecipeCommand,
     epilog="Example:  emodarts headroom cells --genotypes 8 --seeds 0,1,2 --folds 0 "
-    "--corpus emodb --root emodb --out runs/headroom"
+    "--corpus emodb --root emodb --out runs/headroom",
 )
 @with_request(RunRequest)
 def headroom(
@@ -281,8 +285,9 @@ def headroom(
 
 
 @app.command(
+    cls=RecipeCommand,
     epilog="Example:  emodarts predict runs/x/fold-0/seed-0/model talk.mp3 --window 4 --hop 2 "
-    "--format json"
+    "--format json",
 )
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
@@ -371,7 +376,8 @@ def predict(
 
 
 @app.command(
-    epilog="Example:  emodarts evaluate runs/x/fold-0/seed-0/model --corpus ravdess --root ravdess"
+    cls=RecipeCommand,
+    epilog="Example:  emodarts evaluate runs/x/fold-0/seed-0/model --corpus ravdess --root ravdess",
 )
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
@@ -436,7 +442,8 @@ def _segments(corpus: Corpus, part: str | None) -> list[tuple[Path, float, float
 
 
 @app.command(
-    epilog="Example:  emodarts prepare emodarts --corpus msp-podcast --root msp --device cuda"
+    cls=RecipeCommand,
+    epilog="Example:  emodarts prepare emodarts --corpus msp-podcast --root msp --device cuda",
 )
 @with_request(PrepareRequest)
 def prepare(request: PrepareRequest) -> None:

@@ -90,7 +90,8 @@ def drawable(classes: Sequence[str]) -> tuple[list[str], list[str]]:
         text = unicodedata.normalize("NFC", name)
         font = None if any(map(_changes, text)) else _font_for(text)
         names.append(f"class {number}" if font is None else text)
-        fonts += [font] if font not in (None, *fonts) else []
+        if font is not None and font not in fonts:
+            fonts.append(font)
     return names, fonts
 
 
