@@ -95,7 +95,7 @@ def describe_state(out: Path) -> str:
     ]
     done = sum(trial.result.is_file() for trial in trials)
     found = sum(trial.genotype.is_file() for trial in trials)
-    searched = f" and {found} genotypes found" if found else ""
+    searched = f" and a genotype found for {found}" if found else ""
     return (
         f"with {done} of {len(trials)} trials finished{searched}; others continue after their last "
         "whole epoch"
