@@ -47,10 +47,8 @@ def run(
         plan = make_plan(recipe, corpus, Path(out), options, progress)
         results = run_trials(plan.trials, plan.jobs, progress)
         if options.stage == "search" or options.all_data:
-            origin = files.read_object(RunFolder(Path(out)).data, RunError, "genotypes")[
-                "genotypes"
-            ]
-            warnings = collapses(results, origin)
+            header = files.read_object(RunFolder(Path(out)).data, RunError, "warnings", "genotypes")
+            warnings = [*header["warnings"], *collapses(results, header["genotypes"])]
             return {"name": recipe.name, "trials": results, "warnings": warnings}
         return summarise(plan.trials)
 

@@ -110,8 +110,7 @@ def evaluate(
             "origin": {k: bundle.origin.get(k) for k in ("corpus", "recipe", "fold", "seed")},
             "mapping": {
                 label: {"class": mapping[label], "utterances": n}
-                for label, n in corpus.count("label").items()
-                if label in mapping
+                for label, n in Counter(u.known_label() for u in unseen).items()
             },
             "left_out": dict(left_out),
             "warnings": [f"no utterance of class {list_some(absent)} was scored"] if absent else [],
