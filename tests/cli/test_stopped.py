@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from commands import refused
+from emodarts import files
+from emodarts.errors import RunError
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
@@ -54,6 +56,20 @@ def test_a_stopped_run_says_how_to_go_on(
     words = shlex.split(line.partition("To go on:  ")[2])
     assert words == ["emodarts", *map(str, command), "--resume"]
     assert not (out / ".lock").exists()
+
+
+@pytest.mark.slow
+def test_trials_side_by_side_end_with_a_killed_run(
+    tiny: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    longer = ("--set", "training.epochs=20000", "--set", "search={strategy: random}")
+    with start("run", *tiny, *longer, "--folds", "0,1", "--jobs", "2", "--out", out) as process:
+        wait_for(out / "fold-1" / "seed-0" / "training.csv", process)
+        process.kill()
+        process.communicate()  # which waits for all trials, as they write there, too
+    with files.locked(out, RunError):
+        assert not (out / "result.json").exists()
 
 
 def test_a_run_that_is_stopped_before_its_first_trial_leaves_no_folder(

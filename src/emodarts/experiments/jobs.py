@@ -79,7 +79,8 @@ def _run_side_by_side(
                 tell(n_trials - len(specs))
                 for done, future in enumerate(as_completed(futures), n_trials - len(specs) + 1):
                     future.result()
-                    tell(done)
+                    if not failed:
+                        tell(done)
             except BaseException:
                 failed.append(RunError("interrupted"))
                 raise
