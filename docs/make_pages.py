@@ -45,6 +45,17 @@ evaluation: {split: speaker, seeds: [0, 1, 2]}
 `--set network.seqnn.mode=none`; the value is YAML. In Python, `emodarts.load_recipe` reads a
 file and `emodarts.Recipe.from_dict` a dictionary.
 
+A recipe may begin with another one: `extends: default`, the name of a recipe or a file beside it.
+Its own keys join those of the same section and replace values; a section with another `kind`,
+`strategy` or `mode` replaces the whole section, and sections that the system does not use are left
+out. A run writes the recipe with every key into its folder.
+
+```yaml
+extends: default
+features: {n_mels: 40}
+training: {ensemble: 1, epochs: 200}
+```
+
 `null` stands for "not given". Trials of recipes with the same digest compute the same: the digest
 covers every key but `name`, those of `compute`, and which folds and seeds are run.
 

@@ -74,7 +74,12 @@ def test_every_key_has_a_meaning(script: ModuleType, model: type[BaseModel]) -> 
     assert keys_without_sections(model) <= set(script.meanings_of(model))
 
 
-def test_example_of_the_page_is_a_recipe(script: ModuleType, tmp_path: Path) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", script.render(), flags=re.DOTALL)
-    (tmp_path / "r.yaml").write_text(example, encoding="utf-8")
-    assert recipe.load_recipe(tmp_path / "r.yaml").search.weights.learning_rate == 0.01
+def test_examples_of_the_page_are_recipes(script: ModuleType, tmp_path: Path) -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", script.render(), flags=re.DOTALL)
+    found = []
+    for example in examples:
+        (tmp_path / "r.yaml").write_text(example, encoding="utf-8")
+        found.append(recipe.load_recipe(tmp_path / "r.yaml"))
+    first, extended = found
+    assert first.search.weights.learning_rate == 0.01
+    assert (extended.features.n_mels, extended.training.ensemble) == (40, 1)

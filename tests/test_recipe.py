@@ -19,6 +19,7 @@ from emodarts.recipe import (
     CNNSpec,
     FixedSeqNN,
     NoSeqNN,
+    RandomSpec,
     Recipe,
     SearchedSeqNN,
     builtin_recipes,
@@ -633,3 +634,33 @@ def test_trained_network_may_be_deeper_and_wider() -> None:
     assert recipe.trained_network.seqnn == SearchedSeqNN(cells=2)
     assert recipe.network == Recipe().network
     assert Recipe().trained_network == Recipe().network
+
+
+def test_a_recipe_extends_another(tmp_path: Path) -> None:
+    """Sections join, sections of another kind replace, unused ones are not inherited."""
+    write(tmp_path, "features: {kind: log_mel, n_mels: 32}\nsearch: {epochs: 7, order: 1}\n")
+    (tmp_path / "mine.yaml").rename(tmp_path / "base.yaml")
+    found = load(tmp_path, "extends: base.yaml\nsearch: {epochs: 9}\nfeatures: {hop_length: 200}\n")
+    assert (
+        found.features == load_recipe(tmp_path / "base.yaml", ["features.hop_length=200"]).features
+    )
+    assert (found.search.epochs, found.search.order) == (9, 1)  # type: ignore[attr-defined]
+    assert found.name == "mine"
+    other = load(tmp_path, "extends: base.yaml\nsearch: {strategy: random}\n")
+    assert other.search == RandomSpec()
+    classical = load(tmp_path, "extends: base.yaml\nsystem: {kind: svm}\n")
+    assert classical.features == load_recipe(tmp_path / "base.yaml").features
+    assert "search" not in classical.model_fields_set
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("mine.yaml", "extends itself"),
+        ("absent", "cannot read recipe absent"),
+        ("[default]", "allowed: the name or file of a recipe"),
+    ],
+)
+def test_a_recipe_that_cannot_be_extended(tmp_path: Path, base: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load(tmp_path, f"extends: {base}\n")

@@ -447,12 +447,20 @@ def test_hand_engineered_count_of_a_convolution() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "attention", "statistics"])
-@pytest.mark.parametrize("recurrent", [None, "lstm"])
-def test_missing_frames_of_a_batch_count_for_nothing(pooling: str, recurrent: str | None) -> None:
-    """Two utterances of other lengths in one batch answer as each does alone, cut to its frames."""
-    seqnn = {"mode": "none"}
-    if recurrent:
-        seqnn = {"mode": "fixed", "recurrent": recurrent, "width": 6}
+@pytest.mark.parametrize(
+    "seqnn",
+    [
+        {"mode": "none"},
+        {"mode": "fixed", "recurrent": "lstm", "width": 6, "attention": True},
+        {"mode": "fixed", "recurrent": "gru", "width": 6, "layers": 2, "bidirectional": True},
+        {"mode": "fixed", "width": 6, "bidirectional": True, "attention": True},
+        {"mode": "fixed", "recurrent": "tcn", "width": 6, "layers": 2},
+    ],
+)
+def test_missing_frames_of_a_batch_count_for_nothing(
+    pooling: str, seqnn: dict[str, object]
+) -> None:
+    """Utterances of other lengths in one batch answer as each does alone, cut to its frames."""
     keys = {"stem": {}, "cnn": {"cells": 0}, "projection": 8, "pooling": pooling, "seqnn": seqnn}
     spec = NetworkSpec.model_validate_json(json.dumps(keys))
     torch.manual_seed(0)

@@ -10,7 +10,11 @@ from typing import Any
 import yaml
 
 from emodarts.errors import RecipeError
-from emodarts.recipe.recipe import Recipe
+from emodarts.recipe.recipe import OPTIONAL_SECTIONS, Recipe
+from emodarts.recipe.system import SYSTEMS, SystemSpec
+
+#: Keys that say which keys a section has.
+_KINDS = ("kind", "strategy", "mode")
 
 
 def builtin_recipes() -> dict[str, Path]:
@@ -32,10 +36,21 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     RecipeError
         For a missing file, bad YAML, an unknown key, a wrong type or an impossible value.
     """
+    path, value = _read(source)
+    value.setdefault("name", path.stem)
+    for override in overrides:
+        _override(value, override)
+    return Recipe.from_dict(value, str(source))
+
+
+def _read(source: str | Path, extended_by: tuple[Path, ...] = ()) -> tuple[Path, dict[str, Any]]:
+    """Path and keys of a recipe, with those of the recipe that it extends."""
     path = Path(source)
     known = builtin_recipes()
     if not path.is_file() and str(source) in known:
         path = known[str(source)]
+    if path in extended_by:
+        raise RecipeError(f"{path} extends itself, by way of {extended_by[-1]}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -48,10 +63,42 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         value = {}
     if not isinstance(value, dict):
         raise RecipeError(f"{source}: a recipe is a mapping of keys, not {type(value).__name__}")
-    value.setdefault("name", path.stem)
-    for override in overrides:
-        _override(value, override)
-    return Recipe.from_dict(value, str(source))
+    base = value.pop("extends", None)
+    if base is None:
+        return path, value
+    if not isinstance(base, str):
+        raise RecipeError(f"{source}: extends {base!r}; allowed: the name or file of a recipe")
+    beside = path.parent / base
+    _, inherited = _read(beside if beside.is_file() else base, (*extended_by, path))
+    inherited.pop("name", None)
+    return path, _extended(inherited, value)
+
+
+def _extended(base: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
+    """Keys of a recipe that extends ``base``: sections join, other values replace.
+
+    A section of another kind replaces that of ``base`` as a whole. What the system does not use is
+    not inherited.
+    """
+    joined = _joined(base, keys)
+    system = joined.get("system")
+    kind = system.get("kind", SystemSpec.default_kind) if isinstance(system, dict) else None
+    if isinstance(kind, str) and kind in SYSTEMS:
+        unused = set(OPTIONAL_SECTIONS) - SYSTEMS[kind].spec.sections - keys.keys()
+        joined = {key: value for key, value in joined.items() if key not in unused}
+    return joined
+
+
+def _joined(base: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
+    joined = dict(base)
+    for key, value in keys.items():
+        before = base.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            other = any(k in value and value[k] != before.get(k) for k in _KINDS)
+            joined[key] = value if other else _joined(before, value)
+        else:
+            joined[key] = value
+    return joined
 
 
 def _override(value: dict[str, Any], override: str) -> None:

@@ -33,7 +33,7 @@ from emodarts.recipe.system import SearchedSpec, SystemSpec
 from emodarts.recipe.training import TrainingSpec
 
 #: Sections that only some systems use.
-_OPTIONAL = ("network", "search", "training")
+OPTIONAL_SECTIONS = ("network", "search", "training")
 
 
 class Recipe(Section):
@@ -59,9 +59,9 @@ class Recipe(Section):
     def _possible(self) -> Recipe:
         self._check_labels()
         used = self.system.sections
-        for section in _OPTIONAL:
+        for section in OPTIONAL_SECTIONS:
             if section in self.model_fields_set and section not in used:
-                allowed = ", ".join(s for s in _OPTIONAL if s in used) or "none of its own"
+                allowed = ", ".join(s for s in OPTIONAL_SECTIONS if s in used) or "none of its own"
                 raise ValueError(
                     f"section {section!r} does nothing with system {self.system.kind!r}; "
                     f"sections of that system: {allowed}"
@@ -146,7 +146,7 @@ class Recipe(Section):
     def _without_unused_sections(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         value: dict[str, Any] = serialise(self)
         used = self.system.sections
-        return {k: v for k, v in value.items() if k not in _OPTIONAL or k in used}
+        return {k: v for k, v in value.items() if k not in OPTIONAL_SECTIONS or k in used}
 
     @property
     def inputs(self) -> dict[str, FeatureSpec]:

@@ -26,6 +26,7 @@ from emodarts.space.sequence_ops import (
     Recurrent,
     TemporalConvolutions,
     TimeAttention,
+    masked,
     mean_and_deviation,
     mean_over_time,
     require_sequence,
@@ -207,7 +208,7 @@ class JointNetwork(nn.Module):
         """The last two CNN maps, and :meth:`steps_present` -> logits ``(B, n_classes)``."""
         x = self._to_sequence(maps[-1])
         if self.projection is not None:
-            x = _masked(self.projection(x), present)
+            x = masked(self.projection(x), present)
         if len(self.sequence_cells):
             # A projection is of the last map: the first cell then reads it twice.
             before = x if self.projection is not None else self._to_sequence(maps[-2])
@@ -217,10 +218,10 @@ class JointNetwork(nn.Module):
                 ).transpose(1, 2)
             edge_weights = None if weights is None else weights["sequence"]
             for cell in self.sequence_cells:
-                out = _masked(cell(before, x, edge_weights), present)
+                out = masked(cell(before, x, edge_weights), present)
                 before, x = x, self.dropout(out)
         elif self.fixed is not None:
-            x = self.fixed(x)
+            x = self.fixed(x, present)
         require_sequence(x, "pooling over time")
         if self.attention is not None:
             pooled = self.attention(x, present)
@@ -244,11 +245,6 @@ def _frames_present(features: Tensor) -> Tensor | None:
     if features.is_meta or not torch.isnan(features[:, 0, 0, -1]).any():
         return None
     return ~torch.isnan(features[:, 0, 0])
-
-
-def _masked(x: Tensor, present: Tensor | None) -> Tensor:
-    """A sequence ``(B, T, C)`` with zeros at missing steps."""
-    return x if present is None else x * present[:, :, None]
 
 
 def _fixed(spec: FixedSeqNN, width_in: int) -> Recurrent | TemporalConvolutions:

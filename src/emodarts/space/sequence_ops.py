@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from emodarts.errors import ShapeError
 
@@ -42,6 +43,11 @@ class TimeAttention(nn.Module):
             scores = scores.masked_fill(~present[:, :, None], -torch.inf)
         weights = torch.softmax(scores, dim=1)
         return (weights * x).sum(dim=1)
+
+
+def masked(x: Tensor, present: Tensor | None) -> Tensor:
+    """A sequence ``(B, T, C)`` with zeros at steps that are not ``present`` (B, T)."""
+    return x if present is None else x * present[:, :, None]
 
 
 def mean_over_time(x: Tensor, present: Tensor | None = None) -> Tensor:
@@ -76,12 +82,13 @@ class TemporalConvolutions(nn.Module):
             [nn.Conv1d(width, width, 3, padding=2**k, dilation=2**k) for k in range(layers)]
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, T, width_in)`` -> ``(B, T, width)``."""
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """``(B, T, width_in)`` -> ``(B, T, width)``; only steps ``present`` (B, T) count."""
         require_sequence(x, "a temporal convolution")
         x = self.enter(x)
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
-            x = x + convolution(torch.relu(norm(x)).transpose(1, 2)).transpose(1, 2)
+            seen = masked(torch.relu(norm(x)), present)
+            x = x + convolution(seen.transpose(1, 2)).transpose(1, 2)
         return x
 
 
@@ -122,15 +129,27 @@ class Recurrent(nn.Module):
             self.project = nn.Linear(2 * self.out_features, width)
             self.out_features = width
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, T, width_in)`` -> ``(B, T, out_features)``."""
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """``(B, T, width_in)`` -> ``(B, T, out_features)``; only steps ``present`` (B, T) count."""
         require_sequence(x, "a recurrent operation")
-        steps: Tensor = self.recurrent(x)[0]  # (B, T, D)
+        steps = self._steps(x, present)  # (B, T, D)
         if self.attention is None:
             return steps
-        context = self.attention(steps).unsqueeze(1).expand_as(steps)
+        context = self.attention(steps, present).unsqueeze(1).expand_as(steps)
         out: Tensor = self.project(torch.cat([steps, context], dim=-1))
         return out
+
+    def _steps(self, x: Tensor, present: Tensor | None) -> Tensor:
+        if present is None or not self.recurrent.bidirectional:
+            steps: Tensor = self.recurrent(x)[0]
+            return steps
+        # The way back has to begin at the last step of each utterance, not behind it.
+        lengths = present.sum(dim=1).cpu()
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        steps, _ = pad_packed_sequence(
+            self.recurrent(packed)[0], batch_first=True, total_length=x.shape[1]
+        )
+        return steps
 
 
 class SequenceSkip(nn.Module):
