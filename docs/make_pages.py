@@ -56,8 +56,8 @@ features: {n_mels: 40}
 training: {ensemble: 1, epochs: 200}
 ```
 
-`null` stands for "not given". Recipes with the same digest compute the same: the digest covers
-every key but `name` and those of `compute`.
+`null` stands for "not given". Trials of recipes with the same digest compute the same: the digest
+covers every key but `name`, those of `compute`, and which folds and seeds are run.
 
 The keys of `features`, `search` and `system` depend on `kind`, `strategy` and `kind`. To change it,
 give the whole section: `--set 'search={strategy: random}'`. A system refuses the sections that it

@@ -1,6 +1,7 @@
 """Bundles: what goes in comes out, and what was altered is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from emodarts import files
-from emodarts.bundle import Bundle, load_bundle, save_bundle
+from emodarts.bundle import Bundle, load_bundle, save_bundle, stretch_of
+from emodarts.corpora import Utterance
 from emodarts.errors import BundleError
 from emodarts.recipe import CNNSpec, FeatureSpec, FixedSeqNN, NetworkSpec, SystemSpec
 from emodarts.searching.derivation import random_genotype
@@ -37,6 +39,8 @@ def bundle() -> Bundle:
         inputs={"features": FEATURES},
         classes=("a", "b", "c"),
         fingerprints={"features": ""},
+        emotions={"a": ["anger"], "b": ["happiness", "excitement"]},
+        trained_on=["0" * 32, f"{'1' * 32} 0.5 2.25", f"{'1' * 32} 3.0 inf"],
         origin={"corpus": "toy"},
     )
 
@@ -48,7 +52,10 @@ def test_round_trip_is_exact(bundle: Bundle, tmp_path: Path) -> None:
         "model.safetensors",
     ]
     loaded = load_bundle(tmp_path / "model")
-    for name in ("system", "inputs", "classes", "fingerprints", "temperature", "origin"):
+    for name in (
+        *("system", "inputs", "classes", "fingerprints", "temperature", "emotions", "trained_on"),
+        "origin",
+    ):
         assert getattr(loaded, name) == getattr(bundle, name), name
     assert loaded.genotype == bundle.genotype is not None
     assert not any("auxiliary" in name for name in loaded.fitted.state()[0])
@@ -90,7 +97,7 @@ def test_altered_weights_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"classes": ["b", "a", "c"]}, "was altered"),
-        ({"format": "emodarts.model/2"}, "allowed: 'emodarts.model/3'"),
+        ({"format": "emodarts.model/3"}, "allowed: 'emodarts.model/4'"),
     ],
 )
 def test_an_altered_description_is_refused(
@@ -114,6 +121,7 @@ def test_an_altered_description_is_refused(
         ({"inputs": {}}, "inputs"),
         ({"system": {"kind": "oracle"}}, "unknown kind; allowed: searched"),
         ({"temperature": 0.0}, "temperature"),
+        ({"trained_on": ["0123 1 2"]}, "trained_on"),
     ],
 )
 def test_a_description_with_a_right_digest_is_checked_all_the_same(
@@ -133,6 +141,35 @@ def test_numbers_that_json_has_not_are_refused(bundle: Bundle, tmp_path: Path) -
     path.write_text(path.read_text().replace('"corpus": "toy"', '"corpus": NaN'))
     with pytest.raises(BundleError, match="NaN is not allowed in JSON"):
         load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "expected"),
+    [
+        ((0.0, None), (0.0, None), True),
+        ((0.0, None), (3.0, 4.0), True),
+        ((1.0, 2.0), (0.0, None), True),
+        ((1.0, 2.0), (1.5, 3.0), True),
+        ((1.0, 2.0), (2.0, 3.0), False),
+        ((2.0, None), (0.5, 2.0), False),
+        ((2.0, None), (5.0, 6.0), True),
+    ],
+)
+def test_audio_that_was_trained_on_is_known_by_content_and_stretch(
+    bundle: Bundle,
+    tmp_path: Path,
+    trained: tuple[float, float | None],
+    asked: tuple[float, float | None],
+    expected: bool,
+) -> None:
+    content, other = "ab" * 32, "cd" * 32
+    first, second = (
+        Utterance("x", tmp_path, "a", None, start=start, end=end) for start, end in (trained, asked)
+    )
+    save_bundle(tmp_path, replace(bundle, trained_on=[stretch_of(content, first)]))
+    loaded = load_bundle(tmp_path)
+    assert loaded.was_trained_on(content, second) is expected
+    assert not loaded.was_trained_on(other, second)
 
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:

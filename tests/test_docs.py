@@ -59,6 +59,14 @@ def test_commands_and_options_exist(page: Path) -> None:
             assert not word.startswith("--") or word in {*options, "--help"}, f"{command} {word}"
 
 
+@pytest.mark.parametrize("page", [*PAGES, *RECIPES], ids=lambda p: p.name)
+def test_commands_work_from_any_folder(page: Path) -> None:
+    """Recipes are named, not files of this repository."""
+    for _, command, *words in commands_in(page.read_text()):
+        if command in ("run", "search", "train", "headroom", "prepare") and words[0][0] != "-":
+            assert words[0] in builtin_recipes() or not (ROOT / words[0]).exists(), words
+
+
 def test_the_readme_shows_commands() -> None:
     shown = {words[1] for words in commands_in((ROOT / "README.md").read_text())}
     assert shown >= {"corpora", "run", "search", "train", "predict", "report"}

@@ -242,3 +242,85 @@ def test_digest_does_not_depend_on_key_order(value: dict[str, object]) -> None:
 def test_digest_differs_between_values() -> None:
     values = [{"a": 1}, {"a": "1"}, {"a": [1]}, {"a": None}, {"b": 1}, {"a": 1, "b": 1}, {}]
     assert len({files.digest_of(v) for v in values}) == len(values)
+
+
+# --- folders and files that another process has ---
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from emodarts import files
+from emodarts.errors import RunError
+if sys.argv[2] == "folder":
+    with files.locked(Path(sys.argv[1]), RunError):
+        print("held", flush=True)
+        sys.stdin.read()
+else:
+    import os
+    os.fsync = lambda _: (print("held", flush=True), sys.stdin.read())
+    files.write_text(Path(sys.argv[1]) / "x", "whole")
+"""
+
+
+@contextmanager
+def holder(folder: Path, what: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the lock of a folder, or is writing a file in it."""
+    command = [sys.executable, "-c", HOLDER, str(folder), what]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_locked_folder_names_the_process_that_has_it(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "x"
+    with holder(folder, "folder") as process:
+        with (
+            pytest.raises(RunError, match=rf"x is in use by process {process.pid} on .*, since 2"),
+            files.locked(folder, RunError),
+        ):
+            pass
+        assert names(folder) == [files.LOCK]
+        process.kill()
+        process.wait()
+        assert names(folder) == [files.LOCK]  # left by the killed process, and no obstacle
+        with files.locked(folder, RunError):
+            (folder / "mine").touch()
+    assert names(folder) == ["mine"]
+
+
+def test_a_lock_is_of_one_holder_in_a_process_too(tmp_path: Path) -> None:
+    with (
+        files.locked(tmp_path / "x", RunError),
+        pytest.raises(RunError, match=f"in use by process {os.getpid()} "),
+        files.locked(tmp_path / "x", RunError),
+    ):
+        pass
+
+
+def test_a_folder_that_is_locked_for_nothing_leaves_no_trace(tmp_path: Path) -> None:
+    with files.locked(tmp_path / "runs" / "x", RunError):
+        assert names(tmp_path / "runs" / "x") == [files.LOCK]
+    assert names(tmp_path) == []
+
+
+def test_the_temporary_file_of_a_live_process_is_not_swept_up(tmp_path: Path) -> None:
+    (tmp_path / f".y.{'0' * 32}").write_text("half")
+    with holder(tmp_path, "file") as process:
+        files.remove_leftovers(tmp_path)
+        [temporary] = names(tmp_path)
+        assert temporary.startswith(".x.")
+        process.communicate()
+        assert process.returncode == 0
+    assert (tmp_path / "x").read_text() == "whole"
+
+
+def test_the_temporary_file_of_a_killed_process_is_swept_up(tmp_path: Path) -> None:
+    with holder(tmp_path, "file") as process:
+        process.kill()
+    assert len(names(tmp_path)) == 1
+    files.remove_leftovers(tmp_path)
+    assert names(tmp_path) == []

@@ -1,34 +1,42 @@
 """A model as a folder of two files that needs neither recipe nor corpus, whatever the system is.
 
 ``model.safetensors`` holds what was learned; ``model.json`` holds the system and its keys, how
-audio becomes its inputs, the classes, a calibration temperature, where the model comes from, and
-the digests by which an altered file is found.
+audio becomes its inputs, the classes and their common names, a calibration temperature, which audio
+the model was trained on, where it comes from, and the digests by which an altered file is found.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as pack_tensors
 from torch import Tensor
 
 from emodarts import files
+from emodarts.corpora.utterance import Utterance
 from emodarts.errors import BundleError, GenotypeError, list_some
 from emodarts.genotype import Genotype
 from emodarts.recipe import SYSTEMS, FeatureSpec, SystemSpec
 from emodarts.systems.system import Fitted, Saved
 
-FORMAT = "emodarts.model/3"
+FORMAT = "emodarts.model/4"
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+
+#: Hexadecimal digits of a SHA-256 that are kept of each file that a model was trained on.
+_DIGITS = 32
+_STRETCH = rf"[0-9a-f]{{{_DIGITS}}}( [0-9.e+-]+ ([0-9.e+-]+|inf))?"
 
 
 class _Description(BaseModel):
@@ -41,9 +49,19 @@ class _Description(BaseModel):
     fingerprints: dict[str, str]
     classes: Annotated[list[str], Field(min_length=2)]
     temperature: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+    emotions: dict[str, list[str]]
+    trained_on: list[str]
     origin: dict[str, Any]
     weights_sha256: str
     sha256: str
+
+    @field_validator("trained_on")
+    @classmethod
+    def _stretches(cls, value: list[str]) -> list[str]:
+        for text in value:
+            if not re.fullmatch(_STRETCH, text):
+                raise ValueError(f"{text!r}; allowed: DIGEST, or DIGEST START END")
+        return value
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,9 @@ class Bundle:
         :attr:`FeatureExtractor.fingerprint`.
     temperature : by which the logarithms of the probabilities are divided (Guo et al., 2017,
         arXiv 1706.04599); 1 leaves them as they are.
+    emotions : the common names (:data:`emodarts.corpora.utterance.COMMON_EMOTIONS`) of the labels
+        that each class stands for, where they have some.
+    trained_on : :func:`stretch_of` every utterance that had a part in search or training.
     origin : corpus, recipe, fold, seed, size and notice, for people to read.
     """
 
@@ -69,6 +90,8 @@ class Bundle:
     classes: tuple[str, ...]
     fingerprints: Mapping[str, str]
     temperature: float = 1.0
+    emotions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    trained_on: Sequence[str] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -76,12 +99,49 @@ class Bundle:
         """The cells of the system, where it has some."""
         return self.fitted.genotype
 
+    def was_trained_on(self, content: str, utterance: Utterance) -> bool:
+        """Whether any of an utterance's audio had a part in search or training.
+
+        Parameters
+        ----------
+        content : SHA-256 of the audio file.
+        """
+        end = math.inf if utterance.end is None else utterance.end
+        known = self._stretches.get(content[:_DIGITS], ())
+        return any(utterance.start < last and first < end for first, last in known)
+
+    @cached_property
+    def _stretches(self) -> dict[str, list[tuple[float, float]]]:
+        found: dict[str, list[tuple[float, float]]] = {}
+        for text in self.trained_on:
+            content, start, end = _parse_stretch(text)
+            found.setdefault(content, []).append((start, end))
+        return found
+
     def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Named feature maps ``(B, C, F, T)``, as extracted -> probabilities ``(B, K)``."""
         found = self.fitted.probabilities(inputs)
         if self.temperature == 1.0:
             return found
         return torch.softmax(found.log() / self.temperature, dim=1)
+
+
+def stretch_of(content: str, utterance: Utterance) -> str:
+    """``DIGEST`` of a whole audio file, or ``DIGEST START END`` of a stretch of it in seconds.
+
+    ``content`` is the SHA-256 of the file, whose first half is enough.
+    """
+    digest = content[:_DIGITS]
+    if utterance.start == 0.0 and utterance.end is None:
+        return digest
+    end = math.inf if utterance.end is None else float(utterance.end)
+    return f"{digest} {float(utterance.start)!r} {end!r}"
+
+
+def _parse_stretch(text: str) -> tuple[str, float, float]:
+    digest, *ends = text.split()
+    start, end = map(float, ends or ("0", "inf"))
+    return digest, start, end
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> None:
@@ -102,6 +162,8 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
         "fingerprints": dict(bundle.fingerprints),
         "classes": list(bundle.classes),
         "temperature": bundle.temperature,
+        "emotions": {name: list(common) for name, common in bundle.emotions.items()},
+        "trained_on": list(bundle.trained_on),
         "origin": dict(bundle.origin),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
@@ -142,6 +204,8 @@ def load_bundle(folder: Path) -> Bundle:
         classes=tuple(description.classes),
         fingerprints=description.fingerprints,
         temperature=description.temperature,
+        emotions=description.emotions,
+        trained_on=description.trained_on,
         origin=description.origin,
     )
 

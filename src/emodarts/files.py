@@ -1,4 +1,4 @@
-"""Atomic writing and safe reading of files.
+"""Atomic writing and safe reading of files, and folders that one process has to itself.
 
 A reader sees either the old or the new content of a file, never a part: data is written to a
 temporary file in the same folder, which then replaces the target. Nothing is pickled or
@@ -8,17 +8,28 @@ evaluated.
 from __future__ import annotations
 
 import csv
+import datetime
 import hashlib
 import io
 import json
 import os
 import re
+import socket
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from emodarts.errors import EmodartsError, WriteError, list_some
+
+try:
+    import fcntl
+except ImportError:  # on Windows nothing is locked
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+"""Name of the file that says which process has a folder to itself."""
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -32,17 +43,18 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     WriteError
         If the folder or the file cannot be written; an old file is kept.
     """
-    # Not by tempfile, which ignores the user's umask.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, file = _open_temporary(path)
         try:
-            with temporary.open("xb") as file:
+            with file:  # until it has its name, as the lock says that somebody still writes it
                 file.write(data)
+                file.flush()
                 if durable:
-                    file.flush()
                     os.fsync(file.fileno())
-            temporary.replace(path)
+                if fcntl is None:
+                    file.close()  # as Windows wants it
+                temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -52,11 +64,89 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
         ) from error
 
 
+def _open_temporary(path: Path) -> tuple[Path, IO[bytes]]:
+    """A new locked file beside ``path``."""
+    while True:
+        # Not by tempfile, which ignores the user's umask.
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        file = temporary.open("xb")
+        if _lock(file) and temporary.exists():
+            return temporary, file
+        file.close()  # swept up before it was locked
+
+
+def _lock(file: IO[Any]) -> bool:
+    """Lock a file until it is closed; False if another process, or another opening, has it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks
+    return True
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of killed processes in and below ``folder``."""
+    """Remove temporary files of processes that were killed in and below ``folder``."""
     for path in folder.rglob(".*"):
         if re.fullmatch(r"\..+\.[0-9a-f]{32}", path.name) and path.is_file():
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                if _lock(file):
+                    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, error: type[EmodartsError]) -> Iterator[None]:
+    """Keep a folder to this process; it is made if absent, and removed if it is left empty.
+
+    The lock ends with the process, however that ends.
+
+    Raises
+    ------
+    WriteError
+        If the folder cannot be made or written to.
+    error
+        If it is a file, or naming the process that has it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise error(f"{folder} is a file; a folder is needed")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _take(folder, error)
+    except OSError as cause:
+        raise WriteError(f"cannot write to {folder}: {cause.strerror or cause}") from cause
+    try:
+        yield
+    finally:
+        with file, suppress(OSError):
+            (folder / LOCK).unlink()
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
+
+
+def _take(folder: Path, error: type[EmodartsError]) -> IO[str]:
+    path = folder / LOCK
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        if not _lock(file):
+            file.seek(0)
+            with file:
+                raise error(
+                    f"{folder} is in use by {file.read() or 'another process'}; wait until it ends"
+                )
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
+        file.close()  # removed by the process that had it
+    file.truncate(0)
+    now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}")
+    file.flush()
+    return file
 
 
 def write_text(path: Path, text: str) -> None:
@@ -148,6 +238,15 @@ def read_csv(path: Path, error: type[EmodartsError]) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as cause:
         raise error(f"cannot read {path}: {cause}") from cause
     return rows
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hexadecimal) of a file, in memory that does not grow with it. Raises ``OSError``."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def digest_of(value: object) -> str:

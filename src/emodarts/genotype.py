@@ -112,6 +112,11 @@ class Genotype:
             for name, cell in self.cells.items()
         }
 
+    def collapsed_cells(self) -> list[str]:
+        """Cells that more than half of the edges pass through unchanged, by ``skip_connect``."""
+        edges = {name: sum(map(len, cell)) for name, cell in self.cells.items()}
+        return [name for name, skips in self.skip_counts().items() if 2 * skips > edges[name]]
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; :meth:`from_dict` is the inverse."""
         cells: dict[str, Any] = {

@@ -22,7 +22,8 @@ from commands import emodarts, refused
 from emodarts.cli.app import app
 
 COMMANDS = (
-    *("demo", "corpora", "prepare", "run", "search", "train", "headroom", "predict", "report"),
+    *("demo", "corpora", "prepare", "run", "search", "train", "headroom", "predict", "evaluate"),
+    "report",
 )
 
 
@@ -194,6 +195,30 @@ def test_predict_in_three_formats(model: Path, tiny_emodb: Path) -> None:
     table = emodarts("predict", model, *files).stdout.splitlines()
     assert table[0].split() == ["file", "start", "end", "label", *objects[0]["probabilities"]]
     assert table[1].split()[3] == objects[0]["label"]
+
+
+def test_evaluate_scores_what_the_model_was_not_trained_on(
+    model: Path, finished: Path, tiny_emodb: Path, tmp_path: Path
+) -> None:
+    """On its own corpus: the rows of its test fold, with the columns of the run and of predict."""
+    corpus = ("--corpus", "emodb", "--root", tiny_emodb)
+    assert "was trained on 48 of these 72 utterances" in refused("evaluate", model, *corpus)
+    out = tmp_path / "predictions.csv"
+    done = emodarts("evaluate", model, *corpus, "--skip-trained", "--out", out, "--json")
+    with (finished / "fold-0" / "seed-0" / "predictions.csv").open() as file:
+        of_run = list(csv.DictReader(file))
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [list(row) for row in rows] == [list(row) for row in of_run]
+    for row, expected in zip(rows, of_run, strict=True):
+        assert (row["name"], row["label"]) == (expected["name"], expected["label"])
+        assert float(row["p_anger"]) == pytest.approx(float(expected["p_anger"]), abs=1e-5)
+    result = json.loads((finished / "fold-0" / "seed-0" / "result.json").read_text())
+    assert json.loads(done.stdout)["confusion"] == result["confusion"]
+    text = emodarts("predict", model, next(tiny_emodb.iterdir()), "--format", "csv").stdout
+    [answer] = csv.DictReader(io.StringIO(text))
+    assert answer["predicted"] in ("anger", "happiness", "neutral", "sadness")
+    assert "label" not in answer
 
 
 def test_predict_windows_and_folders(model: Path, tiny_emodb: Path, tmp_path: Path) -> None:
@@ -453,6 +478,11 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     [
         ("run", "Missing option '--corpus'"),
         ("predict --nonsense", "No such option: --nonsense"),
+        (
+            "run quick --corpus emodb --epochs 3",
+            "No such option: --epochs; keys of the recipe are set by --set search.epochs=3, --set "
+            "training.epochs=3",
+        ),
         ("dance", "No such command 'dance'"),
         ("run quick --corpus emodb --device tpu", "'auto', 'cpu', 'cuda', 'mps'"),
         ("run quick --corpus emodb --jobs many", "'--jobs': 'many'; allowed: a number, or auto"),
@@ -463,6 +493,27 @@ def test_usage_errors_have_exit_code_2(command: str, message: str) -> None:
     error = emodarts(*command.split(), code=2).stderr
     assert message in error
     assert "\nerror: " in error
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("emodarts ev", ["evaluate"]),
+        ("emodarts run qu", ["quick"]),
+        ("emodarts run quick --corpus ie", ["iemocap"]),
+        ("emodarts run quick --see", ["--seeds"]),
+    ],
+)
+def test_the_tab_key_completes(words: str, expected: list[str]) -> None:
+    """As bash asks for it after ``emodarts --install-completion``."""
+    asked = {"_EMODARTS_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    done = subprocess.run(
+        [sys.executable, "-m", "emodarts"],
+        env={**os.environ, **asked, "COMP_CWORD": str(len(words.split()) - 1)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == expected, done.stderr
 
 
 @pytest.mark.parametrize("kind", ["cnn", "svm"])

@@ -10,7 +10,13 @@ import pytest
 from typer.main import get_command
 
 from emodarts.cli.app import app
-from emodarts.cli.options import PrepareRequest, RunRequest, load_requested_recipe, recipe_options
+from emodarts.cli.options import (
+    PrepareRequest,
+    RunRequest,
+    hint_for_key,
+    load_requested_recipe,
+    recipe_options,
+)
 from emodarts.errors import RecipeError
 from emodarts.recipe import ComputeSpec, EvaluationSpec, Recipe
 
@@ -106,6 +112,28 @@ def test_a_wrong_value_is_named_with_its_option(given: dict[str, Any], message: 
     with pytest.raises(RecipeError) as caught:
         load_requested_recipe(request(**given))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "hints"),
+    [
+        ("--epochs 3", "--set search.epochs=3, --set training.epochs=3"),
+        ("--epochs=3", "--set search.epochs=3, --set training.epochs=3"),
+        ("--label-smoothing 0.1", "--set training.label_smoothing=0.1"),
+        ("--training.epochs", "--set training.epochs=VALUE"),
+        ("--recurrent gru", "--set network.seqnn.recurrent=gru"),
+        ("--candidates 4", "--set search.candidates=4"),
+    ],
+)
+def test_an_option_that_is_a_key_gets_a_hint(given: str, hints: str) -> None:
+    words = ["quick", *given.split()]
+    option = words[1].partition("=")[0]
+    assert hint_for_key(option, words) == f"; keys of the recipe are set by {hints}"
+
+
+def test_an_option_that_is_nothing_gets_no_hint() -> None:
+    assert hint_for_key("--nonsense", ["--nonsense", "3"]) == ""
+    assert hint_for_key("--pochs", ["--pochs", "3"]) == ""
 
 
 def test_a_fold_file_is_a_split(tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def test_a_directory_in_use_is_refused(
     changed = tiny_recipe.model_copy(
         update={"search": tiny_recipe.search.model_copy(update={"epochs": 9})}
     )
-    with pytest.raises(RunError, match="run of another recipe"):
+    with pytest.raises(RunError, match=r"search.epochs is 3 there and 9 here"):
         start(changed, corpus, out, tmp_path, resume=True)
     foreign = tmp_path / "foreign"
     foreign.mkdir()

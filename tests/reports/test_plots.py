@@ -21,6 +21,7 @@ from emodarts.reports.plots import (
     describe_confusion,
     describe_search,
     describe_training,
+    drawable,
     mean_weights,
     search_figure,
     training_figure,
@@ -57,6 +58,33 @@ def test_confusion_is_in_percent_of_the_truth_with_counts() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
     assert np.array_equal(np.asarray(axes.images[0].get_array())[0], [75, 25, 0])
     figure.canvas.draw()
+
+
+def test_names_of_any_script_are_drawn_without_boxes() -> None:
+    """A box comes with a warning, which is an error here."""
+    classes = [
+        "Wut",
+        "\u0433\u043d\u0435\u0432",
+        "\u03b8\u03c5\u03bc\u03cc\u03c2",
+        "\u6012\u308a",
+        "\u63e9\u0378",
+        "\u063a\u0636\u0628",
+        "\u0915\u094d\u0930",
+    ]
+    figure = confusion_figure(np.eye(7, dtype=int).tolist(), classes)
+    figure.canvas.draw()
+    shown = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert shown[:3] == classes[:3]
+    assert shown[3] in (classes[3], "class 4")  # as fonts are
+    assert shown[4:] == ["class 5", "class 6", "class 7"]
+
+
+def test_a_font_is_looked_for_that_has_the_characters() -> None:
+    """Script capitals are in the STIX fonts that come with matplotlib, but not in the first."""
+    names, fonts = drawable(["a", "\U0001d49c"])
+    assert names == ["a", "\U0001d49c"]
+    assert fonts[0] == "DejaVu Sans"
+    assert len(fonts) == 2
 
 
 def test_training_shows_the_mean_of_folds_and_marks_chosen_epochs() -> None:

@@ -33,6 +33,7 @@ def test_report_covers_the_run(make_run: MakeRun) -> None:
     text = report_of(run)
     result = json.loads((run / "result.json").read_text())
     assert f"{100 * result['ua']:.1f} ± {100 * result['ua_sd_folds']:.1f}" in text
+    assert text.count("UA: unweighted accuracy") == 1
     for part in (
         "# toy on synthetic",
         "**Notice:** made-up speech: scores say nothing about emotion",
@@ -225,6 +226,7 @@ def test_compare_pairs_systems_on_the_same_utterances(make_run: MakeRun) -> None
     assert "| bad " in text
     assert "| good − bad |" in text
     assert "runs differ" not in text
+    assert text.count("UA: unweighted accuracy") == 1
     row = next(line for line in text.splitlines() if line.startswith("| good − bad"))
     points, p = float(row.split("|")[4]), float(row.split("|")[5])
     assert points > 50
@@ -253,6 +255,34 @@ def test_compare_says_why_a_pair_has_no_test(make_run: MakeRun) -> None:
     assert "Paired tests" not in text
     assert "**The runs differ in split:** a: groups:2; b: groups:3; c: groups:2." in text
     assert "**The runs differ in classes:**" in text
+
+
+def test_compare_names_settings_that_differ(make_run: MakeRun) -> None:
+    """Keys that follow from another kind, and what makes no other run, are not listed."""
+    runs = [make_run("x", name="a"), make_run("y", name="b"), make_run("z", name="c")]
+    for run, text in zip(
+        runs,
+        (
+            "{name: a, search: {epochs: 9}, compute: {threads: 1}, evaluation: {seeds: [5]}}",
+            "{name: b, search: {strategy: random}, network: {stem: {}}}",
+            "{name: c, search: {epochs: 8}, features: {n_mfcc: 20}}",
+        ),
+        strict=True,
+    ):
+        (run / "recipe.yaml").write_text(text)
+    assert (
+        "**The runs differ in settings:** features.n_mfcc (null, null, 20), network.stem (null, "
+        "{...}, null), search.strategy (darts, random, darts) (a, b, c, in this order)."
+    ) in comparison_of(*runs).replace("\\", "")
+
+
+def test_classes_that_cannot_be_drawn_are_numbered(make_run: MakeRun) -> None:
+    run = make_run(
+        classes=("anger", "\u2fff\u0378", "\u063a\u0636\u0628", "\u0433\u043d\u0435\u0432")
+    )
+    text = report_of(run)
+    legend = "class 2 is \u2fff\u0378, class 3 is \u063a\u0636\u0628."
+    assert f"No font here draws these names: {legend}" in text
 
 
 def test_compare_refuses_an_unfinished_run(make_run: MakeRun) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,13 +17,16 @@ import typer
 from emodarts.cli.options import (
     AllDataOption,
     CacheOption,
+    CorpusOption,
     JsonOption,
     LabelsOption,
     PrepareRequest,
     ReaderOption,
+    RecipeCommand,
     ResumeOption,
     RootOption,
     RunRequest,
+    SkipBadOption,
     StylesOption,
     load_requested_recipe,
     names,
@@ -45,10 +50,12 @@ from emodarts.errors import (
     shown,
 )
 from emodarts.fast import keep_freed_memory
+from emodarts.progress import show_warnings_plainly
 
 if TYPE_CHECKING:
     from emodarts.corpora import Corpus
     from emodarts.experiments.plan import Options
+    from emodarts.progress import Progress
     from emodarts.serving.model import Answer
 
 app = typer.Typer(
@@ -56,7 +63,6 @@ app = typer.Typer(
     help="Find, train, judge and deploy compact speech emotion recognition networks.",
     epilog="Begin with:  emodarts demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -67,6 +73,10 @@ _DEBUG = "--debug"
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 #: Unusable files that an error names one by one.
 _NAMED = 100
+
+
+class _Stopped(Exception):
+    """A run was stopped by Ctrl-C; the message is its state."""
 
 
 def _show_version(asked: bool) -> None:
@@ -116,9 +126,10 @@ def demo(
     from emodarts.serving.model import Model
 
     corpus = load_corpus("synthetic", None if cache is None else cache / "synthetic")
-    result = run(
-        load_recipe("demo"), corpus, out, Options(resume=resume, cache=cache), for_terminal()
-    )
+    options = Options(resume=resume, cache=cache)
+    progress = for_terminal()
+    with _explained_stop(out, progress):
+        result = run(load_recipe("demo"), corpus, out, options, progress)
     report = write_report(out)
     fold = result["folds"][0]
     model = RunFolder(out).trial(fold["fold"], result["seeds"][0]).model
@@ -200,7 +211,8 @@ def _list_readers(as_json: bool) -> None:
 
 
 @app.command(
-    epilog="Example:  emodarts run quick --corpus emodb --root emodb --seeds 0,1 --out runs/quick"
+    cls=RecipeCommand,
+    epilog="Example:  emodarts run quick --corpus emodb --root emodb --seeds 0,1 --out runs/quick",
 )
 @with_request(RunRequest)
 def run(request: RunRequest) -> None:
@@ -213,7 +225,8 @@ def run(request: RunRequest) -> None:
 
 
 @app.command(
-    epilog="Example:  emodarts search cells --corpus emodb --root emodb --out runs/searched"
+    cls=RecipeCommand,
+    epilog="Example:  emodarts search cells --corpus emodb --root emodb --out runs/searched",
 )
 @with_request(RunRequest)
 def search(request: RunRequest, all_data: AllDataOption = False) -> None:
@@ -222,8 +235,9 @@ def search(request: RunRequest, all_data: AllDataOption = False) -> None:
 
 
 @app.command(
+    cls=RecipeCommand,
     epilog="Example:  emodarts train cells --genotype genotype.json --all-data --corpus emodb "
-    "--root emodb --out runs/deploy"
+    "--root emodb --out runs/deploy",
 )
 @with_request(RunRequest)
 def train(
@@ -246,8 +260,9 @@ def train(
 
 
 @app.command(
+    cls=RecipeCommand,
     epilog="Example:  emodarts headroom cells --genotypes 8 --seeds 0,1,2 --folds 0 "
-    "--corpus emodb --root emodb --out runs/headroom"
+    "--corpus emodb --root emodb --out runs/headroom",
 )
 @with_request(RunRequest)
 def headroom(
@@ -279,7 +294,9 @@ def headroom(
         raise EmodartsError("headroom trains in one process; allowed: --jobs 1")
     out = request.out or Path("runs") / f"headroom-{recipe.name}-{request.corpus}"
     options = Options(resume=request.resume, skip_bad=request.skip_bad, cache=request.cache)
-    result = measure(recipe, corpus, out, genotypes, inner_folds, options, for_terminal())
+    progress = for_terminal()
+    with _explained_stop(out, progress):
+        result = measure(recipe, corpus, out, genotypes, inner_folds, options, progress)
     path = write_headroom(out, result)
     if request.as_json:
         print_json(result)
@@ -288,8 +305,9 @@ def headroom(
 
 
 @app.command(
+    cls=RecipeCommand,
     epilog="Example:  emodarts predict runs/x/fold-0/seed-0/model talk.mp3 --window 4 --hop 2 "
-    "--format json"
+    "--format json",
 )
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
@@ -386,6 +404,63 @@ def predict(
         raise typer.Exit(2)
 
 
+@app.command(
+    cls=RecipeCommand,
+    epilog="Example:  emodarts evaluate runs/x/fold-0/seed-0/model --corpus ravdess --root ravdess",
+)
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
+    corpus: CorpusOption,
+    root: RootOption = None,
+    reader: ReaderOption = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS=LABEL,...",
+            help="Labels that a class of the model stands for (may be repeated). [default: labels "
+            "and classes are matched by their common names]",
+        ),
+    ] = None,
+    styles: StylesOption = None,
+    skip_trained: Annotated[
+        bool,
+        typer.Option("--skip-trained", help="Leave out utterances that the model was trained on."),
+    ] = False,
+    skip_bad: SkipBadOption = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write every prediction to this CSV file."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a model on a labelled corpus: UA, WA, macro F1 and the confusion of its classes.
+
+    Utterances that the model was trained on are refused, by the content of their audio.
+    """
+    listed = _load_corpus(corpus, root, reader)
+    from emodarts.progress import for_terminal
+    from emodarts.recipe import Recipe
+    from emodarts.reports.evaluation import evaluation_page
+    from emodarts.reports.markdown import to_markdown
+    from emodarts.scoring.predictions import write_predictions
+    from emodarts.serving.evaluation import evaluate
+    from emodarts.serving.model import Model
+
+    chosen = Recipe.from_dict({"labels": labels}, "--labels").labels if labels else None
+    if styles is not None:
+        listed = listed.select(None, names(styles))
+    loaded = Model.load(model)
+    found = evaluate(
+        loaded, listed, for_terminal(), chosen, skip_trained=skip_trained, skip_bad=skip_bad
+    )
+    if out is not None:
+        write_predictions(out, found.predictions, loaded.classes)
+    if as_json:
+        print_json(found.result)
+    else:
+        typer.echo(to_markdown(evaluation_page(found.result)))
+
+
 def _segments(corpus: Corpus, part: str | None) -> list[tuple[Path, float, float | None]]:
     """File, start and end of the utterances of a corpus, or of one part of it."""
     chosen = [u for u in corpus if part is None or (u.split or "").casefold() == part.casefold()]
@@ -396,7 +471,8 @@ def _segments(corpus: Corpus, part: str | None) -> list[tuple[Path, float, float
 
 
 @app.command(
-    epilog="Example:  emodarts prepare emodarts --corpus msp-podcast --root msp --device cuda"
+    cls=RecipeCommand,
+    epilog="Example:  emodarts prepare emodarts --corpus msp-podcast --root msp --device cuda",
 )
 @with_request(PrepareRequest)
 def prepare(request: PrepareRequest) -> None:
@@ -472,17 +548,34 @@ def _carry_out(request: RunRequest, **halves: Any) -> None:
         skip_bad=request.skip_bad,
         cache=request.cache,
         jobs=request.jobs,
+        asked=tuple(change.partition("=")[0] for change in request.changes or ()),
         **halves,
     )
-    result = run(recipe, corpus, out, options, for_terminal())
+    progress = for_terminal()
+    with _explained_stop(out, progress):
+        result = run(recipe, corpus, out, options, progress)
     if "trials" in result:
         text = "\n".join(_draw_trial(out, trial, options) for trial in result["trials"])
+        for warning in result["warnings"]:
+            typer.echo(f"warning: {warning}", err=True)
     else:
         text = _write_report(out, result)
     if request.as_json:
         print_json(result)
     else:
         typer.echo(text)
+
+
+@contextmanager
+def _explained_stop(out: Path, progress: Progress) -> Iterator[None]:
+    """Turn Ctrl-C into :class:`_Stopped`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from emodarts.experiments.summary import describe_state
+
+        progress.stop()
+        raise _Stopped(describe_state(out)) from None
 
 
 def _draw_trial(out: Path, trial: dict[str, Any], options: Options) -> str:
@@ -513,6 +606,7 @@ def _set_up_process() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "300")
     keep_freed_memory()
+    show_warnings_plainly()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name that is not text in the encoding of the terminal shall not end a command.
@@ -532,6 +626,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show(text)  # type: ignore[attr-defined]
         typer.echo(re.sub(r"^Error: ", "error: ", text.getvalue(), flags=re.M), err=True, nl=False)
         sys.exit(2)
+    except _Stopped as stopped:
+        again = shlex.join(["emodarts", *(a for a in given if a != "--resume"), "--resume"])
+        typer.echo(f"Stopped {stopped}. To go on:  {again}", err=True)
+        sys.exit(130)
     except EmodartsError as error:
         if debug:
             raise

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
+from typer.core import TyperCommand
+
+from emodarts.errors import list_some
 
 if TYPE_CHECKING:
     from emodarts.recipe import Recipe
@@ -51,17 +55,72 @@ def number_or_auto(value: int | str) -> int | Literal["auto"]:
         raise typer.BadParameter(f"{value!r}; allowed: a number, or auto") from None
 
 
+class RecipeCommand(TyperCommand):
+    """A command with ``--set``: an unknown option that is a key of the recipe gets a hint."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            # By name, as typer has its own copy of click's errors since 0.20 or so.
+            if type(error).__name__ == "NoSuchOption":
+                error.message += hint_for_key(error.option_name, given)  # type: ignore[attr-defined]
+            raise
+
+
+def hint_for_key(option: str, given: Sequence[str]) -> str:
+    """How to set the keys of a recipe that an unknown option names, e.g. ``--epochs 3``, or ``""``.
+
+    Parameters
+    ----------
+    given : all words of the command, among them the value of the option.
+    """
+    from emodarts.recipe import Recipe
+    from emodarts.recipe.explain import key_names
+
+    name = option.lstrip("-").replace("-", "_")
+    keys = [key for key in key_names(Recipe) if f".{key}".endswith(f".{name}")]
+    value = "VALUE"
+    for word, following in pairwise([*given, value]):
+        if word == option:
+            value = following
+        elif word.startswith(f"{option}="):
+            value = word.partition("=")[2]
+    hints = [f"--set {key}={value}" for key in keys]
+    return f"; keys of the recipe are set by {list_some(hints, 4)}" if hints else ""
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Names of built-in recipes that begin so."""
+    from emodarts.recipe import builtin_recipes
+
+    return [name for name in builtin_recipes() if name.startswith(incomplete)]
+
+
+def complete_corpus(incomplete: str) -> list[str]:
+    """Names of readers that begin so."""
+    from emodarts.corpora import READERS
+
+    return [name for name in READERS if name.startswith(incomplete)]
+
+
 RecipeArgument = Annotated[
     str,
     typer.Argument(
         metavar="RECIPE",
         help="YAML file, or the name of a built-in recipe.",
+        autocompletion=complete_recipe,
     ),
 ]
 CorpusOption = Annotated[
     str,
     typer.Option(
-        "--corpus", metavar="NAME", help="Reader of the corpus; `emodarts corpora` lists them."
+        "--corpus",
+        metavar="NAME",
+        help="Reader of the corpus; `emodarts corpora` lists them.",
+        autocompletion=complete_corpus,
     ),
 ]
 RootOption = Annotated[
@@ -186,7 +245,11 @@ OutOption = Annotated[
     typer.Option("--out", metavar="DIR", help="Run folder. [default: runs/RECIPE-CORPUS]"),
 ]
 ResumeOption = Annotated[
-    bool, typer.Option("--resume", help="Continue the run in --out where it stopped.")
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue the run in --out where it stopped, and add folds and seeds it did not have.",
+    ),
 ]
 AllDataOption = Annotated[
     bool,

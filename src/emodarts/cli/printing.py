@@ -51,8 +51,8 @@ def print_answers(style: Style, classes: Sequence[str], answers: Iterable[Answer
         writer = csv.writer(sys.stdout, lineterminator="\n")
         # csv quotes a line feed in a name, but not a carriage return.
         quoting = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-        columns = ["file", "start", "end", "label", "note", *(f"p_{name}" for name in classes)]
-        writer.writerow(columns)
+        shares_of = [f"p_{name}" for name in classes]
+        writer.writerow(["file", "start", "end", "predicted", "note", *shares_of])
         for a in answers:
             shares = [a.probabilities.get(name, "") for name in classes]
             row_writer = quoting if "\r" in a.file else writer

@@ -63,30 +63,31 @@ def headroom(
             f"the search space of this network has fewer than {n_genotypes} genotypes; "
             "search more cells, or set network.cnn.space=extended"
         )
-    plan = make_plan(recipe, corpus, Path(out), replace(options, train=False), progress)
-    trials = [trial for trial in plan.trials if trial.seed == seeds[0]]
-    scores = np.empty((len(trials), n_genotypes, len(seeds)))
-    try:
-        for row, trial in enumerate(trials):
-            task, _ = make_task(trial, progress)
-            for k, genotype in enumerate(genotypes):
-                for column, seed in enumerate(seeds):
-                    scores[row, k, column] = Searched(system).cross_validate(
-                        task, genotype, seed, inner_folds
-                    )
-    finally:
-        forget_data()
-    means = scores.mean(axis=0)
     run = RunFolder(Path(out))
-    result = {
-        "name": recipe.name,
-        "corpus": files.read_object(run.data, RunError, "corpus")["corpus"],
-        "folds": [trial.fold for trial in trials],
-        "inner_folds": inner_folds,
-        "seeds": list(seeds),
-        "genotypes": [genotype.to_dict() for genotype in genotypes],
-        "ua": means.tolist(),
-        **asdict(variance.headroom(means)),
-    }
-    files.write_json(run.headroom, result)
+    with files.locked(run.path, RunError):
+        plan = make_plan(recipe, corpus, run.path, replace(options, train=False), progress)
+        trials = [trial for trial in plan.trials if trial.seed == seeds[0]]
+        scores = np.empty((len(trials), n_genotypes, len(seeds)))
+        try:
+            for row, trial in enumerate(trials):
+                task, _ = make_task(trial, progress)
+                for k, genotype in enumerate(genotypes):
+                    for column, seed in enumerate(seeds):
+                        scores[row, k, column] = Searched(system).cross_validate(
+                            task, genotype, seed, inner_folds
+                        )
+        finally:
+            forget_data()
+        means = scores.mean(axis=0)
+        result = {
+            "name": recipe.name,
+            "corpus": files.read_object(run.data, RunError, "corpus")["corpus"],
+            "folds": [trial.fold for trial in trials],
+            "inner_folds": inner_folds,
+            "seeds": list(seeds),
+            "genotypes": [genotype.to_dict() for genotype in genotypes],
+            "ua": means.tolist(),
+            **asdict(variance.headroom(means)),
+        }
+        files.write_json(run.headroom, result)
     return result

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from emodarts import errors
 from emodarts.errors import EmodartsError, RunError
 from emodarts.experiments.plan import TrialSpec
-from emodarts.experiments.trial import carry_out, forget_data
+from emodarts.experiments.trial import carry_out, forget_data, is_finished
 from emodarts.progress import Progress
 
 
@@ -28,37 +29,65 @@ def run_trials(specs: Sequence[TrialSpec], jobs: int, progress: Progress) -> lis
         That of the first trial that failed.
     """
     try:
-        if jobs > 1 and len(specs) > 1:
-            _run_side_by_side(specs, jobs)
+        waiting = [spec for spec in specs if not is_finished(spec)]
+        if jobs > 1 and len(waiting) > 1:
+            _run_side_by_side(waiting, jobs, len(specs), progress)
+            waiting = []
+        for done, spec in enumerate(waiting, len(specs) - len(waiting)):
+            _begin(specs, done, spec, progress)
+            carry_out(spec, progress)
         return [carry_out(spec, progress) for spec in specs]  # finished ones are only read
     finally:
         forget_data()
 
 
-def _run_side_by_side(specs: Sequence[TrialSpec], jobs: int) -> None:
+def _begin(specs: Sequence[TrialSpec], done: int, spec: TrialSpec, progress: Progress) -> None:
+    if len(specs) > 1:
+        what = "fold" if len({each.seed for each in specs}) == 1 else "trial"
+        part = f"{what} {done + 1} of {len(specs)} ({spec.title})"
+        progress.begin(part, done, len(specs))
+
+
+def _run_side_by_side(
+    specs: Sequence[TrialSpec], jobs: int, n_trials: int, progress: Progress
+) -> None:
     failed: list[EmodartsError] = []
-    running: set[subprocess.Popen[str]] = set()
+
+    def tell(done: int) -> None:
+        progress.begin(f"{done} of {n_trials} trials are finished", done, n_trials)
+
+    theirs, ours = os.pipe()  # nothing is written to it: its end is that of this process
 
     def run(spec: TrialSpec) -> None:
         if failed:
             return
         command = [sys.executable, "-m", "emodarts.experiments.trial", json.dumps(spec.to_dict())]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        running.add(process)
-        output, _ = process.communicate()
-        running.discard(process)
-        if process.returncode != 0:
-            failed.append(_error(spec, output))
+        done = subprocess.run(
+            [*command, "stdin"],
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that Ctrl-C reaches this process alone
+        )
+        if done.returncode != 0:
+            failed.append(_error(spec, done.stdout))
 
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            for done in [pool.submit(run, spec) for spec in specs]:
-                done.result()
-        except BaseException:  # an interruption ends the trials, too; they can be resumed
-            failed.append(RunError("interrupted"))
-            for process in list(running):
-                process.terminate()
-            raise
+    try:
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                futures = [pool.submit(run, spec) for spec in specs]
+                tell(n_trials - len(specs))
+                for done, future in enumerate(as_completed(futures), n_trials - len(specs) + 1):
+                    future.result()
+                    if not failed:
+                        tell(done)
+            except BaseException:
+                failed.append(RunError("interrupted"))
+                raise
+            finally:
+                os.close(ours)  # ends trials that still run; they can be resumed
+    finally:
+        os.close(theirs)
     if failed:
         raise failed[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,14 +15,15 @@ import torch
 from emodarts import files
 from emodarts.audio.survey import count_longer
 from emodarts.cache import default_cache_folder
+from emodarts.corpora.spelling import common_emotion
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.dataset import Listing, fill_store
-from emodarts.errors import RecipeError, RunError, list_some
+from emodarts.errors import CorpusError, RecipeError, RunError, list_some
 from emodarts.experiments.compute import Compute, settle_compute
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
 from emodarts.progress import Progress
-from emodarts.recipe import SYSTEMS, FeatureSpec, Recipe
+from emodarts.recipe import SYSTEMS, FeatureSpec, Recipe, differing_keys, load_recipe
 from emodarts.runtime import configure, describe_environment
 from emodarts.splits import (
     Fold,
@@ -47,6 +49,8 @@ class Options:
     cache : folder of the feature store; by default the user's cache folder.
     search, train : which halves to do.
     genotype : train this one instead of searching.
+    asked : dotted keys of the recipe that were asked for by name, and that a given genotype must
+        not decide otherwise.
     all_data : hold out no test fold; the model is to be deployed.
     jobs : trials that run side by side, each in a process of its own; ``auto`` is one for each
         thread that torch would use on a CPU, and 1 on other devices.
@@ -58,6 +62,7 @@ class Options:
     search: bool = True
     train: bool = True
     genotype: Genotype | None = None
+    asked: tuple[str, ...] = ()
     all_data: bool = False
     jobs: int | Literal["auto"] = 1
 
@@ -156,6 +161,8 @@ def make_plan(
     _check_directory(run, options)
     _check_halves(recipe, options)
     asked = recipe
+    if options.resume and run.recipe.is_file():
+        recipe, asked = _continued(recipe, run)
     compute = settle_compute(recipe.compute, run if options.resume else None, options.jobs)
     recipe = recipe.model_copy(update={"compute": compute.spec})
     if options.search and options.genotype is None and recipe.searches:
@@ -165,6 +172,7 @@ def make_plan(
             raise RecipeError(str(error)) from error
     device = configure(recipe.compute)
     chosen = corpus.select(recipe.labels, recipe.styles)
+    _check_classes(chosen)
     division = _divide(recipe, chosen, options)  # refuse bad folds before hours of extraction
     store = (options.cache or default_cache_folder()) / "features"
     listing, bad = fill_store(recipe, chosen, store, device, progress, skip_bad=options.skip_bad)
@@ -195,6 +203,7 @@ def make_plan(
         "digest": listing.digest,
         "fingerprints": dict(listing.fingerprints),
         "classes": list(listing.classes),
+        "emotions": _common_names(corpus, chosen),
         "n_utterances": len(listing.utterances),
         "n_speakers": len({u.speaker for u in listing.utterances} - {None}),
         "skipped": [list(pair) for pair in chosen.skipped],
@@ -214,23 +223,79 @@ def make_plan(
     folds = division.to_dict(recipe, listing.utterances, options.all_data)
     if run.data.is_file():
         _check_same_run(run, header, folds)
-    else:
-        _write_header(run, asked, header, listing, folds, compute, device)
+    # First, as it makes the folder that of a run. As asked: what a resumed run computes with is
+    # what the environment records.
+    files.write_text(run.recipe, asked.to_yaml())
+    if not run.data.is_file():
+        _write_facts(run, listing, compute, device)
+    files.write_json(run.folds, folds)
+    files.write_json(run.data, header)  # last, as its presence says that the header is whole
     if options.genotype is not None:
         for trial in trials:
             options.genotype.save(run.trial(trial.fold, trial.seed).genotype)
     return Plan(trials, compute.jobs)
 
 
+def _common_names(corpus: Corpus, chosen: Corpus) -> dict[str, list[str]]:
+    """Common names of the labels of ``corpus`` that each class of ``chosen`` is made of."""
+    labels = {u.name: u.known_label() for u in corpus if u.label is not None}
+    found: dict[str, set[str]] = {name: set() for name in chosen.classes}
+    for utterance in chosen:
+        label = labels[utterance.name]
+        common = corpus.emotions.get(label) or common_emotion(label)
+        if common is not None:
+            found[utterance.known_label()].add(common)
+    return {name: sorted(common) for name, common in found.items()}
+
+
 def _check_directory(run: RunFolder, options: Options) -> None:
     out = run.path
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file; --out needs a folder")
-    occupied = out.is_dir() and any(out.iterdir())
+    occupied = out.is_dir() and any(path.name != files.LOCK for path in out.iterdir())
     if occupied and not options.resume:
         raise RunError(f"{out} is not empty; give --resume to continue it, or another --out")
     if occupied and not run.recipe.is_file():
         raise RunError(f"{out} is not empty and holds no run ({run.recipe.name} is missing)")
+
+
+def _continued(recipe: Recipe, run: RunFolder) -> tuple[Recipe, Recipe]:
+    """The recipe, and that in the folder of the run, with the folds and seeds of both.
+
+    Raises
+    ------
+    RunError
+        Naming the keys in which they differ otherwise.
+    """
+    recorded = load_recipe(run.recipe)
+    if differing := differing_keys([recorded, recipe]):
+        listed = [
+            f"{key} is {json.dumps(there)} there and {json.dumps(here)} here"
+            for key, (there, here) in differing.items()
+        ]
+        raise RunError(
+            f"{run.path} holds a run with other settings: {list_some(listed)}; resume it with the "
+            "same settings, or give another --out"
+        )
+    was, now = recorded.evaluation, recipe.evaluation
+    both = {
+        "folds": None
+        if was.folds is None or now.folds is None
+        else tuple(sorted({*was.folds, *now.folds})),
+        "seeds": tuple(dict.fromkeys((*was.seeds, *now.seeds))),
+    }
+    return (
+        recipe.model_copy(update={"evaluation": now.model_copy(update=both)}),
+        recorded.model_copy(update={"evaluation": was.model_copy(update=both)}),
+    )
+
+
+def _check_classes(corpus: Corpus) -> None:
+    """Refuse what leaves nothing to tell apart, before any feature is computed."""
+    if len(corpus.classes) < 2:
+        raise CorpusError(
+            f"all {len(corpus):,} utterances of corpus {corpus.name!r} have the label "
+            f"{corpus.classes[0]!r}; at least 2 classes are needed: check which column or part of "
+            "the path gives the emotion"
+        )
 
 
 def _check_halves(recipe: Recipe, options: Options) -> None:
@@ -270,6 +335,7 @@ def _divide(recipe: Recipe, corpus: Corpus, options: Options) -> _Division:
         for fold in folds
         for seed in asked.seeds
     }
+    warnings = (*warnings, *_narrow_folds(corpus, parts))
     fewest = min(len(each.validation) for each in parts.values())
     if chooses and fewest < _ENOUGH_TO_CHOOSE:
         warnings = (
@@ -288,6 +354,24 @@ def _divide(recipe: Recipe, corpus: Corpus, options: Options) -> _Division:
     return _Division(parts, warnings)
 
 
+def _narrow_folds(corpus: Corpus, parts: Mapping[tuple[int, int], Parts]) -> list[str]:
+    """A warning of folds whose test part lacks classes."""
+    tested = {
+        fold: len({corpus.utterances[i].label for i in each.test})
+        for (fold, _), each in parts.items()
+        if each.test
+    }
+    of = len(corpus.classes)
+    narrow = [f"fold {fold} tests {n} of {of} classes" for fold, n in tested.items() if n < of]
+    if not narrow:
+        return []
+    return [
+        f"{list_some(narrow, 3)}: UA and macro F1 of such a fold are means over the classes that "
+        "it tests, and its macro F1 is too high, as nothing of the other classes can be mistaken "
+        "for them; the pooled UA counts every class"
+    ]
+
+
 def _check_genotypes(
     recipe: Recipe,
     listing: Listing,
@@ -301,7 +385,7 @@ def _check_genotypes(
     paths = [run.trial(trial.fold, trial.seed).genotype for trial in trials]
     if options.genotype is not None:
         system = SYSTEMS[recipe.system.kind].build(recipe.system)
-        system.check(options.genotype, recipe, len(listing.classes))
+        system.check(options.genotype, recipe, len(listing.classes), options.asked)
         for path in paths:
             if path.is_file() and Genotype.load(path) != options.genotype:
                 raise RunError(
@@ -359,45 +443,36 @@ def _warnings(n_bad: int, origin: str | None) -> list[str]:
     return warnings
 
 
-def _write_header(
-    run: RunFolder,
-    asked: Recipe,
-    header: Mapping[str, Any],
-    listing: Listing,
-    folds: Mapping[str, Any],
-    compute: Compute,
-    device: torch.device,
-) -> None:
-    # As asked: what a resumed run computes with is what the environment records.
-    files.write_text(run.recipe, asked.to_yaml())
+def _write_facts(run: RunFolder, listing: Listing, compute: Compute, device: torch.device) -> None:
+    """Write what stays as it is when folds and seeds are added."""
     rows = listing.rows()
     files.write_csv(run.utterances, list(rows[0]), rows)
-    files.write_json(run.folds, folds)
     started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     environment = {**describe_environment(device), **compute.record(), "started": started}
     files.write_json(run.environment, environment)
-    files.write_json(run.data, header)  # last, as its presence says that the header is whole
 
 
 def _check_same_run(run: RunFolder, header: Mapping[str, Any], folds: Mapping[str, Any]) -> None:
-    recorded = files.read_object(run.data, RunError, "recipe_digest", "digest", "all_data")
+    recorded = files.read_object(run.data, RunError, "genotypes", "digest", "all_data")
     out = run.path
     if recorded["all_data"] != header["all_data"]:
         raise RunError(
             f"{out} was begun {'with' if recorded['all_data'] else 'without'} --all-data; "
             "resume it the same way, or give another --out"
         )
-    if recorded["recipe_digest"] != header["recipe_digest"]:
+    if recorded["genotypes"] != header["genotypes"]:
         raise RunError(
-            f"{out} holds a run of another recipe (see {run.recipe.name} there); "
-            "resume it with the same settings, or give another --out"
+            f"the genotypes of {out} are {recorded['genotypes']}; resume it "
+            f"{'with' if recorded['genotypes'] == 'given' else 'without'} --genotype, or give "
+            "another --out"
         )
     if recorded["digest"] != header["digest"]:
         raise RunError(
             f"{out} holds a run on other data (see {run.utterances.name} there); "
             "resume it with the same files and labels, or give another --out"
         )
-    if files.read_object(run.folds, RunError, "folds") != folds:
+    begun = files.read_object(run.folds, RunError, "split", "protocol", "folds")
+    if any(entry not in folds["folds"] for entry in begun["folds"]):
         raise RunError(
             f"{out} holds a run on other folds (see {run.folds.name} there); "
             "resume it with the same fold file, or give another --out"

@@ -10,11 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from emodarts import files
 from emodarts.corpora.utterance import Corpus
+from emodarts.errors import RunError
 from emodarts.experiments.jobs import run_trials
 from emodarts.experiments.plan import Options, make_plan
-from emodarts.experiments.summary import summarise
+from emodarts.experiments.summary import collapses, summarise
 from emodarts.genotype import Genotype
+from emodarts.layout import RunFolder
 from emodarts.progress import Progress, Silent
 from emodarts.recipe import Recipe
 
@@ -29,9 +32,10 @@ def run(
     """Carry out a recipe on a corpus; return what ``result.json`` in ``out`` holds.
 
     Half a run, and one without a test fold, have no such file: they return
-    ``{"name": ..., "trials": [...]}`` with the genotype of every fold and seed.
+    ``{"name": ..., "trials": [...], "warnings": [...]}`` with the genotype of every fold and seed.
 
-    Nothing is written to ``out`` before recipe, audio, folds and genotype have been checked.
+    Nothing but a lock is written to ``out`` before recipe, audio, folds and genotype have been
+    checked. Another process that uses ``out`` meanwhile is refused.
 
     Raises
     ------
@@ -39,11 +43,14 @@ def run(
         Of the part that found the fault; see :mod:`emodarts.errors`.
     """
     options, progress = options or Options(), progress or Silent()
-    plan = make_plan(recipe, corpus, Path(out), options, progress)
-    results = run_trials(plan.trials, plan.jobs, progress)
-    if options.stage == "search" or options.all_data:
-        return {"name": recipe.name, "trials": results}
-    return summarise(plan.trials)
+    with files.locked(Path(out), RunError):
+        plan = make_plan(recipe, corpus, Path(out), options, progress)
+        results = run_trials(plan.trials, plan.jobs, progress)
+        if options.stage == "search" or options.all_data:
+            header = files.read_object(RunFolder(Path(out)).data, RunError, "warnings", "genotypes")
+            warnings = [*header["warnings"], *collapses(results, header["genotypes"])]
+            return {"name": recipe.name, "trials": results, "warnings": warnings}
+        return summarise(plan.trials)
 
 
 def search(

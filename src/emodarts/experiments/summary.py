@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from emodarts import files
 from emodarts.errors import RunError, list_some
 from emodarts.experiments.plan import TrialSpec
+from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
 from emodarts.recipe import load_recipe
 from emodarts.recipe.system import BASELINES
@@ -67,7 +68,11 @@ def summarise(trials: Sequence[TrialSpec]) -> dict[str, Any]:
         "seeds": list(recipe.evaluation.seeds),
         "definitions": {"ua": UA_DEFINITION, "wa": WA_DEFINITION},
         "genotypes": header["genotypes"],
-        "warnings": [*header["warnings"], *_arbitrary(results)],
+        "warnings": [
+            *header["warnings"],
+            *_arbitrary(results),
+            *collapses(results, header["genotypes"]),
+        ],
         **scores,
         "parameters": round(fmean(r["parameters"] for r in results)),
         "multiply_adds": round(fmean(r["multiply_adds"] for r in results)),
@@ -78,16 +83,62 @@ def summarise(trials: Sequence[TrialSpec]) -> dict[str, Any]:
     return result
 
 
+def describe_state(out: Path) -> str:
+    """How far a run that was stopped has come, after the word "stopped"."""
+    run = RunFolder(out)
+    if not run.data.is_file():
+        return "before the first trial; features that were computed are kept"
+    apart = not files.read_object(run.data, RunError, "all_data")["all_data"]
+    trials = [
+        run.trial(entry["fold"] if apart else None, entry["seed"])
+        for entry in files.read_object(run.folds, RunError, "folds")["folds"]
+    ]
+    done = sum(trial.result.is_file() for trial in trials)
+    found = sum(trial.genotype.is_file() for trial in trials)
+    searched = f" and a genotype found for {found}" if found else ""
+    return (
+        f"with {done} of {len(trials)} trials finished{searched}; others continue after their last "
+        "whole epoch"
+    )
+
+
 def _arbitrary(results: Sequence[dict[str, Any]]) -> list[str]:
     """A warning of searches whose supernet learned nothing."""
     searches = [r for r in results if "search" in r]
     blind = [r for r in searches if not r["search"]["above_chance"]]
     if not blind:
         return []
-    where = list_some([f"fold {r['fold']} seed {r['seed']}" for r in blind], 3)
+    where = list_some(map(_title, blind), 3)
     return [
         f"in {len(blind)} of {len(searches)} searches the supernet was never clearly above chance "
         f"on the data for alphas, so the genotype is arbitrary: {where}"
+    ]
+
+
+def _title(result: Mapping[str, Any]) -> str:
+    fold, seed = result["fold"], result["seed"]
+    return f"seed {seed}" if fold is None else f"fold {fold} seed {seed}"
+
+
+def collapses(results: Sequence[Mapping[str, Any]], origin: str | None) -> list[str]:
+    """A warning of genotypes that mostly consist of skip connections, and what to do.
+
+    Parameters
+    ----------
+    results : ``fold``, ``seed`` and ``genotype`` of trials.
+    origin : of their genotypes; only those of a search can have collapsed.
+    """
+    if origin != "searched":
+        return []
+    found = {_title(r): Genotype.from_dict(r["genotype"]).collapsed_cells() for r in results}
+    listed = [f"{where} ({', '.join(cells)})" for where, cells in found.items() if cells]
+    if not listed:
+        return []
+    return [
+        f"{len(listed)} of {len(found)} searches collapsed: most edges of a cell are skip "
+        f"connections, {list_some(listed, 3)}. Keep cells of an earlier epoch "
+        "(search.genotype_epoch: best), search for fewer epochs (search.epochs), and compare with "
+        "random cells (search: {strategy: random})"
     ]
 
 

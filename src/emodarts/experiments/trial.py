@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -17,7 +19,7 @@ from typing import Any
 import torch
 
 from emodarts import files
-from emodarts.bundle import Bundle, save_bundle
+from emodarts.bundle import Bundle, save_bundle, stretch_of
 from emodarts.dataset import Dataset, Listing, load_dataset
 from emodarts.errors import EmodartsError, RunError, TrainingError
 from emodarts.experiments.compute import recorded_compute
@@ -25,7 +27,7 @@ from emodarts.experiments.plan import TrialSpec
 from emodarts.fast import keep_freed_memory
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
-from emodarts.progress import Lines, Progress
+from emodarts.progress import Lines, Progress, show_warnings_plainly
 from emodarts.recipe import SYSTEMS, Recipe, SystemSpec, load_recipe
 from emodarts.recipe.system import BASELINES
 from emodarts.runtime import configure, derive_seed
@@ -50,16 +52,22 @@ def carry_out(spec: TrialSpec, progress: Progress) -> dict[str, Any]:
     """
     run = RunFolder(Path(spec.run))
     folder = run.trial(spec.fold, spec.seed)
-    if spec.stage == "fit" and folder.result.is_file():
+    if is_finished(spec):
+        if spec.stage == "search":
+            return _found(spec, Genotype.load(folder.genotype))
         return files.read_object(folder.result, RunError, "fold", "seed", "parameters")
-    if spec.stage == "search" and folder.genotype.is_file():
-        return _found(spec, Genotype.load(folder.genotype))
     task, parts = make_task(spec, progress)
     system = SYSTEMS[task.recipe.system.kind].build(task.recipe.system)
     with _explained_memory():
         if spec.stage == "search":
             return _found(spec, system.search(task))
         return _test(spec, run, task, system.fit(task), parts)
+
+
+def is_finished(spec: TrialSpec) -> bool:
+    """Whether a trial has left all that it is to leave."""
+    folder = RunFolder(Path(spec.run)).trial(spec.fold, spec.seed)
+    return (folder.genotype if spec.stage == "search" else folder.result).is_file()
 
 
 def make_task(spec: TrialSpec, progress: Progress) -> tuple[FitTask, Parts]:
@@ -158,6 +166,10 @@ def _test(
         inputs=recipe.inputs,
         classes=task.data.classes,
         fingerprints=listing.fingerprints,
+        emotions=files.read_object(run.data, RunError, "emotions")["emotions"],
+        trained_on=[
+            stretch_of(listing.contents[i], listing.utterances[i]) for i in parts.development
+        ],
         origin={
             "corpus": listing.corpus,
             "notice": listing.notice,
@@ -254,9 +266,15 @@ def _explained_memory() -> Iterator[None]:
         ) from error
 
 
-def main(text: str) -> int:
-    """Carry out a trial given as JSON; an error of the project's own is printed as JSON."""
+def main(text: str, ends_with: str = "") -> int:
+    """Carry out a trial given as JSON; an error of the project's own is printed as JSON.
+
+    ``ends_with`` is ``"stdin"`` if this process is to end when its standard input does.
+    """
     keep_freed_memory()
+    show_warnings_plainly()
+    if ends_with == "stdin":
+        threading.Thread(target=_end_with_input, daemon=True).start()
     try:
         carry_out(TrialSpec(**json.loads(text)), Lines())
     except EmodartsError as error:
@@ -265,5 +283,10 @@ def main(text: str) -> int:
     return 0
 
 
+def _end_with_input() -> None:
+    os.read(0, 1)
+    os._exit(1)  # as if killed: what is being written is as it was, and can be resumed
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

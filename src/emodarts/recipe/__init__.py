@@ -6,7 +6,7 @@ from emodarts.recipe.evaluation import LABEL_SCHEMES, ComputeSpec, EvaluationSpe
 from emodarts.recipe.features import FEATURES, FeatureKind, FeatureSpec
 from emodarts.recipe.loading import builtin_recipes, load_recipe
 from emodarts.recipe.network import CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
-from emodarts.recipe.recipe import Recipe
+from emodarts.recipe.recipe import Recipe, differing_keys
 from emodarts.recipe.search import (
     STRATEGIES,
     ControllerSpec,
@@ -56,5 +56,6 @@ __all__ = [
     "SystemSpec",
     "TrainingSpec",
     "builtin_recipes",
+    "differing_keys",
     "load_recipe",
 ]

@@ -47,6 +47,23 @@ def explain(
     return f"{where}: " + "; ".join(dict.fromkeys(lines))
 
 
+def key_names(model: type[BaseModel], prefix: str = "") -> dict[str, None]:
+    """Dotted names of all keys in and below a section, of every kind, in order."""
+    found: dict[str, None] = {}
+    for name, field in model.model_fields.items():
+        inner = section_of(field.annotation)
+        below: list[type[BaseModel]] = [] if inner is None else [inner]
+        if name == "seqnn":
+            below = list(_SEQNN.values())
+        elif inner is not None and issubclass(inner, KindSection):
+            below = [kind.spec for kind in inner.kinds().values()]
+        for each in below:
+            found |= key_names(each, f"{prefix}{name}.")
+        if not below:
+            found[prefix + name] = None
+    return found
+
+
 def _another_kind(owner: type[KindSection], place: list[str], value: Mapping[str, Any]) -> str:
     """What to do where the keys of one kind were given to another."""
     inner: Any = value

@@ -8,7 +8,7 @@ Defaults are the settings of emoDARTS (arXiv 2403.14083) where that paper gives 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Annotated, Any
 
@@ -219,7 +219,35 @@ class Recipe(Section):
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     def digest(self) -> str:
-        """Identify what a run computes: SHA-256 over all keys but the name and the device."""
+        """Identify what each trial computes: SHA-256 over all keys that :func:`differing_keys`
+        compares."""
+        return files.digest_of(self._decisive())
+
+    def _decisive(self) -> dict[str, Any]:
+        """All keys but the name, those of ``compute``, and which folds and seeds are run."""
         value = self.to_dict()
         del value["name"], value["compute"]
-        return files.digest_of(value)
+        del value["evaluation"]["folds"], value["evaluation"]["seeds"]
+        return value
+
+
+def differing_keys(recipes: Sequence[Recipe]) -> dict[str, tuple[Any, ...]]:
+    """Dotted keys in which recipes differ, and the values of each recipe.
+
+    Left out are the name, ``compute``, which folds and seeds are run, and keys that not all recipes
+    have, as they follow from a kind that is listed.
+    """
+    return dict(_differences([recipe._decisive() for recipe in recipes], ""))
+
+
+def _differences(
+    values: Sequence[Mapping[str, Any]], prefix: str
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    for key in values[0]:
+        if not all(key in value for value in values):
+            continue
+        found = tuple(value[key] for value in values)
+        if all(isinstance(each, Mapping) for each in found):
+            yield from _differences(found, f"{prefix}{key}.")
+        elif any(each != found[0] for each in found):
+            yield prefix + key, found

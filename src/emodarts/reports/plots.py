@@ -5,9 +5,11 @@ Figures are made without pyplot, so no state is shared and no window is opened.
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,8 @@ Floats = NDArray[np.float64]
 _BLUE, _ORANGE, _GREEN, _PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _CELLS = {"normal": _BLUE, "reduction": _ORANGE, "sequence": _GREEN}
 _FAINT = 0.35
+_FONT = "DejaVu Sans"
+"""The font that comes with matplotlib: Latin, Greek, Cyrillic and more."""
 _STYLES: tuple[Any, ...] = ("solid", "dashed", "dotted", "dashdot")
 
 
@@ -60,9 +64,11 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str])
     image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
     ticks = range(len(classes))
-    plain: dict[str, Any] = {"parse_math": False}  # a class may be called anything
-    axes.set_xticks(ticks, classes, rotation=45, ha="right", rotation_mode="anchor", **plain)
-    axes.set_yticks(ticks, classes, **plain)
+    names, fonts = drawable(classes)
+    # A class may be called anything.
+    plain: dict[str, Any] = {"parse_math": False, "fontfamily": fonts}
+    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", **plain)
+    axes.set_yticks(ticks, names, **plain)
     axes.set(xlabel="predicted", ylabel="true")
     for row in ticks:
         for column in ticks:
@@ -71,6 +77,47 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str])
             colour = "white" if share > 65 else "black"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     return figure
+
+
+def drawable(classes: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of classes as they can be drawn here, and the fonts that do it.
+
+    A name is ``class 3``, for the third, if no font has its characters, or if they change their
+    shape or order beside others, as in Arabic or Hindi.
+    """
+    names, fonts = [], [_FONT]
+    for number, name in enumerate(classes, 1):
+        text = unicodedata.normalize("NFC", name)
+        font = None if any(map(_changes, text)) else _font_for(text)
+        names.append(f"class {number}" if font is None else text)
+        if font is not None and font not in fonts:
+            fonts.append(font)
+    return names, fonts
+
+
+def _changes(character: str) -> bool:
+    return unicodedata.category(character) in ("Mn", "Mc", "Cc") or unicodedata.bidirectional(
+        character
+    ) in ("R", "AL")
+
+
+@lru_cache
+def _font_for(text: str) -> str | None:
+    """A font that has what the standard one lacks of a text."""
+    from matplotlib.font_manager import findfont, fontManager, get_font
+
+    def lacking(path: str) -> set[str]:
+        font = get_font(path)
+        return {c for c in text if not font.get_char_index(ord(c))}
+
+    missing = lacking(findfont(_FONT))
+    if not missing:
+        return _FONT
+    for entry in sorted(fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
+        # The last resort has a box for every character.
+        if not entry.name.startswith("Last Resort") and not missing & lacking(entry.fname):
+            return str(entry.name)
+    return None
 
 
 def describe_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:

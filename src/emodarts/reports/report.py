@@ -6,6 +6,7 @@ A report only shows what a run has written. It scores nothing again and chooses 
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -19,7 +20,14 @@ from emodarts.errors import RunError, list_some
 from emodarts.experiments.summary import FORMAT
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder, TrialFolder
-from emodarts.recipe import DartsSpec, HalvingSpec, OneShotSpec, Recipe, load_recipe
+from emodarts.recipe import (
+    DartsSpec,
+    HalvingSpec,
+    OneShotSpec,
+    Recipe,
+    differing_keys,
+    load_recipe,
+)
 from emodarts.reports import cells, plots, tables
 from emodarts.reports.document import (
     Block,
@@ -173,7 +181,13 @@ def _class_section(result: Mapping[str, Any]) -> Section:
         plots.describe_confusion(confusion, classes),
         plots.confusion_figure(confusion, classes),
     )
-    return Section("Classes", (tables.class_table(result), figure))
+    numbered = [
+        f"{drawn} is {name}"
+        for name, drawn in zip(classes, plots.drawable(classes)[0], strict=True)
+        if drawn != name
+    ]
+    legend = [f"No font here draws these names: {', '.join(numbered)}."] if numbered else []
+    return Section("Classes", (tables.class_table(result), figure, *legend))
 
 
 def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Section:
@@ -445,8 +459,8 @@ def _read_alphas(path: Path) -> list[dict[str, Any]]:
 def compare(runs: Sequence[Path]) -> Section:
     """Compare finished runs: one table, and a paired test where the utterances are the same.
 
-    The document names where runs differ in corpus, classes, split or protocol, and says which
-    pairs have no test and why.
+    The document names where runs differ in corpus, classes, split, protocol and other settings,
+    and says which pairs have no test and why.
 
     Raises
     ------
@@ -465,7 +479,11 @@ def compare(runs: Sequence[Path]) -> Section:
             tests[names[i], names[j]] = paired_test(a, b, classes)
         except RunError as error:
             untested.append(f"{names[i]} and {names[j]}: no paired test: {error}")
-    blocks: tuple[Block, ...] = (*tables.result_blocks(results), *_differences(results))
+    blocks: tuple[Block, ...] = (
+        *tables.result_blocks(results),
+        *_differences(results),
+        *_other_settings(names, [load_recipe(RunFolder(run).recipe) for run in runs]),
+    )
     if tests:
         blocks += (Section("Paired tests", (tables.paired_table(tests), *untested)),)
         untested = []
@@ -491,3 +509,22 @@ def _differences(results: Sequence[Mapping[str, Any]]) -> list[Remark]:
             )
             remarks.append(Remark(f"The runs differ in {key}", f"{listed}."))
     return remarks
+
+
+def _other_settings(names: Sequence[str], recipes: Sequence[Recipe]) -> list[Remark]:
+    """Keys of the recipes that differ, but for those that have remarks of their own."""
+    differing = differing_keys(recipes)
+    for key in ("labels", "evaluation.split", "evaluation.protocol"):
+        differing.pop(key, None)
+    if not differing:
+        return []
+    order = f"{list_some(names)}, in this order"
+    listed = [f"{key} ({', '.join(map(_shown, found))})" for key, found in differing.items()]
+    return [Remark("The runs differ in settings", f"{list_some(listed, 20)} ({order}).")]
+
+
+def _shown(value: Any) -> str:
+    """A value of a recipe in a line of text."""
+    if isinstance(value, Mapping):
+        return "{...}"
+    return json.dumps(value) if not isinstance(value, str) else value

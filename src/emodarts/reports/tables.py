@@ -1,4 +1,4 @@
-"""Tables of results, in percent with one decimal, each with the definitions of its scores.
+"""Tables of results, in percent with one decimal; definitions stand below that of the systems.
 
 Tables only arrange what a ``result.json`` holds; see :func:`emodarts.scoring.metrics.aggregate`
 for the scores and what they mean.
@@ -176,7 +176,7 @@ def fold_table(result: Mapping[str, Any]) -> Table:
     columns = (*numbers("fold"), *words("test speakers"), *numbers(*titles))
     seeds = ", ".join(map(str, result["seeds"]))
     order = f"Lists are in the order of the seeds: {seeds}. Scores of a fold are means over seeds."
-    caption = (order, DEFINITIONS) if several else (DEFINITIONS,)
+    caption = (order,) if several else ()
     return Table((*columns, *words("absent classes")), tuple(rows), caption)
 
 
@@ -194,7 +194,7 @@ def class_table(result: Mapping[str, Any]) -> Table:
     caption = "Counts are summed over folds"
     if n_seeds > 1:
         caption += f" and {n_seeds} seeds, so that each utterance counts {n_seeds} times"
-    return Table((*words("class"), *numbers(*titles)), rows, (f"{caption}.", DEFINITIONS))
+    return Table((*words("class"), *numbers(*titles)), rows, (f"{caption}.",))
 
 
 def paired_table(tests: Mapping[tuple[str, str], Mapping[str, Any]]) -> Table:
@@ -218,7 +218,7 @@ def paired_table(tests: Mapping[tuple[str, str], Mapping[str, Any]]) -> Table:
     )
     caption += ", and not corrected for the number of pairs." if len(tests) > 1 else "."
     columns = (*words("difference"), *numbers(*titles))
-    return Table(columns, tuple(rows), (caption, DEFINITIONS))
+    return Table(columns, tuple(rows), (caption,))
 
 
 def operation_table(genotypes: Sequence[Genotype]) -> Table:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from emodarts import files
-from emodarts.errors import RunError
+from emodarts.errors import GenotypeError, RunError
 from emodarts.fast import resolve
 from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
@@ -37,9 +39,32 @@ class Searched:
     def __init__(self, spec: SearchedSpec) -> None:
         self.spec = spec
 
-    def check(self, genotype: Genotype, recipe: Recipe, n_classes: int) -> None:
-        """Raise :class:`GenotypeError` if the network of a recipe cannot have these cells."""
-        DiscreteNetwork(genotype, recipe.trained_network, recipe.features.n_features, n_classes)
+    def check(
+        self, genotype: Genotype, recipe: Recipe, n_classes: int, asked: Collection[str] = ()
+    ) -> None:
+        """Raise :class:`GenotypeError` if a recipe cannot have this genotype or contradicts it.
+
+        Keys for which the search space has choices are decided by the genotype, unless they are
+        among ``asked``: dotted keys of the recipe that were asked for by name.
+        """
+        network = recipe.trained_network
+        DiscreteNetwork(genotype, network, recipe.features.n_features, n_classes)
+        made = network.with_choices(genotype.macro)
+        for name, nodes in made.nodes.items():
+            part = "seqnn" if name == "sequence" else "cnn"
+            _refuse_other(f"network.{part}.nodes", nodes, len(genotype.cells[name]))
+        for key, found in (
+            ("cells", made.cnn.cells),
+            ("channels", made.cnn.channels),
+            ("seqnn_cells", getattr(made.seqnn, "cells", None)),
+        ):
+            wanted = getattr(self.spec, key)
+            _refuse_other(f"system.{key}", found if wanted is None else wanted, found)
+        keys = {key for key in genotype.macro if key not in recipe.network.macro}
+        keys |= {key.removeprefix("network.") for key in asked if key.startswith("network.")}
+        before, after = (each.model_dump(mode="json") for each in (network, made))
+        for key in sorted(keys):
+            _refuse_other(f"network.{key}", _value_at(before, key), _value_at(after, key))
 
     def search(self, task: FitTask) -> Genotype:
         """The genotype in the trial's folder, or one that is searched and kept there."""
@@ -182,6 +207,21 @@ class Searched:
         genotype.save(folder.genotype)
         files.write_json(folder.result, {"ua": ua, "epoch": trained.epoch})
         return ua
+
+
+def _refuse_other(key: str, wanted: Any, found: Any) -> None:
+    if wanted != found:
+        raise GenotypeError(
+            f"{key} is {json.dumps(wanted)}, and the genotype has {json.dumps(found)}; set "
+            f"{key}={json.dumps(found)}, or train another genotype"
+        )
+
+
+def _value_at(value: Any, key: str) -> Any:
+    """Value of a dotted key; None where a section on the way is null or has no such key."""
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _facts(folder: TrialFolder) -> dict[str, Any]:
