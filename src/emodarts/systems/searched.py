@@ -90,7 +90,7 @@ class Searched:
                 compute=recipe.compute,
                 progress=task.progress,
                 title=f"search {task.title}",
-                evaluate=lambda candidate: self._evaluate(task, candidate),
+                evaluate=lambda *asked: self._evaluate(task, *asked),
                 cross_validate=lambda *asked: self.cross_validate(task, *asked),
             )
         )
@@ -188,16 +188,22 @@ class Searched:
 
         return build
 
-    def _evaluate(self, task: FitTask, genotype: Genotype) -> float:
+    def _evaluate(self, task: FitTask, genotype: Genotype, epochs: int | None = None) -> float:
         """UA on the data for alphas of a network that the data for weights trained."""
-        digest = files.digest_of(genotype.to_dict())[:16]
+        digest = files.digest_of([genotype.to_dict(), epochs])[:16]
         folder = TrialFolder(task.folder.candidates / digest)
         if folder.result.is_file():
             found = files.read_object(folder.result, RunError, "ua")
             return float(found["ua"])
-        _, _, trained = train(
+        training = task.recipe.training
+        changes = {"optimistic": False, "epochs": epochs or training.epochs}
+        inner = replace(
             task,
-            self._build(task, genotype),
+            recipe=task.recipe.model_copy(update={"training": training.model_copy(update=changes)}),
+        )
+        _, _, trained = train(
+            inner,
+            self._build(inner, genotype),
             task.parts.search_weights,
             task.parts.search_alphas,
             folder,
