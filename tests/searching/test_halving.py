@@ -95,7 +95,7 @@ def test_darts_proposes_candidates_and_does_so_once(tmp_path: Path) -> None:
     spec = Recipe.from_dict({"search": {"strategy": "halving", **keys}}).search
     judge = Judge()
     search(spec, make_task(tmp_path, cross_validate=judge))
-    own, *proposed = [json.loads(genotype) for genotype, _ in judge.asked[:3]]
+    _own, *proposed = [json.loads(genotype) for genotype, _ in judge.asked[:3]]
     darts = [
         search(SMALL, make_task(tmp_path / str(k), seed=derive_seed(0, "proposal", k))).to_dict()
         for k in range(2)
