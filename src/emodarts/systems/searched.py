@@ -120,8 +120,7 @@ class Searched:
         SplitError
             If a class is too small for inner folds.
         """
-        digest = files.digest_of([genotype.to_dict(), n_folds, epochs])[:16]
-        folder = TrialFolder(task.folder.candidates / digest / f"seed-{seed}")
+        folder = candidate_folder(task.folder, genotype, seed, n_folds, epochs)
         if folder.result.is_file():
             return float(files.read_object(folder.result, RunError, "ua")["ua"])
         training = task.recipe.training
@@ -134,6 +133,7 @@ class Searched:
         part = as_indices({*task.parts.search_weights, *task.parts.search_alphas})
         apart, folds = inner_folds(task.data.utterances, part, n_folds, task.seed)
         logits, targets = [], []
+        name = f"candidate {folder.path.parent.name[:6]} seed {seed}"
         for k, (train_on, judge_by) in enumerate(folds):
             network, normalisation, _ = train(
                 inner,
@@ -141,7 +141,7 @@ class Searched:
                 train_on,
                 (),  # nothing is chosen: judged once, by the last weights
                 TrialFolder(folder.path / f"fold-{k}"),
-                f"candidate {digest[:6]} seed {seed}, inner fold {k} of {task.title}",
+                f"{name}, inner fold {k} of {task.title}",
             )
             judged = task.data.part(judge_by, normalisation, task.device)
             logits.append(join_pieces(predict_logits(network, judged.features), judged.owners))
@@ -228,6 +228,14 @@ def _value_at(value: Any, key: str) -> Any:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
+
+
+def candidate_folder(
+    folder: TrialFolder, genotype: Genotype, seed: int, n_folds: int, epochs: int | None = None
+) -> TrialFolder:
+    """Where :meth:`Searched.cross_validate` keeps its trainings, in the folder of a trial."""
+    digest = files.digest_of([genotype.to_dict(), n_folds, epochs])[:16]
+    return TrialFolder(folder.candidates / digest / f"seed-{seed}")
 
 
 def _facts(folder: TrialFolder) -> dict[str, Any]:
