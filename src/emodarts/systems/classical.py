@@ -110,7 +110,7 @@ class _Linear:
         """A weight for each pooled feature and a bias, for each class."""
         spec = next(iter(recipe.inputs.values()))
         one_frame = torch.zeros(1, spec.n_channels, spec.n_features, 1, device="cpu")
-        return (1 + type(self).pool(one_frame, spec).shape[1]) * n_classes
+        return (1 + int(type(self).pool(one_frame, spec).shape[1])) * n_classes
 
     def restore(self, saved: Saved) -> LinearModel:
         """The model of some tensors. Raises ``ValueError`` if their shapes do not fit."""
