@@ -11,7 +11,7 @@ import inspect
 import json
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 
@@ -96,11 +96,18 @@ def _sections(
         inner = section_of(field.annotation)
         if inner is not None and field.default is None:
             rows.append(f"| `{key}` | keys below or `null` | `null` | {meanings[name]} |")
+        if inner is not None and get_origin(field.annotation) is tuple:
+            rows.append(f"| `{key}` | list of the keys below | `[]` | {meanings[name]} |")
         if name == "seqnn":
             for mode, choice in MODES.items():
                 heading = f"## `{key}` with `mode: {mode}`"
                 below += _sections(f"{key}.", choice, heading)
         elif inner is not None:
+            if issubclass(inner, KindSection) and "default_kind" not in vars(inner):
+                # A kind as a section of another: its keys stand below their own heading.
+                kind = inner.model_fields[inner.kind_key].default
+                rows.append(f"| `{key}` | keys of `{kind}` | | {meanings[name]} |")
+                continue
             below += _sections(f"{key}.", inner, f"## `{key}`")
             if issubclass(inner, KindSection):
                 for kind, entry in inner.kinds().items():

@@ -9,18 +9,25 @@ from types import ModuleType
 
 import pytest
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from emodarts import recipe
+from emodarts.recipe.section import KindSection, section_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 KINDS = {"features": recipe.FEATURES, "search": recipe.STRATEGIES, "system": recipe.SYSTEMS}
 
 
 def keys_without_sections(model: type[BaseModel]) -> set[str]:
-    sections = {"cnn", "seqnn", "weights", "alphas", "masks", "augmentation", "system"}
-    sections.add("perturbation")
-    sections |= {"features", "network", "search", "training", "evaluation", "compute"}
-    return set(model.model_fields) - sections
+    """Names of the keys but those of sections, which have a heading of their own."""
+
+    def is_section(field: FieldInfo) -> bool:
+        inner = section_of(field.annotation)
+        if inner is None or field.default is None or field.default == ():
+            return False
+        return not issubclass(inner, KindSection) or "default_kind" in vars(inner)
+
+    return {name for name, field in model.model_fields.items() if not is_section(field)}
 
 
 @pytest.fixture(scope="module")

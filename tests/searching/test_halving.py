@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from emodarts.errors import RecipeError
 from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
-from emodarts.recipe import CNNSpec, FixedSeqNN, HalvingSpec, NetworkSpec
-from killing import Killed
+from emodarts.recipe import CNNSpec, FixedSeqNN, HalvingSpec, NetworkSpec, Recipe
+from emodarts.runtime import derive_seed
+from killing import Kill, Killed
+from toy_search import SPEC as DARTS
 from toy_search import make_task, search
 
 NETWORK = NetworkSpec(
     cnn=CNNSpec(space="extended", cells=0), seqnn=FixedSeqNN(mode="fixed", width=8)
 )
+SMALL = DARTS.model_copy(update={"order": 1, "epochs": 2})
 SPEC = HalvingSpec(rounds=((8, 1), (4, 2), (2, 4)), inner_folds=2, epochs=5)
 
 
@@ -82,3 +87,39 @@ def test_a_network_with_nothing_to_choose_is_not_trained(tmp_path: Path) -> None
     judge = Judge()
     assert search(SPEC, make_task(tmp_path, network=fixed, cross_validate=judge)) == Genotype()
     assert judge.asked == []
+
+
+def test_darts_proposes_candidates_and_does_so_once(tmp_path: Path) -> None:
+    keys = {"rounds": [[5, 1], [2, 2]], "inner_folds": 2, "epochs": 5, "proposals": 2}
+    keys["darts"] = SMALL.model_dump(mode="json")
+    spec = Recipe.from_dict({"search": {"strategy": "halving", **keys}}).search
+    judge = Judge()
+    search(spec, make_task(tmp_path, cross_validate=judge))
+    _own, *proposed = [json.loads(genotype) for genotype, _ in judge.asked[:3]]
+    darts = [
+        search(SMALL, make_task(tmp_path / str(k), seed=derive_seed(0, "proposal", k))).to_dict()
+        for k in range(2)
+    ]
+    assert proposed == darts
+    again = Judge()
+    # A finished proposal is read.
+    search(spec, make_task(tmp_path, Kill(1), cross_validate=again))
+    assert again.asked == judge.asked
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"search": {"proposals": 16}}, "proposals 16 of 16 candidates"),
+        (
+            {
+                "search": {"proposals": 1},
+                "network": {"cnn": {"cells": 0}, "seqnn": {"mode": "none"}},
+            },
+            "no cells for DARTS",
+        ),
+    ],
+)
+def test_proposals_that_cannot_be(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict({**keys, "search": {"strategy": "halving", **keys["search"]}})

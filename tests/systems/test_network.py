@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from emodarts.audio.features import delta
 from emodarts.errors import GenotypeError, ShapeError
 from emodarts.genotype import SKIP, Edge, Genotype
 from emodarts.recipe import SPACES, CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
@@ -473,6 +474,29 @@ def test_missing_frames_of_a_batch_count_for_nothing(
     for row, length in enumerate(lengths):
         alone = network(features[row : row + 1, ..., :length])
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("orders", [1, 2])
+def test_deltas_in_the_network_are_those_of_the_utterance(orders: int) -> None:
+    keys = {"stem": {}, "cnn": {"cells": 0}, "deltas": orders, "seqnn": {"mode": "none"}}
+    spec = NetworkSpec.model_validate_json(json.dumps(keys))
+    torch.manual_seed(0)
+    network = DiscreteNetwork(Genotype(), spec, 32, 3).eval()
+    features = torch.randn(2, 1, 32, 40)
+    features[1, ..., 23:] = torch.nan
+    together = network(features)
+    for row, length in enumerate((40, 23)):
+        alone = network(features[row : row + 1, ..., :length])
+        torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
+    seen: list[torch.Tensor] = []
+    network.stem[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    network(features[:1])
+    for order in range(1, orders + 1):
+        expected = delta(features[:1], order)
+        ratio = seen[0][:, order : order + 1] / expected
+        torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-3, atol=0)
+    noise = delta(torch.randn(1, 1, 4, 100_000), orders)
+    assert float(noise.std()) * float(ratio.mean()) == pytest.approx(1.0, rel=0.02)
 
 
 def test_a_batch_with_missing_frames_has_gradients() -> None:

@@ -212,6 +212,23 @@ class Frames(nn.Module):
         return waveform[:, : length * frames].reshape(-1, frames, length).transpose(1, 2)
 
 
+def _delta_weights(order: int) -> NDArray[np.float64]:
+    """Weights of 9 frames whose sum is the derivative.
+
+    Least squares: the leading coefficient is that of t**order after projection on lower powers,
+    and differentiating t**order gives the factorial of the order.
+    """
+    steps = np.arange(-_DELTA_REACH, _DELTA_REACH + 1.0)
+    basis = steps if order == 1 else steps**2 - np.mean(steps**2)
+    weights: NDArray[np.float64] = order * basis / (basis @ basis)
+    return weights
+
+
+def delta_deviation(order: int) -> float:
+    """Standard deviation of the :func:`delta` of white noise of deviation 1."""
+    return float(np.linalg.norm(_delta_weights(order)))
+
+
 def delta(maps: Tensor, order: int) -> Tensor:
     """First or second derivative over time of the line or parabola fitted to 9 frames.
 
@@ -227,11 +244,7 @@ def delta(maps: Tensor, order: int) -> Tensor:
     -------
     slopes, per frame or per squared frame [shape=(B, C, F, T)]
     """
-    # Least squares: the leading coefficient is that of t**order after projection on lower powers,
-    # and differentiating t**order gives the factorial of the order.
-    steps = np.arange(-_DELTA_REACH, _DELTA_REACH + 1.0)
-    basis = steps if order == 1 else steps**2 - np.mean(steps**2)
-    weights = (order * basis / (basis @ basis)).tolist()
+    weights = _delta_weights(order).tolist()
     padded = F.pad(maps, (_DELTA_REACH, _DELTA_REACH, 0, 0), mode="replicate")
     slopes = torch.zeros_like(maps)
     for first, weight in enumerate(weights):

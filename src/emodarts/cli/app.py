@@ -307,10 +307,10 @@ def headroom(
     from emodarts.reports.headroom import headroom_page, write_headroom
     from emodarts.reports.markdown import to_markdown
 
-    if request.jobs != 1:
-        raise EmodartsError("headroom trains in one process; allowed: --jobs 1")
     out = request.out or Path("runs") / f"headroom-{recipe.name}-{request.corpus}"
-    options = Options(resume=request.resume, skip_bad=request.skip_bad, cache=request.cache)
+    options = Options(
+        resume=request.resume, skip_bad=request.skip_bad, cache=request.cache, jobs=request.jobs
+    )
     progress = for_terminal()
     with _explained_stop(out, progress):
         result = measure(recipe, corpus, out, genotypes, inner_folds, options, progress)

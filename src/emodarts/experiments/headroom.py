@@ -12,8 +12,8 @@ import torch
 from emodarts import files
 from emodarts.corpora.utterance import Corpus
 from emodarts.errors import RecipeError, RunError
+from emodarts.experiments.jobs import run_trials
 from emodarts.experiments.plan import Options, make_plan
-from emodarts.experiments.trial import forget_data, make_task
 from emodarts.layout import RunFolder
 from emodarts.progress import Progress, Silent
 from emodarts.recipe import Recipe
@@ -21,7 +21,6 @@ from emodarts.recipe.system import SearchedSpec
 from emodarts.runtime import derive_seed
 from emodarts.scoring import variance
 from emodarts.searching.derivation import different_genotypes
-from emodarts.systems.searched import Searched
 
 
 def headroom(
@@ -67,18 +66,14 @@ def headroom(
     with files.locked(run.path, RunError):
         plan = make_plan(recipe, corpus, run.path, replace(options, train=False), progress)
         trials = [trial for trial in plan.trials if trial.seed == seeds[0]]
-        scores = np.empty((len(trials), n_genotypes, len(seeds)))
-        try:
-            for row, trial in enumerate(trials):
-                task, _ = make_task(trial, progress)
-                for k, genotype in enumerate(genotypes):
-                    for column, seed in enumerate(seeds):
-                        scores[row, k, column] = Searched(system).cross_validate(
-                            task, genotype, seed, inner_folds
-                        )
-        finally:
-            forget_data()
-        means = scores.mean(axis=0)
+        candidates = [
+            {"genotype": genotype.to_dict(), "seed": seed, "inner_folds": inner_folds}
+            for genotype in genotypes
+            for seed in seeds
+        ]
+        specs = [replace(trial, candidate=asked) for trial in trials for asked in candidates]
+        found = [result["ua"] for result in run_trials(specs, plan.jobs, progress)]
+        means = np.reshape(found, (len(trials), n_genotypes, len(seeds))).mean(axis=0)
         result = {
             "name": recipe.name,
             "corpus": files.read_object(run.data, RunError, "corpus")["corpus"],

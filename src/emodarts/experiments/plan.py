@@ -84,6 +84,7 @@ class TrialSpec:
     fold : number of the fold; None: no test fold.
     seed : of the trial.
     stage : ``search`` ends with the genotype, ``fit`` with a tested model.
+    candidate : only judge a genotype on inner folds: ``genotype``, ``seed`` and ``inner_folds``.
     """
 
     run: str
@@ -92,6 +93,7 @@ class TrialSpec:
     fold: int | None
     seed: int
     stage: Stage
+    candidate: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; ``TrialSpec(**values)`` is the inverse."""
@@ -100,7 +102,8 @@ class TrialSpec:
     @property
     def title(self) -> str:
         """For people, e.g. ``fold 0 seed 0``."""
-        return f"seed {self.seed}" if self.fold is None else f"fold {self.fold} seed {self.seed}"
+        trial = f"seed {self.seed}" if self.fold is None else f"fold {self.fold} seed {self.seed}"
+        return trial if self.candidate is None else f"candidate of {trial}"
 
 
 @dataclass(frozen=True)

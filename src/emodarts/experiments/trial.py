@@ -26,7 +26,7 @@ from emodarts.experiments.compute import recorded_compute
 from emodarts.experiments.plan import TrialSpec
 from emodarts.fast import keep_freed_memory
 from emodarts.genotype import Genotype
-from emodarts.layout import RunFolder
+from emodarts.layout import RunFolder, TrialFolder
 from emodarts.progress import Lines, Progress, show_warnings_plainly
 from emodarts.recipe import SYSTEMS, Recipe, SystemSpec, load_recipe
 from emodarts.recipe.system import BASELINES
@@ -34,6 +34,7 @@ from emodarts.runtime import configure, derive_seed
 from emodarts.scoring.metrics import METRICS, score
 from emodarts.scoring.predictions import Prediction, write_predictions
 from emodarts.splits import Parts
+from emodarts.systems.searched import candidate_folder
 from emodarts.systems.system import FitTask, Fitted, Outcome
 
 
@@ -43,7 +44,7 @@ def carry_out(spec: TrialSpec, progress: Progress) -> dict[str, Any]:
     Returns
     -------
     The contents of the trial's ``result.json``, or with ``stage="search"`` its fold, seed and
-    genotype.
+    genotype, or of a candidate its ``ua``.
 
     Raises
     ------
@@ -53,12 +54,18 @@ def carry_out(spec: TrialSpec, progress: Progress) -> dict[str, Any]:
     run = RunFolder(Path(spec.run))
     folder = run.trial(spec.fold, spec.seed)
     if is_finished(spec):
+        if spec.candidate is not None:
+            return files.read_object(_candidate(spec).result, RunError, "ua")
         if spec.stage == "search":
             return _found(spec, Genotype.load(folder.genotype))
         return files.read_object(folder.result, RunError, "fold", "seed", "parameters")
     task, parts = make_task(spec, progress)
     system = SYSTEMS[task.recipe.system.kind].build(task.recipe.system)
     with _explained_memory():
+        if spec.candidate is not None:
+            genotype = Genotype.from_dict(spec.candidate["genotype"])
+            seed, n_folds = spec.candidate["seed"], spec.candidate["inner_folds"]
+            return {"ua": system.cross_validate(task, genotype, seed, n_folds)}
         if spec.stage == "search":
             return _found(spec, system.search(task))
         return _test(spec, run, task, system.fit(task), parts)
@@ -66,8 +73,17 @@ def carry_out(spec: TrialSpec, progress: Progress) -> dict[str, Any]:
 
 def is_finished(spec: TrialSpec) -> bool:
     """Whether a trial has left all that it is to leave."""
+    if spec.candidate is not None:
+        return _candidate(spec).result.is_file()
     folder = RunFolder(Path(spec.run)).trial(spec.fold, spec.seed)
     return (folder.genotype if spec.stage == "search" else folder.result).is_file()
+
+
+def _candidate(spec: TrialSpec) -> TrialFolder:
+    asked = spec.candidate or {}
+    genotype = Genotype.from_dict(asked["genotype"])
+    folder = RunFolder(Path(spec.run)).trial(spec.fold, spec.seed)
+    return candidate_folder(folder, genotype, asked["seed"], asked["inner_folds"])
 
 
 def make_task(spec: TrialSpec, progress: Progress) -> tuple[FitTask, Parts]:

@@ -178,6 +178,9 @@ class NetworkSpec(Section):
     strides here for finer frames than the cells could afford."""
     cnn: CNNSpec = CNNSpec()
     seqnn: Annotated[SeqNNSpec, BeforeValidator(_default_mode)] = SearchedSeqNN()
+    deltas: Literal[0, 1, 2] = 0
+    """Orders of derivatives over time that the network adds to its input as channels, as
+    ``features.deltas`` does, but after normalisation, so that a search can choose them."""
     frequency: Literal["join", "mean"] = "join"
     """How the last CNN map becomes a sequence: ``join`` puts frequency into channels, ``mean``
     averages over it."""

@@ -27,7 +27,7 @@ from emodarts.recipe.evaluation import LABEL_SCHEMES, ComputeSpec, EvaluationSpe
 from emodarts.recipe.explain import explain
 from emodarts.recipe.features import FEATURES, FeatureSpec, MfccSpec
 from emodarts.recipe.network import NetworkSpec, SearchedSeqNN
-from emodarts.recipe.search import DartsSpec, OneShotSpec, SearchSpec
+from emodarts.recipe.search import DartsSpec, HalvingSpec, OneShotSpec, SearchSpec
 from emodarts.recipe.section import Section
 from emodarts.recipe.system import SearchedSpec, SystemSpec
 from emodarts.recipe.training import TrainingSpec
@@ -81,6 +81,11 @@ class Recipe(Section):
             raise ValueError(
                 f"search.strategy {search.strategy!r}: the network has no cells to search; "
                 "allowed: search: {strategy: random}, or cells in network.cnn or network.seqnn"
+            )
+        if isinstance(search, HalvingSpec) and search.proposals and not network.nodes:
+            raise ValueError(
+                f"search.proposals {search.proposals}: the network has no cells for DARTS; "
+                "allowed: 0, or cells in network.cnn or network.seqnn"
             )
         if isinstance(search, DartsSpec):
             sizes = {"network.cnn.channels": network.cnn.channels if network.cnn.cells else 0}

@@ -356,6 +356,9 @@ class EvolutionSpec(SearchSpec):
     evaluations: PositiveInt = 48
     """Number of genotypes in all, each trained on the part for weights and judged by its UA on the
     part for alphas; the best of all is kept."""
+    epochs: PositiveInt | None = None
+    """Epochs of each genotype's training; by default ``training.epochs``. Fewer are quicker, but
+    favour networks that learn quickly."""
 
     def check(self) -> None:
         for key, value in (("sample", self.sample), ("evaluations", self.evaluations)):
@@ -375,6 +378,9 @@ class ControllerSpec(SearchSpec):
     evaluations: PositiveInt = 48
     """Number of genotypes that the controller tries, each trained on the part for weights; their UA
     on the part for alphas is the reward, and the best of all is kept."""
+    epochs: PositiveInt | None = None
+    """Epochs of each genotype's training; by default ``training.epochs``. Fewer are quicker, but
+    favour networks that learn quickly."""
     batch: PositiveInt = 4
     """Number of genotypes before each step of the controller."""
     hidden: PositiveInt = 64
@@ -403,6 +409,12 @@ class HalvingSpec(SearchSpec):
     inner_folds: Annotated[int, Field(ge=2)] = 3
     """Groups of development speakers that are left out in turn; a candidate is judged by the UA of
     the predictions of all groups together. With too few speakers, utterances are left out."""
+    proposals: Annotated[int, Field(ge=0)] = 0
+    """Number of candidates whose cells are found by searches of DARTS with different seeds, in the
+    network of the recipe; the others are random. At most the candidates of the first round less
+    one."""
+    darts: DartsSpec = DartsSpec(order=1, epochs=20)
+    """Keys of the searches that make ``proposals``."""
     epochs: PositiveInt | None = None
     """Epochs of each candidate's training, whose last weights are judged; by default
     ``training.epochs``. Fewer are quicker, but favour networks that learn quickly."""
@@ -413,6 +425,11 @@ class HalvingSpec(SearchSpec):
             raise ValueError(
                 f"rounds {[list(r) for r in self.rounds]}; allowed: from round to round no more "
                 "candidates and no fewer seeds"
+            )
+        if self.proposals >= counts[0]:
+            raise ValueError(
+                f"proposals {self.proposals} of {counts[0]} candidates; allowed: fewer, as the "
+                "network of the recipe with random cells takes part"
             )
 
 

@@ -15,6 +15,12 @@ from emodarts.recipe import ComputeSpec, NetworkSpec
 from emodarts.training.batches import Part
 
 
+class Evaluate(Protocol):
+    """Trains a genotype and returns its UA; see :class:`SearchTask`."""
+
+    def __call__(self, genotype: Genotype, epochs: int | None = None, /) -> float: ...
+
+
 @dataclass(frozen=True)
 class SearchTask:
     """What a strategy may use.
@@ -32,7 +38,8 @@ class SearchTask:
     progress : where steps are reported to, under ``title``.
     title : of the search, e.g. ``search fold 0 seed 0``.
     evaluate : trains the network of a genotype on ``weights`` as the recipe trains networks, and
-        returns its UA on ``alphas``, between 0 and 1. An evaluated genotype is never trained again.
+        returns its UA on ``alphas``, between 0 and 1. Called with the genotype and, if they are to
+        be others than the recipe's, a number of epochs. What was trained is never trained again.
     cross_validate : trains the network of a genotype once for each inner fold of the search data,
         which leave groups of speakers out, and returns the UA of all their predictions together.
         Called with the genotype, a seed, the number of folds and that of epochs (None: those of
@@ -49,7 +56,7 @@ class SearchTask:
     compute: ComputeSpec
     progress: Progress
     title: str
-    evaluate: Callable[[Genotype], float]
+    evaluate: Evaluate
     cross_validate: Callable[[Genotype, int, int, int | None], float]
 
 

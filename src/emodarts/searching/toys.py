@@ -15,7 +15,7 @@ from emodarts.layout import TrialFolder
 from emodarts.progress import Silent
 from emodarts.recipe import CNNSpec, ComputeSpec, NetworkSpec, NoSeqNN, SearchedSeqNN
 from emodarts.recipe.spaces import SPACES, Operation, Operations
-from emodarts.searching.strategy import SearchTask
+from emodarts.searching.strategy import Evaluate, SearchTask
 from emodarts.training.batches import Part
 
 
@@ -40,7 +40,7 @@ class Toy:
         self,
         folder: Path,
         seed: int,
-        evaluate: Callable[[Genotype], float] | None = None,
+        evaluate: Evaluate | None = None,
         compute: ComputeSpec | None = None,
     ) -> SearchTask:
         """What a strategy is given; ``evaluate`` is for strategies that train genotypes."""
@@ -61,7 +61,7 @@ class Toy:
         )
 
 
-def _cannot_evaluate(genotype: Genotype) -> float:
+def _cannot_evaluate(genotype: Genotype, epochs: int | None = None) -> float:
     raise ValueError("this strategy trains genotypes; give Toy.task a function that does")
 
 

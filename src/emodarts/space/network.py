@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emodarts.audio.features import delta, delta_deviation
 from emodarts.errors import ShapeError
 from emodarts.recipe import FixedSeqNN, NetworkSpec, SearchedSeqNN
 from emodarts.recipe.network import CNNCellName
@@ -83,7 +84,7 @@ class JointNetwork(nn.Module):
         self.spec = spec
         self.n_features = n_features
         self.n_channels = n_channels
-        self.stem = _stem(spec, n_channels)
+        self.stem = _stem(spec, n_channels * (1 + spec.deltas))
         self.dropout = Dropout(spec.dropout)
         self._layout = edges.cnn_cell.layout
         self.cnn_cell_names = spec.cnn.cell_names
@@ -173,8 +174,10 @@ class JointNetwork(nn.Module):
             )
         # `to`, as `contiguous` leaves a map of one channel as it is.
         present = _frames_present(features)
+        if self.spec.deltas:
+            features = _with_deltas(features, self.spec.deltas, present)
         if present is not None:
-            features = features.masked_fill(torch.isnan(features), 0.0)
+            features = features.masked_fill(~present[:, None, None], 0.0)
         maps = [self._stem_map(features.to(memory_format=self._layout), present)] * 2
         if present is not None:
             present = present[:, :: prod(self.spec.stem_strides[1])]
@@ -245,6 +248,21 @@ def _frames_present(features: Tensor) -> Tensor | None:
     if features.is_meta or not torch.isnan(features[:, 0, 0, -1]).any():
         return None
     return ~torch.isnan(features[:, 0, 0])
+
+
+def _with_deltas(features: Tensor, orders: int, present: Tensor | None) -> Tensor:
+    """``(B, C, F, T)`` -> ``(B, (1 + orders) C, F, T)``, scaled so that those of white noise have
+    deviation 1 as it has.
+
+    As of each utterance cut to its frames: the last one is repeated beyond the end.
+    """
+    still = features
+    if present is not None:
+        last = present.sum(dim=1, keepdim=True) - 1
+        place = torch.minimum(torch.arange(features.shape[3], device=features.device), last)
+        still = features.gather(3, place[:, None, None].expand(features.shape))
+    slopes = [delta(still, order) / delta_deviation(order) for order in range(1, orders + 1)]
+    return torch.cat([features, *slopes], dim=1)
 
 
 def _fixed(spec: FixedSeqNN, width_in: int) -> Recurrent | TemporalConvolutions:

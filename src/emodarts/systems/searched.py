@@ -91,7 +91,7 @@ class Searched:
                 compute=recipe.compute,
                 progress=task.progress,
                 title=f"search {task.title}",
-                evaluate=lambda candidate: self._evaluate(task, candidate),
+                evaluate=lambda *asked: self._evaluate(task, *asked),
                 cross_validate=lambda *asked: self.cross_validate(task, *asked),
             )
         )
@@ -121,8 +121,7 @@ class Searched:
         SplitError
             If a class is too small for inner folds.
         """
-        digest = files.digest_of([genotype.to_dict(), n_folds, epochs])[:16]
-        folder = TrialFolder(task.folder.candidates / digest / f"seed-{seed}")
+        folder = candidate_folder(task.folder, genotype, seed, n_folds, epochs)
         if folder.result.is_file():
             return float(files.read_object(folder.result, RunError, "ua")["ua"])
         training = task.recipe.training
@@ -135,6 +134,7 @@ class Searched:
         part = as_indices({*task.parts.search_weights, *task.parts.search_alphas})
         apart, folds = inner_folds(task.data.utterances, part, n_folds, task.seed)
         logits, targets = [], []
+        name = f"candidate {folder.path.parent.name[:6]} seed {seed}"
         for k, (train_on, judge_by) in enumerate(folds):
             network, normalisation, _ = train(
                 inner,
@@ -142,7 +142,7 @@ class Searched:
                 train_on,
                 (),  # nothing is chosen: judged once, by the last weights
                 TrialFolder(folder.path / f"fold-{k}"),
-                f"candidate {digest[:6]} seed {seed}, inner fold {k} of {task.title}",
+                f"{name}, inner fold {k} of {task.title}",
             )
             judged = task.data.part(judge_by, normalisation, task.device)
             logits.append(join_pieces(predict_logits(network, judged.features), judged.owners))
@@ -203,16 +203,22 @@ class Searched:
 
         return build
 
-    def _evaluate(self, task: FitTask, genotype: Genotype) -> float:
+    def _evaluate(self, task: FitTask, genotype: Genotype, epochs: int | None = None) -> float:
         """UA on the data for alphas of a network that the data for weights trained."""
-        digest = files.digest_of(genotype.to_dict())[:16]
+        digest = files.digest_of([genotype.to_dict(), epochs])[:16]
         folder = TrialFolder(task.folder.candidates / digest)
         if folder.result.is_file():
             found = files.read_object(folder.result, RunError, "ua")
             return float(found["ua"])
-        _, _, trained = train(
+        training = task.recipe.training
+        changes = {"optimistic": False, "epochs": epochs or training.epochs}
+        inner = replace(
             task,
-            self._build(task, genotype),
+            recipe=task.recipe.model_copy(update={"training": training.model_copy(update=changes)}),
+        )
+        _, _, trained = train(
+            inner,
+            self._build(inner, genotype),
             task.parts.search_weights,
             task.parts.search_alphas,
             folder,
@@ -237,6 +243,14 @@ def _value_at(value: Any, key: str) -> Any:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
+
+
+def candidate_folder(
+    folder: TrialFolder, genotype: Genotype, seed: int, n_folds: int, epochs: int | None = None
+) -> TrialFolder:
+    """Where :meth:`Searched.cross_validate` keeps its trainings, in the folder of a trial."""
+    digest = files.digest_of([genotype.to_dict(), n_folds, epochs])[:16]
+    return TrialFolder(folder.candidates / digest / f"seed-{seed}")
 
 
 def _facts(folder: TrialFolder) -> dict[str, Any]:

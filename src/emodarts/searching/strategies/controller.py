@@ -34,7 +34,7 @@ class Controller:
                 policy.decide(task.network, generator)
                 for _ in range(min(spec.batch, spec.evaluations - len(found)))
             ]
-            rewards = [task.evaluate(one.genotype) for one in tried]
+            rewards = [task.evaluate(one.genotype, spec.epochs) for one in tried]
             mean = sum(rewards) / len(rewards)
             baseline = mean if baseline is None else baseline
             policy.learn(tried, [r - baseline for r in rewards], spec)
@@ -91,7 +91,8 @@ class Policy(nn.Module):
             probabilities = log_probabilities.exp()
             index = int(torch.multinomial(probabilities.detach(), 1, generator=generator))
             state.log_probabilities.append(log_probabilities[index])
-            state.entropies.append(torch.special.entr(probabilities).sum())
+            finite = log_probabilities.masked_fill(probabilities == 0, 0.0)
+            state.entropies.append(-(probabilities * finite).sum())
             state.last = self.choices[key](torch.tensor([index]))
             return index
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -48,7 +48,7 @@ class Evolution:
                 parent = max((alive[i] for i in order.tolist()), key=lambda one: one.ua)
                 born = mutate(parent, task.network, generator)
                 alive.popleft()
-            born = Individual(born.genotype, born.decisions, task.evaluate(born.genotype))
+            born = replace(born, ua=task.evaluate(born.genotype, self.spec.epochs))
             alive.append(born)
             lived.append(born)
         return max(lived, key=lambda one: one.ua).genotype

@@ -1,16 +1,19 @@
-"""Successive halving (arXiv 1502.07943) over random genotypes, judged on inner speaker folds."""
+"""Successive halving (arXiv 1502.07943) over genotypes, judged on inner speaker folds."""
 
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import torch
 
 from emodarts import files
 from emodarts.genotype import Genotype
+from emodarts.layout import TrialFolder
 from emodarts.recipe import HalvingSpec
 from emodarts.runtime import derive_seed
 from emodarts.searching.derivation import different_genotypes, random_genotype
+from emodarts.searching.strategies.darts import Darts
 from emodarts.searching.strategy import SearchTask
 
 
@@ -56,4 +59,17 @@ class Halving:
         """Different genotypes; the first has the network of the recipe as it is."""
         generator = torch.Generator().manual_seed(derive_seed(task.seed, "halving"))
         own = random_genotype(task.network, generator, macro={})
-        return different_genotypes(task.network, self.spec.rounds[0][0], generator, own)
+        proposed = [self._propose(task, k) for k in range(self.spec.proposals)]
+        first = dict.fromkeys([own, *proposed])
+        return different_genotypes(task.network, self.spec.rounds[0][0], generator, *first)
+
+    def _propose(self, task: SearchTask, k: int) -> Genotype:
+        """What DARTS finds with a seed of its own."""
+        folder = TrialFolder(task.folder.candidates / f"proposal-{k}")
+        if folder.genotype.is_file():
+            return Genotype.load(folder.genotype)
+        seed = derive_seed(task.seed, "proposal", k)
+        title = f"proposal {k + 1} of {self.spec.proposals}, {task.title}"
+        found = Darts(self.spec.darts).search(replace(task, seed=seed, folder=folder, title=title))
+        found.save(folder.genotype)
+        return found
