@@ -23,7 +23,7 @@ from emodarts.cli.app import app
 
 COMMANDS = (
     *("demo", "corpora", "prepare", "run", "search", "train", "headroom", "predict", "evaluate"),
-    "report",
+    *("recipes", "report"),
 )
 
 
@@ -66,6 +66,23 @@ def test_corpora_lists_readers_and_their_options() -> None:
     assert {"emodb", "iemocap", "table", "synthetic"} <= set(readers)
     assert "emotion" in readers["table"]["options"]
     assert "Berlin Database" in emodarts("corpora").stdout
+
+
+def test_recipes_are_listed_with_system_strategy_size_and_paper() -> None:
+    found = json.loads(emodarts("recipes", "--json").stdout)
+    assert found["cnn-he"] == {
+        "title": "Hand-engineered CNN: a baseline of both papers",
+        "paper": "arXiv 2305.14402",
+        "system": "cnn",
+        "strategy": None,
+        "parameters": 35017,
+        "classes": 4,
+    }
+    assert (found["cells"]["strategy"], found["cells"]["parameters"]) == ("darts", None)
+    lines = emodarts("recipes").stdout.splitlines()
+    assert len(lines) == 1 + len(found)
+    [row] = [line for line in lines if line.startswith("cnn-he ")]
+    assert re.search(r" cnn +35,017 +arXiv 2305.14402$", row)
 
 
 def test_run_ends_with_a_table_that_defines_its_scores(finished: Path) -> None:

@@ -38,6 +38,7 @@ from emodarts.cli.printing import (
     print_error,
     print_json,
     print_readers,
+    print_recipes,
     print_warning,
 )
 from emodarts.errors import (
@@ -208,6 +209,22 @@ def _list_readers(as_json: bool) -> None:
         )
     else:
         print_readers(readers)
+
+
+@app.command(epilog="Example:  emodarts recipes --json")
+def recipes(as_json: JsonOption = False) -> None:
+    """List the built-in recipes: system, search strategy, parameters and paper of each.
+
+    Parameters are those of a model for the classes of the recipe, or for four classes where it
+    keeps all of a corpus; they are left out where a search decides them.
+    """
+    from emodarts.systems.listing import list_recipes
+
+    found = list_recipes()
+    if as_json:
+        print_json({name: recipe.to_dict() for name, recipe in found.items()})
+    else:
+        print_recipes(found)
 
 
 @app.command(

@@ -16,6 +16,7 @@ from emodarts.reports.plain import plain_table
 
 if TYPE_CHECKING:
     from emodarts.serving.model import Answer
+    from emodarts.systems.listing import Listed
 
 Style = Literal["table", "json", "csv"]
 """How answers are printed."""
@@ -40,6 +41,23 @@ def print_readers(readers: Mapping[str, tuple[str, Sequence[str]]]) -> None:
     """Print what each reader reads, and its options."""
     rows = [(name, what, " ".join(options)) for name, (what, options) in readers.items()]
     typer.echo(plain_table(Table(words("corpus", "what it is", "options"), tuple(rows))))
+
+
+def print_recipes(recipes: Mapping[str, Listed]) -> None:
+    """Print what each recipe is, its size and its paper."""
+    rows = [
+        (
+            name,
+            r.title,
+            r.system,
+            r.strategy or "",
+            "" if r.parameters is None else f"{r.parameters:,}",
+            r.paper or "",
+        )
+        for name, r in recipes.items()
+    ]
+    titles = (*words("recipe", "what it is", "system", "search"), *numbers("parameters"))
+    typer.echo(plain_table(Table((*titles, *words("paper")), tuple(rows))))
 
 
 def print_answers(style: Style, classes: Sequence[str], answers: Iterable[Answer]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emodarts.recipe.evaluation import LABEL_SCHEMES, ComputeSpec, EvaluationSpec
 from emodarts.recipe.features import FEATURES, FeatureKind, FeatureSpec
-from emodarts.recipe.loading import builtin_recipes, load_recipe
+from emodarts.recipe.loading import Header, builtin_recipes, load_recipe, read_header
 from emodarts.recipe.network import CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
 from emodarts.recipe.recipe import Recipe, differing_keys
 from emodarts.recipe.search import (
@@ -40,6 +40,7 @@ __all__ = [
     "FeatureSpec",
     "FixedSeqNN",
     "HalvingSpec",
+    "Header",
     "Kind",
     "MaskSpec",
     "NetworkSpec",
@@ -58,4 +59,5 @@ __all__ = [
     "builtin_recipes",
     "differing_keys",
     "load_recipe",
+    "read_header",
 ]

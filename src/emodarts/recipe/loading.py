@@ -4,23 +4,60 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from emodarts.errors import RecipeError
+from emodarts.errors import RecipeError, did_you_mean
 from emodarts.recipe.recipe import OPTIONAL_SECTIONS, Recipe
 from emodarts.recipe.system import SYSTEMS, SystemSpec
 
 #: Keys that say which keys a section has.
 _KINDS = ("kind", "strategy", "mode")
 
+#: What a recipe is from, in the first line of a file.
+_PAPER = re.compile(r" ?\((arXiv \d{4}\.\d{4,5}|doi 10\.\S+?|[A-Z]\w+ \d{4})\)")
+
 
 def builtin_recipes() -> dict[str, Path]:
     """Recipes that come with the package, by name."""
     folder = Path(__file__).parents[1] / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first line of a built-in recipe says.
+
+    Attributes
+    ----------
+    title : what it trains and tests.
+    paper : ``arXiv NUMBER``, ``doi NUMBER`` or a conference and its year; None: from no paper.
+    """
+
+    title: str
+    paper: str | None
+
+
+def read_header(name: str) -> Header:
+    """Read the title of a built-in recipe: ``# TITLE (PAPER)``, perhaps with ``: MORE`` behind it.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such recipe, or its first line is no title.
+    """
+    known = builtin_recipes()
+    if name not in known:
+        raise RecipeError(f"no recipe {name!r}{did_you_mean(name, known)}")
+    first = known[name].read_text(encoding="utf-8").partition("\n")[0]
+    found = _PAPER.search(first)
+    title = " ".join(_PAPER.sub("", first.removeprefix("#")).replace(" :", ":").split())
+    if not first.startswith("# ") or not title:
+        raise RecipeError(f"{known[name]}, line 1: {first!r}; allowed: # TITLE (PAPER)")
+    return Header(title.rstrip(".:"), found[1] if found else None)
 
 
 def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:

@@ -66,8 +66,9 @@ class CNNSpec(Section):
     """Searched CNN: cells in a row, with reduction cells at cells // 3 and 2 * cells // 3."""
 
     space: SpaceName = "all"
-    """Search space whose CNN operations are the candidates on every edge. The space ``extended``
-    also has choices of the network around the cells, which ``random`` and ``halving`` draw."""
+    """Search space whose CNN operations are the candidates on every edge. The spaces ``extended``
+    and ``sizes`` also have choices of the network around the cells, which strategies without a
+    supernet decide."""
     cells: Annotated[int, Field(ge=0)] = 4
     """Number of cells in a row; with 0, the stem is the CNN."""
     nodes: PositiveInt = 4

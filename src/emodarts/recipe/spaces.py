@@ -139,6 +139,30 @@ _MACRO = {
     "pooling": ("attention", "mean", "statistics"),
 }
 
+#: Layers that follow each other (Wu et al., arXiv 2203.16928): plain convolutions and poolings.
+_LAYERS: Operations = {
+    **_PLAIN,
+    "conv_5x5": _cnn("convolution", kernel=(5, 5)),
+    **{name: _DARTS[name] for name in ("max_pool_3x3", "avg_pool_3x3", SKIP, NONE)},
+}
+
+#: Number, size and kind of layers (Zhang et al., INTERSPEECH 2018): 1 to 4 convolutions, and 1 to 3
+#: recurrent layers.
+_SIZES = {
+    "cnn.cells": (0,),
+    "stem": tuple(
+        _stem((channels,) * layers, min(layers, 2))
+        for layers in (1, 2, 3, 4)
+        for channels in (16, 32, 64)
+    ),
+    "projection": (32, 64, 128),
+    "seqnn": tuple({"mode": "fixed", "recurrent": kind} for kind in ("lstm", "gru", "rnn")),
+    "seqnn.layers": (1, 2, 3),
+    "seqnn.width": (32, 64, 128, 256),
+    "seqnn.bidirectional": (False, True),
+    "pooling": ("attention", "mean"),
+}
+
 SPACES: dict[str, Space] = {
     "all": Space(_DARTS, {**_LSTM, **_RNN, **_LSTM_ATTENTION, **_RNN_ATTENTION, **_REST}),
     "lstm": Space(_DARTS, {**_LSTM, **_REST}),
@@ -146,7 +170,10 @@ SPACES: dict[str, Space] = {
     "lstm_att": Space(_DARTS, {**_LSTM_ATTENTION, **_REST}),
     "rnn_att": Space(_DARTS, {**_RNN_ATTENTION, **_REST}),
     "extended": Space({**_PLAIN, **_DARTS}, _EXTENDED_SEQUENCE, _MACRO),
+    "layers": Space(_LAYERS, {**_LSTM_ATTENTION, **_REST}),
+    "sizes": Space(_DARTS, _EXTENDED_SEQUENCE, _SIZES),
 }
 """Spaces by name. The first five are those of emoDARTS (arXiv 2403.14083): all candidates of SeqNN
 cells, or one family of them; their CNN cells have the same candidates. ``extended`` adds what moves
-scores on small corpora: time resolution, plain convolutions, and what surrounds the cells."""
+scores on small corpora: time resolution, plain convolutions, and what surrounds the cells.
+``layers`` and ``sizes`` are those of Wu et al. and of Zhang et al., as far as they are known."""

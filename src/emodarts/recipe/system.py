@@ -77,6 +77,32 @@ class HandMadeCNNSpec(SystemSpec):
     """Probability of dropout between the dense layers."""
 
 
+class HandMadeRecurrentSpec(SystemSpec):
+    """The hand-engineered recurrent networks that the papers compare with (arXiv 2305.14402,
+    2403.14083): recurrent layers over the feature frames, or over the map of the convolution and
+    the pooling of system ``cnn``, and two dense layers."""
+
+    sections: ClassVar[frozenset[str]] = frozenset({"training"})
+
+    kind: Literal["recurrent"] = "recurrent"
+    convolution: bool = False
+    """Begin with the 2 x 2 convolution and the max pooling of system ``cnn``."""
+    recurrent: Literal["lstm", "rnn"] = "lstm"
+    """Kind of the recurrent layers."""
+    layers: PositiveInt = 1
+    """Number of stacked layers."""
+    width: PositiveInt = 512
+    """Units of each layer, in each direction."""
+    bidirectional: bool = False
+    """Run over the frames in both directions."""
+    attention: bool = False
+    """Pool over time by an attention; by default by the mean."""
+    hidden: PositiveInt = 32
+    """Units of the first dense layer."""
+    dropout: Fraction = 0.3
+    """Probability of dropout between the dense layers."""
+
+
 class SVMSpec(SystemSpec):
     """Linear support vector machine on the mean of each feature over time, standardised; with
     ``features.kind: functionals`` the classical baseline of the field."""
@@ -108,6 +134,7 @@ class ChanceSpec(SystemSpec):
 SYSTEMS: dict[str, Kind[SystemSpec]] = {
     "searched": Kind(SearchedSpec, "emodarts.systems.searched:Searched"),
     "cnn": Kind(HandMadeCNNSpec, "emodarts.systems.hand_made:HandMadeCNN"),
+    "recurrent": Kind(HandMadeRecurrentSpec, "emodarts.systems.hand_made:HandMadeRecurrent"),
     "svm": Kind(SVMSpec, "emodarts.systems.classical:LinearSVM"),
     "logistic_regression": Kind(
         LogisticRegressionSpec, "emodarts.systems.classical:LogisticRegression"

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emodarts.recipe import FeatureSpec
+from emodarts.recipe import FeatureSpec, Recipe
 from emodarts.recipe.system import LogisticRegressionSpec, SVMSpec
 from emodarts.systems.system import Cost, FitTask, Outcome, Saved
 
@@ -105,6 +105,12 @@ class _Linear:
         fitted = LinearModel(type(self).pool, spec, *values)
         seconds = time.monotonic() - begun
         return Outcome(fitted, Cost(weight.size + bias.size, weight.size, seconds))
+
+    def parameters(self, recipe: Recipe, n_classes: int) -> int:
+        """A weight for each pooled feature and a bias, for each class."""
+        spec = next(iter(recipe.inputs.values()))
+        one_frame = torch.zeros(1, spec.n_channels, spec.n_features, 1, device="cpu")
+        return (1 + int(type(self).pool(one_frame, spec).shape[1])) * n_classes
 
     def restore(self, saved: Saved) -> LinearModel:
         """The model of some tensors. Raises ``ValueError`` if their shapes do not fit."""

@@ -20,6 +20,7 @@ from emodarts.runtime import derive_seed
 from emodarts.searching.strategy import SearchTask
 from emodarts.splits.fold import as_indices
 from emodarts.splits.inner import inner_folds
+from emodarts.systems.count import count_parameters
 from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.neural import (
     Build,
@@ -166,6 +167,20 @@ class Searched:
             n_channels=features.n_channels,
         )
         return restore_network(network, saved, genotype)
+
+    def parameters(self, recipe: Recipe, n_classes: int) -> int | None:
+        """Trained numbers of the networks that answer together; None where cells are searched."""
+        if recipe.searches:
+            return None
+        features = recipe.features
+        network = DiscreteNetwork(
+            Genotype(),
+            recipe.trained_network,
+            features.n_features,
+            n_classes,
+            n_channels=features.n_channels,
+        )
+        return recipe.training.ensemble * count_parameters(network)
 
     def _build(self, task: FitTask, genotype: Genotype) -> Build:
         recipe = task.recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -146,4 +146,13 @@ class System(Protocol):
         GenotypeError, KeyError, RuntimeError, ValueError
             If tensors and settings do not fit.
         """
+        ...
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A system whose size may be known before it is fitted."""
+
+    def parameters(self, recipe: Recipe, n_classes: int) -> int | None:
+        """Trained numbers that the model will keep; None where a search decides them."""
         ...
