@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from emodarts.recipe.features import EmbeddingSpec, FeatureSpec
+from emodarts.recipe.features import EmbeddingSpec, FeatureSpec, WaveformSpec
 from emodarts.recipe.section import (
     Fraction,
     Kind,
@@ -140,6 +140,45 @@ class FrozenEncoderSpec(SystemSpec):
         return super().inputs(features)
 
 
+class EmotionNASSpec(SystemSpec):
+    """EmotionNAS (arXiv 2203.13617): a CNN on ``features`` and an RNN on another feature, each found
+    by a search of its own (section ``search``) among the CNN and the SeqNN cells of section
+    ``network``; then both are trained together, and an information supplement module adds to the
+    vector of each a gated share of the other's."""
+
+    sections: ClassVar[frozenset[str]] = frozenset({"network", "search", "training"})
+
+    kind: Literal["emotionnas"] = "emotionnas"
+    rnn_features: FeatureSpec | None = None
+    """Features of the RNN, with as many frames as those of the CNN; by default the waveform, cut
+    into that many frames. Embeddings of a pretrained model stand for the paper's deep features."""
+    width: PositiveInt = 64
+    """Units to which the supplement module brings the vector of each stream."""
+    dropout: Fraction = 0.3
+    """Probability of dropout before the dense layer."""
+    drop_path: Fraction = 0.2
+    """Probability of dropping an edge for an utterance in training, which rises linearly over the
+    epochs."""
+    auxiliary_weight: NonNegative = 0.4
+    """Weight of the loss of an extra classifier at 2/3 of the CNN, which only training uses; 0
+    leaves it out."""
+
+    def inputs(self, features: FeatureSpec) -> dict[str, FeatureSpec]:
+        shared = ("duration", "length", "padding", "trim", "deltas")
+        if self.rnn_features is None:
+            keys = {key: getattr(features, key) for key in ("sample_rate", "level", *shared)}
+            frame_length = features.n_samples // features.n_frames
+            return {"cnn": features, "rnn": WaveformSpec(frame_length=frame_length, **keys)}
+        for key in (*shared, "n_frames"):
+            wanted, found = getattr(features, key), getattr(self.rnn_features, key)
+            # The kinds count an incomplete last frame differently.
+            if abs(wanted - found) > 1 if key == "n_frames" else wanted != found:
+                raise ValueError(
+                    f"system.rnn_features: {key} {found!r}; allowed: {wanted!r}, as in features"
+                )
+        return {"cnn": features, "rnn": self.rnn_features}
+
+
 class SVMSpec(SystemSpec):
     """Linear support vector machine on the mean of each feature over time, standardised; with
     ``features.kind: functionals`` the classical baseline of the field."""
@@ -175,6 +214,7 @@ SYSTEMS: dict[str, Kind[SystemSpec]] = {
     "reslstm_sa": Kind(ResLSTMSASpec, "emodarts.systems.reslstm_sa:ResLSTMSASystem"),
     "tim_net": Kind(TIMNetSpec, "emodarts.systems.tim_net:TIMNetSystem"),
     "frozen_encoder": Kind(FrozenEncoderSpec, "emodarts.systems.frozen_encoder:FrozenEncoder"),
+    "emotionnas": Kind(EmotionNASSpec, "emodarts.systems.emotionnas:EmotionNAS"),
     "svm": Kind(SVMSpec, "emodarts.systems.classical:LinearSVM"),
     "logistic_regression": Kind(
         LogisticRegressionSpec, "emodarts.systems.classical:LogisticRegression"

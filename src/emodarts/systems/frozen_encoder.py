@@ -1,4 +1,4 @@
-"""A frozen pretrained encoder: a learned mixture of its layers, the mean over time, a dense layer."""
+"""A learned mixture of the layers of a frozen pretrained encoder, and a dense layer."""
 
 from __future__ import annotations
 

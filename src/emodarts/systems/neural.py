@@ -108,7 +108,7 @@ def training_views(recipe: Recipe, perturbed: bool = True) -> Views | None:
 
 
 def joined(maps: Sequence[Tensor]) -> Tensor:
-    """Maps ``(..., F, T)`` of all inputs as one: features of all in each frame, ``(..., sum F, T)``.
+    """Maps ``(..., F, T)`` of all inputs as one, with the features of all in each frame.
 
     Frames that one of the inputs lacks are left out, or missing (NaN).
     """

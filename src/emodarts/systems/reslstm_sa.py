@@ -1,4 +1,4 @@
-"""ResLSTM-SA (arXiv 2606.03359): an LSTM around which its input passes, and another with attention."""
+"""ResLSTM-SA (arXiv 2606.03359): a residual LSTM, and one with attention over time."""
 
 from __future__ import annotations
 
