@@ -213,6 +213,8 @@ class Recipe(Section):
             return cls.model_validate_json(json.dumps(value, allow_nan=True))
         except ValidationError as error:
             raise RecipeError(explain(cls, error, where, value)) from error
+        except RecipeError as error:  # sizes that are not known yet
+            raise RecipeError(f"{where}: {error}") from error
         except (TypeError, ValueError, RecursionError) as error:
             raise RecipeError(f"{where}: {error}; keys and values are plain YAML") from error
 

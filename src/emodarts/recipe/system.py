@@ -141,9 +141,9 @@ class FrozenEncoderSpec(SystemSpec):
 
 
 class EmotionNASSpec(SystemSpec):
-    """EmotionNAS (arXiv 2203.13617): a CNN on ``features`` and an RNN on another feature, each found
-    by a search of its own (section ``search``) among the CNN and the SeqNN cells of section
-    ``network``; then both are trained together, and an information supplement module adds to the
+    """EmotionNAS (arXiv 2203.13617): a CNN on ``features`` and an RNN on another feature. Each has a
+    search of its own (section ``search``): for the CNN cells of section ``network``, and for its
+    SeqNN cells. Then both are trained together, and an information supplement module adds to the
     vector of each a gated share of the other's."""
 
     sections: ClassVar[frozenset[str]] = frozenset({"network", "search", "training"})

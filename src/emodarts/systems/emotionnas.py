@@ -83,8 +83,9 @@ class TwoStreams(Classifier):
         vector, extra = self.cnn.forward_with_auxiliary(own)
         return self._answer(vector, self.rnn(other)), extra
 
-    def _parts(self, features: Tensor) -> tuple[Tensor, ...]:
-        return features.split([self.cnn.n_features, self.rnn.n_features], dim=2)
+    def _parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        first = self.cnn.n_features
+        return features[:, :, :first], features[:, :, first:]
 
     def _answer(self, first: Tensor, second: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.dropout(self.supplement(first, second)))

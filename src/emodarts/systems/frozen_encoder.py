@@ -31,7 +31,7 @@ class FrozenEncoderHead(Classifier):
         """Hidden states of all layers ``(B, C, layers * width, T)`` -> logits ``(B, K)``."""
         features, present = without_missing(features)
         means = mean_over_time(as_sequence(features), present)
-        means = means.unflatten(1, (features.shape[1], len(self.layer_scores), -1))
+        means = means.reshape(*features.shape[:2], len(self.layer_scores), -1)
         weights = torch.softmax(self.layer_scores, dim=0)
         mixed = (weights[:, None] * means).sum(dim=2).flatten(1)
         logits: Tensor = self.classifier(self.dropout(mixed))

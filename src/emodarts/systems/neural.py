@@ -219,8 +219,9 @@ def seconds_of(folder: TrialFolder) -> float:
 class NetworkSystem:
     """A system that is one network given by hand, which a subclass names."""
 
-    network: ClassVar[Callable[[Any, Any, int], Classifier]]
-    """Makes it of the keys of the system, those of the features, and the number of classes."""
+    network: ClassVar[Any]
+    """A classifier that is made with the keys of the system, those of the features, and the number
+    of classes."""
 
     def __init__(self, spec: Any) -> None:
         self.spec = spec
@@ -237,4 +238,5 @@ class NetworkSystem:
 
     def _network(self, inputs: Mapping[str, FeatureSpec], n_classes: int) -> Classifier:
         (features,) = inputs.values()
-        return type(self).network(self.spec, features, n_classes)
+        network: Classifier = self.network(self.spec, features, n_classes)
+        return network

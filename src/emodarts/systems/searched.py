@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,6 @@ from emodarts.splits.fold import as_indices
 from emodarts.splits.inner import inner_folds
 from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.neural import (
-    Build,
     FittedNetwork,
     fit_network,
     restore_network,
@@ -167,7 +166,7 @@ class Searched:
         )
         return restore_network(network, saved, genotype)
 
-    def build(self, task: FitTask, genotype: Genotype) -> Build:
+    def build(self, task: FitTask, genotype: Genotype) -> Callable[[bool], DiscreteNetwork]:
         """What makes the network of a genotype for the recipe and the maps of a task."""
         recipe = task.recipe
         (maps,) = task.data.maps.values()
