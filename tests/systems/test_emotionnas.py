@@ -21,6 +21,7 @@ from emodarts.recipe import SYSTEMS, CNNSpec, NetworkSpec, NoSeqNN, Recipe, load
 from emodarts.scoring.predictions import read_predictions
 from emodarts.searching.derivation import random_genotype
 from emodarts.serving.model import Model
+from emodarts.splits import Parts
 from emodarts.systems.count import count_multiply_adds, count_parameters
 from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.emotionnas import InformationSupplement, TwoStreams
@@ -97,6 +98,22 @@ def test_an_utterance_depends_on_itself_and_survives_a_bundle(
     assert torch.equal(again.probabilities(inputs), found)
     other = {**inputs, "rnn": torch.randn_like(inputs["rnn"])}
     assert not torch.allclose(outcome.fitted.probabilities(other), found, atol=1e-4)
+
+
+def test_test_utterances_decide_nothing(
+    recipe: Recipe, task: FitTask, task_of: TaskOf, parts: Parts
+) -> None:
+    test = list(parts.test)
+    maps = {name: m.features.clone() for name, m in task.data.maps.items()}
+    for features in maps.values():
+        features[test] = 100 * torch.randn_like(features[test])
+    data = replace(task.data, maps={name: Maps(features) for name, features in maps.items()})
+    first = system_of(recipe).fit(task).fitted
+    second = system_of(recipe).fit(task_of(recipe, "other", data=data)).fitted
+    assert first.genotype == second.genotype
+    one, other = first.state()[0], second.state()[0]
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_the_search_is_part_of_the_cost_and_is_not_repeated(recipe: Recipe, task: FitTask) -> None:

@@ -141,8 +141,8 @@ class FrozenEncoderSpec(SystemSpec):
 
 
 class EmotionNASSpec(SystemSpec):
-    """EmotionNAS (arXiv 2203.13617): a CNN on ``features`` and an RNN on another feature. Each has a
-    search of its own (section ``search``): for the CNN cells of section ``network``, and for its
+    """EmotionNAS (arXiv 2203.13617): a CNN on ``features`` and an RNN on another feature. Each has
+    a search of its own (section ``search``): for the CNN cells of section ``network``, and for its
     SeqNN cells. Then both are trained together, and an information supplement module adds to the
     vector of each a gated share of the other's."""
 
