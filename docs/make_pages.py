@@ -16,7 +16,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel
 
 import emodarts
-from emodarts.recipe import FixedSeqNN, NoSeqNN, Recipe, SearchedSeqNN
+from emodarts.recipe import FeatureSpec, FixedSeqNN, NoSeqNN, Recipe, SearchedSeqNN
 from emodarts.recipe.section import KindSection, section_of
 
 DOCS = Path(__file__).parent
@@ -94,6 +94,9 @@ def _sections(
         if known and (field.default == known.default or (kind_key and name == kind_key)):
             continue
         inner = section_of(field.annotation)
+        if inner is FeatureSpec and prefix:
+            rows.append(f"| `{key}` | keys of `features` or `null` | `null` | {meanings[name]} |")
+            continue
         if inner is not None and field.default is None:
             rows.append(f"| `{key}` | keys below or `null` | `null` | {meanings[name]} |")
         if inner is not None and get_origin(field.annotation) is tuple:

@@ -63,6 +63,10 @@ class TrialFolder:
         """Folder of a further network of an ensemble, from 1; the first is the trial's own."""
         return TrialFolder(self.path / f"member-{number}")
 
+    def stream(self, name: str) -> TrialFolder:
+        """Folder of the search of one of several streams."""
+        return TrialFolder(self.path / name)
+
 
 @dataclass(frozen=True)
 class RunFolder:

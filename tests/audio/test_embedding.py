@@ -95,6 +95,15 @@ def test_equals_transformers(checkpoints: dict[str, Path], family: str, layer: i
         torch.testing.assert_close(row[0], states[0].T, atol=1e-4, rtol=1e-4)
 
 
+def test_all_layers_stand_behind_one_another(checkpoint: Path) -> None:
+    keys = {"checkpoint": str(checkpoint), "duration": 0.3}
+    spec = EmbeddingSpec(layer="all", **keys)
+    assert (spec.n_layers, spec.n_features) == (3, 48)
+    batch = waveforms(2, spec.n_samples)
+    each = [FeatureExtractor(EmbeddingSpec(layer=k, **keys))(batch) for k in range(3)]
+    assert torch.equal(FeatureExtractor(spec)(batch), torch.cat(each, dim=2))
+
+
 def test_rows_are_alone_in_a_batch(checkpoint: Path) -> None:
     spec = EmbeddingSpec(checkpoint=str(checkpoint), duration=0.3, pool=2, deltas=2)
     extractor = FeatureExtractor(spec)

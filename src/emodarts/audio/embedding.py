@@ -25,7 +25,7 @@ _BLOCK = 1 << 20
 
 
 class Embedding(nn.Module):
-    """Hidden states of one layer of a frozen model from a folder on disk.
+    """Hidden states of one layer, or of all, of a frozen model from a folder on disk.
 
     If the checkpoint requires it, the waveform is normalised to mean 0 and variance 1 over the
     utterance, padding included. There is no attention mask: padding is processed like speech.
@@ -37,7 +37,7 @@ class Embedding(nn.Module):
 
     def __init__(self, spec: EmbeddingSpec) -> None:
         super().__init__()
-        folder = Path(spec.checkpoint)
+        folder = spec.folder
         self.spec = spec
         self.normalise = spec.preprocessor.do_normalize
         self.fingerprint = _content_of(folder)
@@ -48,7 +48,7 @@ class Embedding(nn.Module):
         return super().train(False)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """(B, n_samples) -> (B, hidden_size, frames)."""
+        """(B, n_samples) -> (B, hidden_size, frames), or (B, layers * hidden_size, frames)."""
         if waveform.device.type == "cpu":
             # One at a time, as the rounding of a row may depend on the size of the product.
             return torch.cat([self._states(row[None]) for row in waveform])
@@ -60,7 +60,9 @@ class Embedding(nn.Module):
             centred = waveform - waveform.mean(dim=1, keepdim=True)
             waveform = centred / (variance + _VARIANCE_FLOOR).sqrt()
         outputs = self.network(waveform, output_hidden_states=True)
-        states: Tensor = outputs.hidden_states[self.spec.layer]  # (B, frames, hidden_size)
+        layers: tuple[Tensor, ...] = outputs.hidden_states  # each (B, frames, hidden_size)
+        layer = self.spec.layer
+        states = torch.cat(layers, dim=2) if layer == "all" else layers[layer]
         return states.transpose(1, 2)
 
 

@@ -74,9 +74,14 @@ class FeatureSpec(KindSection):
     @model_validator(mode="after")
     def _possible(self) -> FeatureSpec:
         self.check()
-        if self.n_frames < 1:
+        if self.is_complete and self.n_frames < 1:
             raise ValueError(f"pool {self.pool} leaves no frame of {self.duration} s")
         return self
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left for the user to name, so that sizes are known."""
+        return True
 
     @property
     @abstractmethod
@@ -336,25 +341,45 @@ class EmbeddingSpec(FeatureSpec):
     safetensors. Needs the extra ``ssl``."""
 
     kind: Literal["embedding"] = "embedding"
-    checkpoint: Annotated[str, Field(min_length=1)]
-    """Folder of the checkpoint, with ``config.json``, ``preprocessor_config.json`` and weights."""
-    layer: int = -1
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None
+    """Folder of the checkpoint, with ``config.json``, ``preprocessor_config.json`` and weights;
+    required for a run."""
+    layer: int | Literal["all"] = -1
     """Which hidden state is taken: 0 is the input of the first transformer layer, 1 its output, and
-    -1 the output of the last layer."""
+    -1 the output of the last layer. ``all`` puts those of all layers behind one another."""
+
+    @property
+    def is_complete(self) -> bool:
+        return self.checkpoint is not None
+
+    @property
+    def folder(self) -> Path:
+        """That of the checkpoint. Raises :class:`RecipeError` if it is not given."""
+        if self.checkpoint is None:
+            raise RecipeError(
+                "features.checkpoint is required: the folder of a wav2vec 2.0, HuBERT or WavLM "
+                "model, e.g. --set features.checkpoint=wav2vec2-base"
+            )
+        return Path(self.checkpoint)
 
     @property
     def network(self) -> _Checkpoint:
         """Its ``config.json``. Raises :class:`RecipeError` if that cannot be read."""
-        return _read_as(_Checkpoint, Path(self.checkpoint) / "config.json")
+        return _read_as(_Checkpoint, self.folder / "config.json")
 
     @property
     def preprocessor(self) -> _Preprocessor:
         """Its ``preprocessor_config.json``. Raises :class:`RecipeError` as above."""
-        return _read_as(_Preprocessor, Path(self.checkpoint) / "preprocessor_config.json")
+        return _read_as(_Preprocessor, self.folder / "preprocessor_config.json")
+
+    @property
+    def n_layers(self) -> int:
+        """Number of hidden states that are taken of each frame."""
+        return 1 + self.network.num_hidden_layers if self.layer == "all" else 1
 
     @property
     def n_features(self) -> int:
-        return self.network.hidden_size
+        return self.n_layers * self.network.hidden_size
 
     @property
     def n_steps(self) -> int:
@@ -365,6 +390,8 @@ class EmbeddingSpec(FeatureSpec):
         return length
 
     def check(self) -> None:
+        if not self.is_complete:
+            return
         try:
             network, rate = self.network, self.preprocessor.sampling_rate
         except RecipeError as error:
@@ -379,8 +406,8 @@ class EmbeddingSpec(FeatureSpec):
                 f"sample_rate {self.sample_rate}; allowed: {rate} Hz, the rate of the checkpoint"
             )
         layers = network.num_hidden_layers
-        if not -layers - 1 <= self.layer <= layers:
-            raise ValueError(f"layer {self.layer}; allowed: {-layers - 1} to {layers}")
+        if self.layer != "all" and not -layers - 1 <= self.layer <= layers:
+            raise ValueError(f"layer {self.layer}; allowed: {-layers - 1} to {layers}, or all")
         if self.n_steps < 1:
             raise ValueError(f"duration {self.duration} s is too short for one frame")
 

@@ -8,7 +8,7 @@ Defaults are the settings of emoDARTS (arXiv 2403.14083) where that paper gives 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Annotated, Any
 
@@ -58,6 +58,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _possible(self) -> Recipe:
         self._check_labels()
+        inputs = self.inputs.values()  # which a system may refuse
         used = self.system.sections
         for section in OPTIONAL_SECTIONS:
             if section in self.model_fields_set and section not in used:
@@ -67,7 +68,7 @@ class Recipe(Section):
                     f"sections of that system: {allowed}"
                 )
         if "training" in used:
-            self._check_views()
+            self._check_views(inputs)
         if "network" in used:
             self._check_cells()
             self._check_maps()
@@ -113,7 +114,7 @@ class Recipe(Section):
         if len(set(names)) != len(names):
             raise ValueError(f"labels {list(self.labels)} lists a class twice")
 
-    def _check_views(self) -> None:
+    def _check_views(self, inputs: Iterable[FeatureSpec]) -> None:
         features, training = self.features, self.training
         if training.crop is not None and training.crop > features.duration:
             raise ValueError(
@@ -131,11 +132,12 @@ class Recipe(Section):
                         f"allowed: {'null' if allowed is None else allowed}"
                     )
         moved = [k for k in ("speed", "vtlp") if getattr(training.perturbation, k) is not None]
-        if moved and not features.has_bands:
+        without = [spec.kind for spec in inputs if not spec.has_bands]
+        if moved and without:
             with_bands = [name for name, kind in FEATURES.items() if kind.spec.has_bands]
             raise ValueError(
                 f"training.perturbation.{moved[0]} moves frequencies, and features of kind "
-                f"{features.kind!r} have no frequency axis; allowed: {', '.join(with_bands)}"
+                f"{without[0]!r} have no frequency axis; allowed: {', '.join(with_bands)}"
             )
 
     def _check_cells(self) -> None:
@@ -216,6 +218,8 @@ class Recipe(Section):
             return cls.model_validate_json(json.dumps(value, allow_nan=True))
         except ValidationError as error:
             raise RecipeError(explain(cls, error, where, value)) from error
+        except RecipeError as error:  # sizes that are not known yet
+            raise RecipeError(f"{where}: {error}") from error
         except (TypeError, ValueError, RecursionError) as error:
             raise RecipeError(f"{where}: {error}; keys and values are plain YAML") from error
 

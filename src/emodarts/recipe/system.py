@@ -6,9 +6,11 @@ A system is a class of keys and a line of :data:`SYSTEMS` here, and a file in ``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from emodarts.recipe.features import FeatureSpec
+from pydantic import Field
+
+from emodarts.recipe.features import EmbeddingSpec, FeatureSpec, WaveformSpec
 from emodarts.recipe.section import (
     Fraction,
     Kind,
@@ -103,6 +105,106 @@ class HandMadeRecurrentSpec(SystemSpec):
     """Probability of dropout between the dense layers."""
 
 
+class LightSERNetSpec(SystemSpec):
+    """Light-SERNet (arXiv 2110.03435): three parallel convolutions over frequency, time and both,
+    five local feature blocks, and a dense layer; 460,740 parameters with four classes."""
+
+    sections: ClassVar[frozenset[str]] = frozenset({"training"})
+
+    kind: Literal["light_sernet"] = "light_sernet"
+    dropout: Fraction = 0.3
+    """Probability of dropout before the dense layer."""
+
+
+class ResLSTMSASpec(SystemSpec):
+    """ResLSTM-SA (arXiv 2606.03359): an LSTM of the width of its input, which is added to its
+    output, then an LSTM with attention over time; 46,772 parameters with 46 features and eight
+    classes."""
+
+    sections: ClassVar[frozenset[str]] = frozenset({"training"})
+
+    kind: Literal["reslstm_sa"] = "reslstm_sa"
+    hidden: PositiveInt = 64
+    """Units of the second LSTM; the first has one for each feature."""
+    dropout: Fraction = 0.3
+    """Probability of dropout before the dense layer."""
+
+
+class TIMNetSpec(SystemSpec):
+    """TIM-Net (arXiv 2211.08233): blocks of dilated causal convolutions over time, forwards and
+    backwards, each of which gates its input; a learned sum over blocks answers."""
+
+    sections: ClassVar[frozenset[str]] = frozenset({"training"})
+
+    kind: Literal["tim_net"] = "tim_net"
+    filters: PositiveInt = 39
+    """Channels of every convolution."""
+    blocks: Annotated[int, Field(ge=1, le=16)] = 8
+    """Blocks in each direction; the dilation doubles from block to block, so that frames twice as
+    far apart meet."""
+    dropout: Fraction = 0.1
+    """Probability of dropping a channel after each convolution."""
+
+
+class FrozenEncoderSpec(SystemSpec):
+    """A dense layer on the mean over time of a pretrained encoder's hidden states, whose layers are
+    mixed by a learned softmax (as in SUPERB, arXiv 2105.01051). The encoder itself is not trained:
+    it is ``features`` of kind ``embedding`` with ``layer: all``."""
+
+    sections: ClassVar[frozenset[str]] = frozenset({"training"})
+
+    kind: Literal["frozen_encoder"] = "frozen_encoder"
+    dropout: Fraction = 0.1
+    """Probability of dropout before the dense layer."""
+
+    def inputs(self, features: FeatureSpec) -> dict[str, FeatureSpec]:
+        if not isinstance(features, EmbeddingSpec) or features.layer != "all":
+            raise ValueError(
+                f"system {self.kind!r} mixes the layers of an encoder, and features are of kind "
+                f"{features.kind!r}; allowed: features of kind 'embedding' with layer: all"
+            )
+        return super().inputs(features)
+
+
+class EmotionNASSpec(SystemSpec):
+    """EmotionNAS (arXiv 2203.13617): a CNN on ``features`` and an RNN on another feature. Each has
+    a search of its own (section ``search``): for the CNN cells of section ``network``, and for its
+    SeqNN cells. Then both are trained together, and an information supplement module adds to the
+    vector of each a gated share of the other's."""
+
+    sections: ClassVar[frozenset[str]] = frozenset({"network", "search", "training"})
+
+    kind: Literal["emotionnas"] = "emotionnas"
+    rnn_features: FeatureSpec | None = None
+    """Features of the RNN, with as many frames as those of the CNN; by default the waveform, cut
+    into that many frames. Embeddings of a pretrained model stand for the paper's deep features."""
+    width: PositiveInt = 64
+    """Units to which the supplement module brings the vector of each stream."""
+    dropout: Fraction = 0.3
+    """Probability of dropout before the dense layer."""
+    drop_path: Fraction = 0.2
+    """Probability of dropping an edge for an utterance in training, which rises linearly over the
+    epochs."""
+    auxiliary_weight: NonNegative = 0.4
+    """Weight of the loss of an extra classifier at 2/3 of the CNN, which only training uses; 0
+    leaves it out."""
+
+    def inputs(self, features: FeatureSpec) -> dict[str, FeatureSpec]:
+        shared = ("duration", "length", "padding", "trim", "deltas")
+        if self.rnn_features is None:
+            keys = {key: getattr(features, key) for key in ("sample_rate", "level", *shared)}
+            frame_length = features.n_samples // features.n_frames
+            return {"cnn": features, "rnn": WaveformSpec(frame_length=frame_length, **keys)}
+        for key in (*shared, "n_frames"):
+            wanted, found = getattr(features, key), getattr(self.rnn_features, key)
+            # The kinds count an incomplete last frame differently.
+            if abs(wanted - found) > 1 if key == "n_frames" else wanted != found:
+                raise ValueError(
+                    f"system.rnn_features: {key} {found!r}; allowed: {wanted!r}, as in features"
+                )
+        return {"cnn": features, "rnn": self.rnn_features}
+
+
 class SVMSpec(SystemSpec):
     """Linear support vector machine on the mean of each feature over time, standardised; with
     ``features.kind: functionals`` the classical baseline of the field."""
@@ -135,6 +237,11 @@ SYSTEMS: dict[str, Kind[SystemSpec]] = {
     "searched": Kind(SearchedSpec, "emodarts.systems.searched:Searched"),
     "cnn": Kind(HandMadeCNNSpec, "emodarts.systems.hand_made:HandMadeCNN"),
     "recurrent": Kind(HandMadeRecurrentSpec, "emodarts.systems.hand_made:HandMadeRecurrent"),
+    "light_sernet": Kind(LightSERNetSpec, "emodarts.systems.light_sernet:LightSERNetSystem"),
+    "reslstm_sa": Kind(ResLSTMSASpec, "emodarts.systems.reslstm_sa:ResLSTMSASystem"),
+    "tim_net": Kind(TIMNetSpec, "emodarts.systems.tim_net:TIMNetSystem"),
+    "frozen_encoder": Kind(FrozenEncoderSpec, "emodarts.systems.frozen_encoder:FrozenEncoder"),
+    "emotionnas": Kind(EmotionNASSpec, "emodarts.systems.emotionnas:EmotionNAS"),
     "svm": Kind(SVMSpec, "emodarts.systems.classical:LinearSVM"),
     "logistic_regression": Kind(
         LogisticRegressionSpec, "emodarts.systems.classical:LogisticRegression"

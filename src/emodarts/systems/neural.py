@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from emodarts.checkpoint import load_tensors, with_prefix, without_prefix
 from emodarts.errors import RunError
 from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
-from emodarts.recipe import PerturbationSpec, Recipe
+from emodarts.recipe import FeatureSpec, PerturbationSpec, Recipe
 from emodarts.runtime import derive_seed
 from emodarts.splits import Indices
 from emodarts.systems.count import count_multiply_adds, count_parameters
@@ -63,8 +63,7 @@ class FittedNetwork:
 
         Frames that are NaN are missing, and have no part in the answer.
         """
-        (features,) = inputs.values()
-        normalised = self.normalisation.apply(features)
+        normalised = self.normalisation.apply(joined(list(inputs.values())))
         return torch.softmax(predict_logits(self._for_inference, normalised), dim=1)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -98,14 +97,26 @@ def restore_network(
 
 def training_views(recipe: Recipe, perturbed: bool = True) -> Views | None:
     """What batches of a recipe's features are made of; None: the maps as they are."""
-    (spec,) = recipe.inputs.values()
+    spec, *others = recipe.inputs.values()
     training = recipe.training
     perturbation = training.perturbation if perturbed else PerturbationSpec()
     if spec.padding == "zeros" and training.crop is None and perturbation == PerturbationSpec():
         return None
     seconds = spec.duration if training.crop is None else training.crop
     frames = int(spec.frames_of(round(seconds * spec.sample_rate)))
-    return Views(frames, perturbation, band_frequencies(spec))
+    return Views(frames, perturbation, None if others else band_frequencies(spec))
+
+
+def joined(maps: Sequence[Tensor]) -> Tensor:
+    """Maps ``(..., F, T)`` of all inputs as one, with the features of all in each frame.
+
+    Frames that one of the inputs lacks are left out, or missing (NaN).
+    """
+    if len(maps) == 1:
+        return maps[0]
+    frames = min(m.shape[-1] for m in maps)
+    together = torch.cat([m[..., :frames] for m in maps], dim=-2)
+    return together.masked_fill(torch.isnan(together).any(dim=-2, keepdim=True), torch.nan)
 
 
 def train(
@@ -182,7 +193,7 @@ def fit_network(
     cost = Cost(
         count_parameters(fitted.network),
         count_multiply_adds(fitted.network, tuple(maps.features.shape[1:])),
-        sum(map(_seconds, folders)),
+        sum(map(seconds_of, folders)),
     )
     details = {"epoch": trained.epoch}
     if parts.validation:
@@ -196,10 +207,36 @@ def fit_network(
     )
 
 
-def _seconds(folder: TrialFolder) -> float:
+def seconds_of(folder: TrialFolder) -> float:
     """Time of all epochs of search and training, candidates and what was interrupted included."""
     own = (folder.search_history, folder.training_history)
     candidates = folder.candidates.rglob(folder.training_history.name)
     histories = [p for p in (*own, *candidates) if p.is_file()]
     rows = [row for path in histories for row in files.read_csv(path, RunError)]
     return sum(float(row["seconds"]) for row in rows)
+
+
+class NetworkSystem:
+    """A system that is one network given by hand, which a subclass names."""
+
+    network: ClassVar[Any]
+    """A classifier that is made with the keys of the system, those of the features, and the number
+    of classes."""
+
+    def __init__(self, spec: Any) -> None:
+        self.spec = spec
+
+    def fit(self, task: FitTask) -> Outcome:
+        """Train on the parts for it."""
+        return fit_network(
+            task, lambda training: self._network(task.recipe.inputs, task.n_classes), {}
+        )
+
+    def restore(self, saved: Saved) -> FittedNetwork:
+        """The network of a bundle; see :meth:`emodarts.systems.system.System.restore`."""
+        return restore_network(self._network(saved.inputs, len(saved.classes)), saved)
+
+    def _network(self, inputs: Mapping[str, FeatureSpec], n_classes: int) -> Classifier:
+        (features,) = inputs.values()
+        network: Classifier = self.network(self.spec, features, n_classes)
+        return network

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,6 @@ from emodarts.splits.inner import inner_folds
 from emodarts.systems.count import count_parameters
 from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.neural import (
-    Build,
     FittedNetwork,
     fit_network,
     restore_network,
@@ -106,8 +105,8 @@ class Searched:
             "genotype": genotype.to_dict(),
             "network": network.model_dump(mode="json"),
         }
-        outcome = fit_network(task, self._build(task, genotype), settings, genotype)
-        return replace(outcome, details={**outcome.details, **_facts(task.folder)})
+        outcome = fit_network(task, self.build(task, genotype), settings, genotype)
+        return replace(outcome, details={**outcome.details, **search_facts(task.folder)})
 
     def cross_validate(
         self, task: FitTask, genotype: Genotype, seed: int, n_folds: int, epochs: int | None = None
@@ -138,7 +137,7 @@ class Searched:
         for k, (train_on, judge_by) in enumerate(folds):
             network, normalisation, _ = train(
                 inner,
-                self._build(inner, genotype),
+                self.build(inner, genotype),
                 train_on,
                 (),  # nothing is chosen: judged once, by the last weights
                 TrialFolder(folder.path / f"fold-{k}"),
@@ -182,7 +181,8 @@ class Searched:
         )
         return recipe.training.ensemble * count_parameters(network)
 
-    def _build(self, task: FitTask, genotype: Genotype) -> Build:
+    def build(self, task: FitTask, genotype: Genotype) -> Callable[[bool], DiscreteNetwork]:
+        """What makes the network of a genotype for the recipe and the maps of a task."""
         recipe = task.recipe
         (maps,) = task.data.maps.values()
         n_channels, n_features = maps.features.shape[1:3]
@@ -218,7 +218,7 @@ class Searched:
         )
         _, _, trained = train(
             inner,
-            self._build(inner, genotype),
+            self.build(inner, genotype),
             task.parts.search_weights,
             task.parts.search_alphas,
             folder,
@@ -253,15 +253,14 @@ def candidate_folder(
     return TrialFolder(folder.candidates / digest / f"seed-{seed}")
 
 
-def _facts(folder: TrialFolder) -> dict[str, Any]:
-    """Of a search with a supernet: how long it warmed up, and whether it rose above chance."""
-    if not folder.search_history.is_file():
-        return {}
-    rows = files.read_csv(folder.search_history, RunError)
-    if not all("warm_up" in row for row in rows):
+def search_facts(*folders: TrialFolder) -> dict[str, Any]:
+    """Of searches with a supernet: how long they warmed up, and whether all rose above chance."""
+    histories = [f.search_history for f in folders if f.search_history.is_file()]
+    rows = [files.read_csv(path, RunError) for path in histories]
+    if not rows or not all("warm_up" in row for each in rows for row in each):
         return {}
     facts = {
-        "warmup_epochs": sum(row["warm_up"] == "1" for row in rows),
-        "above_chance": any(row["above_chance"] == "1" for row in rows),
+        "warmup_epochs": sum(row["warm_up"] == "1" for each in rows for row in each),
+        "above_chance": all(any(row["above_chance"] == "1" for row in each) for each in rows),
     }
     return {"search": facts}
