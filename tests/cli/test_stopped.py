@@ -26,7 +26,13 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_interruptible,
     )
+
+
+def _interruptible() -> None:
+    """A shell in the background, such as one that runs tests, lets its children ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -48,7 +54,8 @@ def test_a_stopped_run_says_how_to_go_on(
         wait_for(out / "fold-0" / "seed-0" / "training.csv", process)
         assert f"in use by process {process.pid} on" in refused(*command, "--resume")
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, error = process.communicate()  # which waits for all trials, as they write there, too
+        # Which waits for all trials, as they write there, too.
+        _, error = process.communicate(timeout=300)
     assert process.returncode == 130, error
     assert "Traceback" not in error
     [line] = [line for line in error.splitlines() if line.startswith("Stopped")]
@@ -67,7 +74,7 @@ def test_trials_side_by_side_end_with_a_killed_run(
     with start("run", *tiny, *longer, "--folds", "0,1", "--jobs", "2", "--out", out) as process:
         wait_for(out / "fold-1" / "seed-0" / "training.csv", process)
         process.kill()
-        process.communicate()  # which waits for all trials, as they write there, too
+        process.communicate(timeout=300)  # which waits for all trials, as they write there, too
     with files.locked(out, RunError):
         assert not (out / "result.json").exists()
 
@@ -85,7 +92,7 @@ def test_a_run_that_is_stopped_before_its_first_trial_leaves_no_folder(
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
         os.killpg(process.pid, signal.SIGINT)
-        _, error = process.communicate()
+        _, error = process.communicate(timeout=300)
     assert re.search(
         r"^Stopped before the first trial; features .* are kept. To go on", error, re.M
     )
