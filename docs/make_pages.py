@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 import emodarts
 from emodarts.recipe import FeatureSpec, FixedSeqNN, NoSeqNN, Recipe, SearchedSeqNN
-from emodarts.recipe.section import KindSection, section_of
+from emodarts.recipe.section import KindSection, is_family, section_of
 
 DOCS = Path(__file__).parent
 SOURCE = Path(emodarts.__file__).parent
@@ -106,7 +106,7 @@ def _sections(
                 heading = f"## `{key}` with `mode: {mode}`"
                 below += _sections(f"{key}.", choice, heading)
         elif inner is not None:
-            if issubclass(inner, KindSection) and "default_kind" not in vars(inner):
+            if issubclass(inner, KindSection) and not is_family(inner):
                 # A kind as a section of another: its keys stand below their own heading.
                 kind = inner.model_fields[inner.kind_key].default
                 rows.append(f"| `{key}` | keys of `{kind}` | | {meanings[name]} |")

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from emodarts import recipe
-from emodarts.recipe.section import KindSection, section_of
+from emodarts.recipe.section import KindSection, is_family, section_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 KINDS = {"features": recipe.FEATURES, "search": recipe.STRATEGIES, "system": recipe.SYSTEMS}
@@ -25,7 +25,7 @@ def keys_without_sections(model: type[BaseModel]) -> set[str]:
         inner = section_of(field.annotation)
         if inner is None or field.default is None or field.default == ():
             return False
-        return not issubclass(inner, KindSection) or "default_kind" in vars(inner)
+        return not issubclass(inner, KindSection) or is_family(inner)
 
     return {name for name, field in model.model_fields.items() if not is_section(field)}
 

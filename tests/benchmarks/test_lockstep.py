@@ -30,7 +30,7 @@ def corpus() -> Dataset:
     features = 0.5 * torch.randn(16, 1, 16, 20, generator=torch.Generator().manual_seed(0))
     features[1::2, :, 8:] += 2.0
     features[::3, ..., 15:] = torch.nan
-    listing = Listing("made", "", ("a", "b"), tuple(rows), ("",) * 16, {})
+    listing = Listing("made", "", ("a", "b"), tuple(rows), ("",) * 16, ("",) * 16, {})
     return Dataset(listing, {"features": Maps(features)})
 
 

@@ -315,7 +315,7 @@ def test_predict_gives_silence_no_label_and_a_note_in_every_format(
     _, *rows = csv.DictReader(io.StringIO(emodarts(*command, "csv").stdout))
     for row in rows:
         assert {row[name] for name in row if name.startswith("p_")} == {""}
-        assert (row["label"], row["note"]) == ("", "silent")
+        assert (row["predicted"], row["note"]) == ("", "silent")
     head, first, *lines = emodarts(*command, "table").stdout.splitlines()
     assert head.split()[-1] == "note"
     assert spoken["label"] in first

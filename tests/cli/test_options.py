@@ -27,6 +27,7 @@ GIVEN: dict[str, tuple[Any, Any]] = {
     "device": ("cpu", "cpu"),
     "split": ("official", "official"),
     "allow_speaker_overlap": (True, True),
+    "allow_duplicates": (True, True),
     "protocol": ("paper", "paper"),
     "folds": ("0,2", [0, 2]),
     "seeds": ("3,1", [3, 1]),
@@ -121,7 +122,7 @@ def test_a_wrong_value_is_named_with_its_option(given: dict[str, Any], message: 
         ("--epochs=3", "--set search.epochs=3, --set training.epochs=3"),
         ("--label-smoothing 0.1", "--set training.label_smoothing=0.1"),
         ("--training.epochs", "--set training.epochs=VALUE"),
-        ("--recurrent gru", "--set network.seqnn.recurrent=gru"),
+        ("--recurrent gru", "--set system.recurrent=gru, --set network.seqnn.recurrent=gru"),
         ("--candidates 4", "--set search.candidates=4"),
     ],
 )

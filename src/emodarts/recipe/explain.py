@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from emodarts.errors import did_you_mean
 from emodarts.recipe.network import FixedSeqNN, NoSeqNN, SearchedSeqNN
-from emodarts.recipe.section import KindSection, section_of
+from emodarts.recipe.section import KindSection, is_family, section_of
 
 _SEQNN: dict[str, type[BaseModel]] = {
     "searched": SearchedSeqNN,
@@ -52,6 +52,11 @@ def key_names(model: type[BaseModel], prefix: str = "") -> dict[str, None]:
     found: dict[str, None] = {}
     for name, field in model.model_fields.items():
         inner = section_of(field.annotation)
+        # A list of sections, and a kind within another kind, are values of one key.
+        if get_origin(field.annotation) is tuple or (
+            inner is not None and issubclass(inner, KindSection) and not is_family(inner)
+        ):
+            inner = None
         below: list[type[BaseModel]] = [] if inner is None else [inner]
         if name == "seqnn":
             below = list(_SEQNN.values())

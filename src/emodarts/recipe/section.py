@@ -75,6 +75,11 @@ class Kind(Generic[_Spec]):
         return load(self.implementation)(spec)
 
 
+def is_family(section: type[BaseModel]) -> bool:
+    """Whether a class stands for all kinds of its table, and not for one of them."""
+    return "default_kind" in vars(section)
+
+
 class KindSection(Section):
     """A section whose keys are those of its kind.
 
@@ -91,7 +96,7 @@ class KindSection(Section):
         raise NotImplementedError
 
     def __new__(cls, **keys: Any) -> KindSection:
-        return super().__new__(cls._class_of(keys) if "default_kind" in vars(cls) else cls)
+        return super().__new__(cls._class_of(keys) if is_family(cls) else cls)
 
     @classmethod
     def _class_of(cls, keys: Mapping[str, Any]) -> type[KindSection]:
@@ -116,7 +121,7 @@ class KindSection(Section):
         cls, source: Any, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
         schema = handler(source)
-        if "default_kind" not in vars(cls):  # a kind checks its own keys
+        if not is_family(cls):  # a kind checks its own keys
             return schema
 
         def of_its_kind(value: Any, own: core_schema.ValidatorFunctionWrapHandler) -> KindSection:

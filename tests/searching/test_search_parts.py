@@ -25,7 +25,7 @@ from killing import Kill, Killed
 from toy_search import SPEC, make_task, records, search
 
 PARTS: dict[str, dict[str, Any]] = {
-    "fair-darts": {"relaxation": {"kind": "sigmoid"}, "penalties": {"zero_one": 10.0}},
+    "fair-darts": {"relaxation": {"kind": "sigmoid"}, "penalties": {"zero_one": 1.0}},
     "snas": {"relaxation": {"kind": "gumbel", "temperature": [2.0, 0.5]}},
     "gdas": {"relaxation": {"kind": "one_hot"}},
     "drnas": {"relaxation": {"kind": "dirichlet"}, "penalties": {"anchor": 1e-3}},
@@ -67,9 +67,9 @@ def test_an_interrupted_search_ends_as_one_that_was_not(part: str, tmp_path: Pat
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
 
 
-#: With sparse edges the noise of the toy's candidates differs from candidate to candidate, and it
-#: has no skip connection, which two of the parts are about.
-FINDS = set(PARTS) - {"darts-minus", "p-darts"}
+#: The toy has no skip connection, which two of the parts are about, and where channels pass
+#: untouched its signal does so without any candidate.
+FINDS = set(PARTS) - {"darts-minus", "p-darts", "pc-darts"}
 
 
 @pytest.mark.slow
