@@ -329,6 +329,26 @@ def test_stages_keep_the_strongest_candidates_and_grow(tmp_path: Path) -> None:
         assert sorted(row)[-3:] == sorted(row[k] for k in columns)
 
 
+def test_what_was_found_of_one_supernet_is_forgotten_with_it(tmp_path: Path) -> None:
+    """Candidates that a stage froze are trained again in the deeper network of the next."""
+    seen: list[list[str]] = []
+    begin = stages.enter
+
+    def note(found: Search, asked: tuple[StageSpec, ...]) -> None:
+        before = list(found.memory.get("frozen", []))
+        begin(found, asked)
+        if found.epoch == 13:
+            seen.extend([before, list(found.memory.get("frozen", []))])
+
+    keys = {"epochs": 26, "alphas": {"learning_rate": 1e-3}, "stop": {"gradient_matching": 1.0}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "enter", note)
+        search(darts(**keys, stages=[{"cells": 3}, {"cells": 4}]), make_task(tmp_path))
+    before, after = seen
+    assert before
+    assert after == []
+
+
 def test_the_weakest_skips_give_way() -> None:
     network = NetworkSpec(cnn=CNNSpec(cells=1, nodes=2), seqnn=NoSeqNN(mode="none"))
     names = network.operations["reduction"]

@@ -139,7 +139,7 @@ class Hooks:
     gradient : gradient of the alphas, by name, from a training and a validation batch.
     penalty : a scalar that is added to the loss of the alphas; a function of the alphas.
     adjust : changes the gradients of the weights, by name, before they are used; called with the
-        validation batch of the step.
+        validation batch of the step, once the warm-up is over.
     begin_epoch : called before every epoch. It may set ``search.memory``, call ``search.build()``
         for another supernet, or ``search.stop()``.
     derive : the genotype of the present alphas, for the record of an epoch.
@@ -196,7 +196,6 @@ class Search:
     history : scalars of every epoch that is done.
     records : epoch, alphas and genotype of every epoch that is done, as JSON values.
     memory : JSON values that a strategy keeps from epoch to epoch.
-    warm_up : whether the epoch that runs trains weights alone.
     loss : of logits (B, K) and class indices (B,); of weights and alphas alike.
     supernet, weight_optimiser, alpha_optimiser : made by :meth:`build`.
     """
@@ -206,7 +205,6 @@ class Search:
         self.history: list[dict[str, Any]] = []
         self.records: list[dict[str, Any]] = []
         self.memory: dict[str, Any] = {}
-        self.warm_up = True
         self._gradients: dict[str, list[Tensor]] = {}
         weights = class_weights(task.weights.targets, task.n_classes)
         self._class_weights = weights if spec.class_weights else None
@@ -293,14 +291,14 @@ class Search:
             len(task.weights), spec.batch_size, derive_seed(task.seed, "search weights", epoch)
         )
         total, self._gradients = 0.0, {}
-        warm_up = self.warm_up = self._warms_up()
+        warm_up = self._warms_up()
         for step, index in enumerate(batches):
             torch.manual_seed(derive_seed(task.seed, "search step", epoch, step))
             where = f"search epoch {epoch + 1}, step {step + 1}"
             train = task.weights.batch(index)
             mixing = self.supernet.mixing = self.hooks.draw(self, train)
-            validation = next(alpha_batches)
-            if not warm_up:
+            validation = None if warm_up else next(alpha_batches)
+            if validation is not None:
                 self._step_alphas(train, validation)
             if self.hooks.disturb is not None:
                 masks = random_state(task.device)

@@ -12,6 +12,7 @@ from emodarts.recipe.search import StageSpec
 from emodarts.searching.edges import SkipDropout
 from emodarts.searching.mixing import Mixing
 from emodarts.searching.one_shot import Search
+from emodarts.searching.stops import OF_ONE_SUPERNET
 
 #: Columns of the candidates that each edge still has, by cell.
 Kept = Mapping[str, Sequence[Sequence[int]]]
@@ -33,6 +34,8 @@ def enter(search: Search, stages: Sequence[StageSpec]) -> None:
             weights = search.mixing(search.supernet.alpha_parameters())
             search.memory["kept"] = strongest(weights, stages[stage].candidates)
         search.memory["stage"] = stage
+        for key in OF_ONE_SUPERNET:
+            search.memory.pop(key, None)
         search.begin(begin, end - begin)
         search.build()
     probability = stages[stage].skip_dropout * (1 - (search.epoch - begin) / (end - begin))

@@ -17,6 +17,8 @@ from emodarts.searching.one_shot import Search
 WINDOW = 5
 #: Steps over which the cosine of gradients is averaged (OLES, Algorithm 1).
 MATCHING_STEPS = 20
+#: What a search remembers of one supernet alone.
+OF_ONE_SUPERNET = ("frozen", "matching", "eigenvalues")
 #: Power iterations, and length of the step of their difference quotient.
 _ITERATIONS, _STEP = 10, 1e-2
 
@@ -91,24 +93,23 @@ class GradientMatching:
     ) -> None:
         """Note the cosines of this step; set the gradients of frozen candidates to None."""
         frozen = set(search.memory.setdefault("frozen", []))
-        if not search.warm_up:
-            sums = search.memory.setdefault("matching", {})
-            others = self._validation_gradients(search, validation)
-            for candidate, names in _candidates(gradients).items():
-                if candidate in frozen:
-                    continue
-                cosine = _cosine([gradients[n] for n in names], [others[n] for n in names])
-                if cosine is None:
-                    continue
-                total, steps = sums.get(candidate, (0.0, 0))
-                total += cosine
-                steps += 1
-                if steps == MATCHING_STEPS:
-                    if total / steps < self.threshold:
-                        frozen.add(candidate)
-                    total, steps = 0.0, 0
-                sums[candidate] = (total, steps)
-            search.memory["frozen"] = sorted(frozen)
+        sums = search.memory.setdefault("matching", {})
+        others = self._validation_gradients(search, validation)
+        for candidate, names in _candidates(gradients).items():
+            if candidate in frozen:
+                continue
+            cosine = _cosine([gradients[n] for n in names], [others[n] for n in names])
+            if cosine is None:
+                continue
+            total, steps = sums.get(candidate, (0.0, 0))
+            total += cosine
+            steps += 1
+            if steps == MATCHING_STEPS:
+                if total / steps < self.threshold:
+                    frozen.add(candidate)
+                total, steps = 0.0, 0
+            sums[candidate] = (total, steps)
+        search.memory["frozen"] = sorted(frozen)
         for candidate, names in _candidates(gradients).items():
             if candidate in frozen:
                 gradients.update(dict.fromkeys(names))
