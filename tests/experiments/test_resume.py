@@ -8,24 +8,11 @@ from typing import Any
 import pytest
 
 from emodarts import files
-from emodarts.corpora import Corpus, load_corpus
+from emodarts.corpora import Corpus
 from emodarts.errors import RunError
 from emodarts.experiments.run import Options, run
 from emodarts.genotype import Genotype
 from emodarts.recipe import Recipe, load_recipe
-
-
-@pytest.fixture(scope="module")
-def corpus(tiny_emodb: Path) -> Corpus:
-    return load_corpus("emodb", tiny_emodb)
-
-
-@pytest.fixture
-def majority(tiny_recipe: Recipe) -> Recipe:
-    """A system that is fitted at once."""
-    value = tiny_recipe.to_dict()
-    kept = {key: value[key] for key in ("features", "evaluation", "compute")}
-    return Recipe.from_dict({**kept, "system": {"kind": "majority"}})
 
 
 def of(recipe: Recipe, **values: Any) -> Recipe:

@@ -24,19 +24,6 @@ from emodarts.splits import make_folds, make_parts
 TIMED = ("environment.json", "search.safetensors", "training.safetensors")
 
 
-@pytest.fixture(scope="module")
-def corpus(tiny_emodb: Path) -> Corpus:
-    return load_corpus("emodb", tiny_emodb)
-
-
-@pytest.fixture
-def majority(tiny_recipe: Recipe) -> Recipe:
-    """A system that is fitted at once."""
-    value = tiny_recipe.to_dict()
-    kept = {key: value[key] for key in ("features", "evaluation", "compute")}
-    return Recipe.from_dict({**kept, "system": {"kind": "majority"}})
-
-
 def test_protocol_and_seed_make_the_parts(
     corpus: Corpus, tiny_recipe: Recipe, cache: Path, tmp_path: Path
 ) -> None:

@@ -264,6 +264,16 @@ class Search:
         """A batch of the data for alphas, the same in every call of an epoch."""
         return next(self._alpha_batches())
 
+    def judge(self, mixing: Mixing | None = None) -> tuple[float, float]:
+        """Loss and UA on the data for alphas; ``mixing`` stands for that of the search."""
+        part = self.task.alphas
+        self.supernet.mixing = mixing or self.mixing
+        try:
+            logits = join_pieces(predict_logits(self.supernet, part.features), part.owners)
+        finally:
+            self.supernet.mixing = self.mixing
+        return loss_and_ua(logits, part.utterance_targets)
+
     def look_ahead(self) -> LookAhead:
         """The step that the optimiser of the weights takes next."""
         [group] = self.weight_optimiser.param_groups
@@ -308,13 +318,14 @@ class Search:
             total += loss * len(index)
             task.progress.advance(loss=loss, ua=ua)
         self.supernet.mixing = self.mixing
-        scores = self._scores()
+        alpha_loss, alpha_ua = self.judge()
         return {
             "learning_rate": rate,
             "weight_loss": total / len(task.weights),
-            **scores,
+            "alpha_loss": alpha_loss,
+            "alpha_ua": alpha_ua,
             "warm_up": int(warm_up),
-            "above_chance": int(scores["alpha_ua"] > self._threshold()),
+            "above_chance": int(alpha_ua > self._threshold()),
             **self._record(),
         }
 
@@ -326,7 +337,12 @@ class Search:
         if self.epoch - first >= self.spec.longest_warmup(epochs):
             return False
         # Once alphas train, they go on.
-        return all(row["warm_up"] and not row["above_chance"] for row in self.history[first:][-1:])
+        return all(row["warm_up"] and not row["above_chance"] for row in self.rows[-1:])
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The history of the present supernet."""
+        return self.history[self._span[0] :]
 
     @property
     def _span(self) -> tuple[int, int]:
@@ -394,12 +410,6 @@ class Search:
         value, ua = loss_and_ua(logits.detach(), train[1])
         require_finite(value, f"{where}: the loss")
         return value, ua
-
-    def _scores(self) -> dict[str, float]:
-        part = self.task.alphas
-        logits = join_pieces(predict_logits(self.supernet, part.features), part.owners)
-        loss, ua = loss_and_ua(logits, part.utterance_targets)
-        return {"alpha_loss": loss, "alpha_ua": ua}
 
     def _record(self) -> dict[str, float | None]:
         """Write alphas and genotype of all epochs; return what search.csv has of this one."""

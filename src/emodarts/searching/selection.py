@@ -13,7 +13,7 @@ from emodarts.runtime import derive_seed
 from emodarts.searching.mixing import Mixing
 from emodarts.searching.one_shot import Search
 from emodarts.space.cell import edges
-from emodarts.training.batches import join_pieces, loss_and_ua, predict_logits, shuffled_batches
+from emodarts.training.batches import shuffled_batches
 
 #: Higher is better: UA on the data for alphas, and their loss between equals.
 Merit = tuple[float, float]
@@ -93,13 +93,7 @@ def masked(mixing: Mixing, kept: Mapping[str, Tensor]) -> Mixing:
 
 
 def _merit(search: Search, kept: Mapping[str, Tensor]) -> Merit:
-    supernet, part = search.supernet, search.task.alphas
-    supernet.mixing = masked(search.mixing, kept)
-    try:
-        logits = join_pieces(predict_logits(supernet, part.features), part.owners)
-    finally:
-        supernet.mixing = search.mixing
-    loss, ua = loss_and_ua(logits, part.utterance_targets)
+    loss, ua = search.judge(masked(search.mixing, kept))
     return ua, -loss
 
 

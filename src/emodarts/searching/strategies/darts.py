@@ -86,9 +86,7 @@ class Darts:
         return self._mixing(search, dict.fromkeys(search.task.network.nodes, expected))(alphas)
 
     def _draw(self, search: Search, train: Batch) -> Mixing:
-        parameters = search.supernet.alpha_parameters()
-        alphas = {name: parameters[name] for name in search.task.network.nodes}
-        drawn = relaxation.draw(self.spec.relaxation, alphas, search.share)
+        drawn = relaxation.draw(self.spec.relaxation, _of_cells(search), search.share)
         return self._mixing(search, drawn)
 
     def _mixing(self, search: Search, weigh: Mapping[str, relaxation.Weigh]) -> Mixing:
@@ -109,10 +107,8 @@ class Darts:
         return mixing
 
     def _penalty(self, search: Search) -> Tensor:
-        parameters = search.supernet.alpha_parameters()
-        alphas = {name: parameters[name] for name in search.task.network.nodes}
-        weights = search.mixing(parameters)
-        return total(self.spec.penalties, alphas, weights, search.share)
+        weights = search.mixing(search.supernet.alpha_parameters())
+        return total(self.spec.penalties, _of_cells(search), weights, search.share)
 
     def _begin_epoch(self, search: Search) -> None:
         spec = self.spec
@@ -121,7 +117,7 @@ class Darts:
         for module in search.supernet.modules():
             if isinstance(module, AuxiliarySkip):
                 module.weight = 1.0 - search.share
-        if not search.records or search.history[-1]["warm_up"]:
+        if not search.rows or search.rows[-1]["warm_up"]:
             return
         limit, factor = spec.stop.skips, spec.stop.eigenvalue
         if limit is not None and stops.too_many_skips(search.records[-1], limit):
@@ -144,3 +140,9 @@ class Darts:
         if self.spec.derivation.by == "perturbation":
             return select_by_perturbation(search, self.spec.derivation.tune_epochs)
         return choose(search)
+
+
+def _of_cells(search: Search) -> dict[str, Tensor]:
+    """Alphas of the candidates, without those of edges."""
+    parameters = search.supernet.alpha_parameters()
+    return {name: parameters[name] for name in search.task.network.nodes}

@@ -18,7 +18,6 @@ from emodarts.searching.one_shot import Hooks, Search, build_supernet, search_on
 from emodarts.searching.strategy import SearchTask
 from emodarts.searching.supernet import alpha_shapes
 from emodarts.space.cell import edges
-from emodarts.training.batches import join_pieces, loss_and_ua, predict_logits
 
 
 class SharedRandomSearch:
@@ -43,17 +42,13 @@ class SharedRandomSearch:
         return only(random_genotype(search.task.network, generator, macro={}), search.task.network)
 
     def _choose(self, search: Search) -> Genotype:
-        task, supernet = search.task, search.supernet
+        task = search.task
         generator = torch.Generator().manual_seed(derive_seed(task.seed, "shared candidates"))
         found = []
         for _ in range(self.spec.candidates):
             genotype = random_genotype(task.network, generator, macro={})
-            supernet.mixing = only(genotype, task.network)
-            part = task.alphas
-            logits = join_pieces(predict_logits(supernet, part.features), part.owners)
-            loss, ua = loss_and_ua(logits, part.utterance_targets)
+            loss, ua = search.judge(only(genotype, task.network))
             found.append((ua, -loss, genotype))
-        supernet.mixing = search.mixing
         return max(found, key=lambda entry: entry[:2])[2]
 
 
