@@ -48,7 +48,7 @@ clean:  ## Remove .venv, caches, demo/ and builds, but not runs/ and bench/
 
 # The stamps are made last, so that an interrupted set-up is done again.
 $(VENV)/.made:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "emodarts needs Python 3.10 or later; this is %d.%d. Name another: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "emodarts needs Python 3.11 or later; this is %d.%d. Name another: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 

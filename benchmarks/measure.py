@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -75,7 +75,7 @@ def write(
     asked = {k: v for k, v in vars(arguments).items() if k != "json"}
     description = {
         "benchmark": benchmark,
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
         "environment": environment,
         "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in asked.items()},
     }

@@ -450,7 +450,7 @@ def _write_facts(run: RunFolder, listing: Listing, compute: Compute, device: tor
     """Write what stays as it is when folds and seeds are added."""
     rows = listing.rows()
     files.write_csv(run.utterances, list(rows[0]), rows)
-    started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     environment = {**describe_environment(device), **compute.record(), "started": started}
     files.write_json(run.environment, environment)
 
