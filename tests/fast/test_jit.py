@@ -32,6 +32,7 @@ SHAPES = [
     (16, 5, 128),
     (16, 6, 30),
     (17, 40, 70),
+    (40, 300, 50),
     (64, 1, 3),
 ]
 EMPTY = [
@@ -155,6 +156,20 @@ def test_a_product_is_added_to_the_result(
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: str(d.__name__))
+@pytest.mark.parametrize(
+    "layout", [as_is, turned, columns_of_a_wider_one], ids=lambda f: f.__name__
+)
+@pytest.mark.parametrize("shape", [*SHAPES, *EMPTY], ids=str)
+def test_a_packed_factor_gives_the_same_product(
+    shape: tuple[int, int, int], layout: Layout, dtype: Any, generator: np.random.Generator
+) -> None:
+    a, b, out = drawn(generator, shape, dtype)
+    expected = sum_of(a, b, out)
+    jit.add_packed_product(layout(a), jit.packed(columns_of_a_wider_one(b)), out)
+    assert_same(out, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: str(d.__name__))
 @pytest.mark.parametrize("shape", [*SHAPES, *EMPTY], ids=str)
 def test_columns_beside_the_result_stay_as_they_are(
     shape: tuple[int, int, int], dtype: Any, generator: np.random.Generator
@@ -178,7 +193,7 @@ def test_a_product_does_not_depend_on_what_lies_beside_the_factors(
     a, b, out = drawn(generator, shape)
     expected = sum_of(a, b, out)
     rows, depth, columns = shape
-    more_rows, more_of_both = np.full((2, 150, 150), np.nan)
+    more_rows, more_of_both = np.full((2, 350, 350), np.nan)
     left, right = more_rows.ravel()[: rows * depth], more_of_both[:depth, :columns]
     left[:], right[:] = a.ravel(), b
     jit.add_product(left.reshape(rows, depth), right, out)

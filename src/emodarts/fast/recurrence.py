@@ -21,7 +21,14 @@ import numba
 import numpy as np
 from numba.extending import overload, register_jitable
 
-from emodarts.fast.jit import Array, add_product, compiled
+from emodarts.fast.jit import (
+    Array,
+    add_packed_product,
+    add_product,
+    compiled,
+    packed,
+    packed_turned,
+)
 
 
 class Layer(NamedTuple):
@@ -112,19 +119,6 @@ def tanh_of(x: Array) -> None:
 
 
 @compiled
-def _turned(weights: Array) -> Array:
-    """``(N, K)`` -> ``(K, N)``, a few rows at a time so that all stay in the first cache."""
-    rows, columns = weights.shape
-    out = np.empty((columns, rows), weights.dtype)
-    for first in range(0, rows, 16):
-        last = min(rows, first + 16)
-        for k in range(columns):
-            for n in range(first, last):
-                out[k, n] = weights[n, k]
-    return out
-
-
-@compiled
 def _rows(x: Array) -> Array:
     """``(T, B, N)`` -> ``(T B, N)``."""
     return x.reshape(x.shape[0] * x.shape[1], x.shape[2])
@@ -140,7 +134,7 @@ def _step(n: int, time: int, backwards: bool) -> tuple[int, int]:
 def _read(x: Array, layer: Layer, z: Array) -> None:
     """What a layer makes of its input (T, B, I), with both biases, in ``z`` (T, B, G H)."""
     z[:] = layer.bias + layer.other_bias
-    add_product(_rows(x), _turned(layer.of_input), _rows(z))
+    add_packed_product(_rows(x), packed_turned(layer.of_input), _rows(z))
 
 
 @compiled
@@ -164,11 +158,11 @@ def lstm(x: Array, layer: Layer, way: Way, h: Array, gates: Array, c: Array) -> 
     nothing = np.zeros(units, c.dtype)
     last = way.first + units
     _read(x, layer, gates)
-    turned = _turned(layer.of_state)  # (H, 4 H)
+    turned = packed_turned(layer.of_state)
     for n in range(time):
         t, s = _step(n, time, way.backwards)
         if n > 0:
-            add_product(h[s, :, way.first : last], turned, gates[t])
+            add_packed_product(h[s, :, way.first : last], turned, gates[t])
         for b in range(batch):
             row = gates[t, b]
             _sigmoid_of(row[: 2 * units])
@@ -184,11 +178,11 @@ def rnn(x: Array, layer: Layer, way: Way, h: Array) -> None:
     last = way.first + units
     z = np.empty((time, batch, units), x.dtype)
     _read(x, layer, z)
-    turned = _turned(layer.of_state)
+    turned = packed_turned(layer.of_state)
     for n in range(time):
         t, s = _step(n, time, way.backwards)
         if n > 0:
-            add_product(h[s, :, way.first : last], turned, z[t])
+            add_packed_product(h[s, :, way.first : last], turned, z[t])
         for b in range(batch):
             tanh_of(z[t, b])
             h[t, b, way.first : last] = z[t, b]
@@ -233,6 +227,7 @@ def lstm_gradient(
     nothing = np.zeros(units, c.dtype)
     of_c = np.zeros((batch, units), c.dtype)
     of_z = np.empty(gates.shape, c.dtype)  # (T, B, 4 H)
+    of_state = packed(layer.of_state)
     own = slice(way.first, way.first + units)
     for n in range(time - 1, -1, -1):
         t, s = _step(n, time, way.backwards)
@@ -240,7 +235,7 @@ def lstm_gradient(
             before = c[s, b] if n > 0 else nothing
             _of_cell(gates[t, b], before, c[t, b], of_h[t, b, own], of_c[b], of_z[t, b])
         if n > 0:
-            add_product(of_z[t], layer.of_state, of_h[s, :, own])
+            add_packed_product(of_z[t], of_state, of_h[s, :, own])
     _of_layer(of_z, x, layer, way, h, of_x, of_layer)
 
 
@@ -258,13 +253,14 @@ def rnn_gradient(
     """Gradients of :func:`rnn`; as :func:`lstm_gradient`."""
     time, batch, units = len(x), x.shape[1], len(layer.of_state)
     of_z = np.empty((time, batch, units), x.dtype)
+    of_state = packed(layer.of_state)
     own = slice(way.first, way.first + units)
     for n in range(time - 1, -1, -1):
         t, s = _step(n, time, way.backwards)
         for b in range(batch):
             _of_tanh(h[t, b, own], of_h[t, b, own], of_z[t, b])
         if n > 0:
-            add_product(of_z[t], layer.of_state, of_h[s, :, own])
+            add_packed_product(of_z[t], of_state, of_h[s, :, own])
     _of_layer(of_z, x, layer, way, h, of_x, of_layer)
 
 
@@ -284,10 +280,14 @@ def _of_layer(
             add_product(rows[: len(rows) - batch].T, states[batch:], of_layer.of_state)
         else:
             add_product(rows[batch:].T, states[: len(rows) - batch], of_layer.of_state)
+    if of_layer.bias.size == of_layer.other_bias.size == 0:
+        return
+    total = np.zeros(rows.shape[1], x.dtype)
+    for row in rows:
+        add_scaled(row, x.dtype.type(1), total)
     for of_bias in (of_layer.bias, of_layer.other_bias):
         if of_bias.size > 0:
-            for row in rows:
-                add_scaled(row, x.dtype.type(1), of_bias)
+            of_bias += total
 
 
 @compiled
@@ -363,11 +363,11 @@ def attend(h: Array, weights: Attention, out: Array, shares: Array, context: Arr
         for t in range(time):
             add_scaled(h[t, b], shares[t, b], context[b])
     project = weights.project
-    of_step, of_context = _turned(project[:, :width]), _turned(project[:, width:])
+    of_step, of_context = packed_turned(project[:, :width]), packed_turned(project[:, width:])
     out[0] = weights.project_bias
-    add_product(context, of_context, out[0])  # the same at every step
+    add_packed_product(context, of_context, out[0])  # the same at every step
     out[1:] = out[0]
-    add_product(_rows(h), of_step, _rows(out))
+    add_packed_product(_rows(h), of_step, _rows(out))
 
 
 @compiled
