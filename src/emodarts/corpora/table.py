@@ -19,7 +19,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,19 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     ),
     "speaker": ("speaker id", "spk", "spk id", "spkr", "spkr id", "actor", "actor id", "subject"),
     "emotion": ("label", "emotion label", "emo", "emotions", "class"),
-    "start": ("start time", "start s", "start sec", "begin", "begin time", "onset"),
-    "end": ("end time", "end s", "end sec", "stop", "stop time"),
+    "start": (
+        "start time", "start s", "start sec", "start seconds", "segment start", "begin",
+        "begin time", "begin s", "onset", "from", "t start", "t0", "tmin", "xmin",
+    ),
+    "end": (
+        "end time", "end s", "end sec", "end seconds", "segment end", "stop", "stop time", "stop s",
+        "to", "t end", "t1", "tmax", "xmax",
+    ),
     "gender": ("sex",),
 }  # fmt: skip
-"""Other names of columns, in any case and with spaces, ``_``, ``-`` or nothing between the words.
-One is used where the table has no column of the usual name and no other of its synonyms."""
+"""Other names of columns, in any case and with spaces, ``_``, ``-``, brackets or nothing between
+the words. One is used where the table has no column of the usual name and no other of its
+synonyms."""
 
 TIMES = ("start", "end")
 NUMBERS = (*TIMES, "valence", "arousal", "dominance")
@@ -168,8 +175,10 @@ def read_table(
         if column and (column != field or field in ("file", "speaker", "emotion"))
     }
     faults: list[str] = []
-    rows = read_rows(root, Wanted(columns, needed, _hint, SYNONYMS), faults)
-    return corpus_of_rows("table", root, rows, folder, faults)
+    found, rows = read_rows(root, Wanted(columns, needed, _hint, SYNONYMS), faults)
+    corpus = corpus_of_rows("table", root, rows, folder, faults)
+    others = {field: column for field, column in found.items() if column != field}
+    return replace(corpus, columns=others)
 
 
 @dataclass(frozen=True)
@@ -260,10 +269,21 @@ class Wanted:
                     f"{path} has columns {found['start']!r} and {name!r}; write their sum, the end "
                     "of each segment, in a column end, or give the option end= (blank)"
                 )
+        for time, other in (TIMES, TIMES[::-1]):
+            if plain and time in found and self.columns[other] and other not in found:
+                whole = "beginning" if other == "start" else "end"
+                raise CorpusError(
+                    f"{path} has the column {found[time]!r} and none known as the {other} of "
+                    f"segments; give the option {other}=COLUMN, or take segments from or up to the "
+                    f"{whole} of their file with {other}= (blank); its other columns: "
+                    f"{list_some(plain.values(), 20)}"
+                )
 
 
-def read_rows(path: Path, wanted: Wanted, faults: list[str]) -> Iterator[Row]:
-    """Read the rows of a table as text; the suffix gives the format.
+def read_rows(
+    path: Path, wanted: Wanted, faults: list[str]
+) -> tuple[dict[str, str], Iterator[Row]]:
+    """Column of each field that a table has, and its rows as text; the suffix gives the format.
 
     Parameters
     ----------
@@ -282,11 +302,15 @@ def read_rows(path: Path, wanted: Wanted, faults: list[str]) -> Iterator[Row]:
             f"allowed: {', '.join(SUFFIXES)}{advice}"
         )
     found, raw = read(path, wanted, faults)
-    for place, values in raw:
-        try:
-            yield place, {field: _as_text(values.get(c), field) for field, c in found.items()}
-        except CorpusError as error:
-            faults.append(f"{place}: {error}")
+
+    def rows() -> Iterator[Row]:
+        for place, values in raw:
+            try:
+                yield place, {field: _as_text(values.get(c), field) for field, c in found.items()}
+            except CorpusError as error:
+                faults.append(f"{place}: {error}")
+
+    return found, rows()
 
 
 def corpus_of_rows(
@@ -493,7 +517,7 @@ def _names_in(folder: Path) -> frozenset[str]:
 
 def _plain(name: str) -> str:
     """Name of a column without case and what stands between its words."""
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    return re.sub(r"[\s_()\[\].-]+", "", name).casefold()
 
 
 def _hint(field: str) -> str:

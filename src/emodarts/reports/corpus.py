@@ -59,7 +59,8 @@ def describe_corpus(
     JSON values: ``corpus utterances unlabelled classes speakers genders sessions styles splits``
     (each of the last six from name to number of utterances), ``unknown_speaker``,
     ``speakers_by_class`` (numbers of utterances, by speaker and class), ``emotions``
-    (common names of the classes), ``duration_s`` in all and
+    (common names of the classes), ``columns`` (of a table, those of another name than their field),
+    ``duration_s`` in all and
     ``durations`` (s; None without a header), ``sample_rates`` (Hz to number), ``without_header``,
     ``beyond_file`` (names of utterances that end after their file), ``same_sound`` (lists of names;
     without ``checked``, of the same stretch of the same file only), ``skipped``, ``warnings`` and
@@ -91,6 +92,7 @@ def describe_corpus(
         },
         "speakers_by_class": by_class,
         "emotions": {own: corpus.emotions[own] for own in corpus.classes if own in corpus.emotions},
+        "columns": dict(corpus.columns),
         "duration_s": round(sum(seconds), 3),
         "durations": {
             "shortest": min(seconds, default=None),
@@ -107,6 +109,7 @@ def describe_corpus(
             *warnings,
             *_of_one_class(by_class),
             *_beyond(corpus, headers, beyond),
+            *_noted(corpus, headers),
         ],
         "notice": corpus.notice,
         **({"bad": bad} if checked else {}),
@@ -132,7 +135,9 @@ def corpus_page(
         for group, attribute in _GROUPS.items()
         if facts[group]
     ]
-    blocks = (f"{corpus.name}: {', '.join(counts)}", *groups, *_audio_blocks(facts))
+    read_as = [f"{column} as {field}" for field, column in facts["columns"].items()]
+    columns = (f"columns read: {', '.join(read_as)}",) if read_as else ()
+    blocks = (f"{corpus.name}: {', '.join(counts)}", *columns, *groups, *_audio_blocks(facts))
     same = (_same_table(corpus, facts["same_sound"]),) if facts["same_sound"] else ()
     skipped = (_skipped_table(corpus.skipped),) if corpus.skipped else ()
     warnings = (Remark("Warning", text) for text in facts["warnings"])
@@ -172,6 +177,21 @@ def _beyond(corpus: Corpus, headers: Sequence[Header | None], beyond: Sequence[i
     if in_milliseconds(corpus.utterances, headers):
         text += "; as milliseconds they fit: divide start and end by 1000, as they are seconds"
     return [text]
+
+
+def _noted(corpus: Corpus, headers: Sequence[Header | None]) -> list[str]:
+    """Warn of files whose header states too little."""
+    notes = {u.path: h.note for u, h in zip(corpus, headers, strict=True) if h is not None}
+    noted = [(path, note) for path, note in notes.items() if note]
+    if not noted:
+        return []
+    path, note = noted[0]
+    have = (
+        "1 file has a header that states"
+        if len(noted) == 1
+        else f"{len(noted):,} files have headers that state"
+    )
+    return [f"{have} too little, e.g. {path}: {note}"]
 
 
 def _verdict(facts: Mapping[str, Any]) -> str:

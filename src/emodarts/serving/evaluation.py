@@ -88,7 +88,7 @@ def evaluate(
         left_out["the model was trained on it"] = len(chosen) - len(unseen)
     predictions, bad = [], []
     progress.start("evaluate", len(unseen))
-    for utterance in unseen:
+    for utterance in sorted(unseen, key=lambda u: (u.path, u.start)):  # decodes files in one pass
         try:
             predictions.append(_classify(model, utterance, mapping))
         except AudioError as error:
