@@ -117,7 +117,7 @@ def test_parquet_gives_the_same(tmp_path: Path) -> None:
     }
     path = table(tmp_path, "", "t.parquet")
     parquet.write_table(pyarrow.table(columns), path)
-    text = f"{HEADER},start,end,valence\na.wav,3,joy,{seconds},2,0.1\nb.wav,,,,,\n"
+    text = f"{HEADER},start,end,valence,unused\na.wav,3,joy,{seconds},2,0.1,1\nb.wav,,,,,,2\n"
     assert read_table(path) == read_table(table(tmp_path, text))
     assert "type list" in fault(path, speaker="unused")
     assert "did you mean 'unused'" in fault(path, speaker="unuse")
@@ -175,8 +175,7 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
 def test_columns_by_names_that_leave_no_doubt(tmp_path: Path, header: str) -> None:
     corpus = read_table(table(tmp_path, f"{header}\na.wav,s,x,1,2\n"))
     fields = ("file", "speaker", "emotion", "start", "end")
-    columns = zip(fields, header.split(","), strict=True)
-    assert corpus.columns == {field: column for field, column in columns if field != column}
+    assert corpus.columns == dict(zip(header.split(","), fields, strict=True))
     assert corpus.select(["x"]).columns == corpus.columns
     (utterance,) = corpus
     assert utterance == Utterance("a.wav:1-2", tmp_path / "a.wav", "x", "s", 1.0, 2.0)

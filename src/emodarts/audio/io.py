@@ -160,7 +160,7 @@ _kept = threading.local()
 
 
 @contextmanager
-def open_audio(path: Path | str) -> Iterator[BinaryIO]:
+def open_audio(path: Path | str) -> Iterator[io.BufferedReader]:
     """Open an audio file to read its bytes. Raises :class:`AudioError`."""
     try:
         file = Path(path).open("rb")  # noqa: SIM115 - closed below
@@ -198,6 +198,12 @@ class Recording:
     AudioError
         If the file is empty, truncated or not decodable.
     """
+
+    _place: int
+    """Frames that were read of a file that is read forwards."""
+
+    _held: deque[Block]
+    """The last ones of them."""
 
     def __init__(self, file: BinaryIO, name: Path | str) -> None:
         self.name = name = shown(name)
@@ -279,7 +285,7 @@ class Recording:
         except soundfile.SoundFileError as error:
             raise AudioError(_undecodable(self.name, error)) from error
         self._place = 0
-        self._held: deque[Block] = deque(maxlen=_HELD)
+        self._held = deque(maxlen=_HELD)
 
 
 class Mixdown:

@@ -82,6 +82,9 @@ Row = tuple[str, dict[str, str]]
 _RawRow = tuple[str, dict[str, Any]]
 """Location of a row, and its cells by column as they are in the file."""
 
+_Read = tuple[Sequence[str], dict[str, str], Iterable[_RawRow]]
+"""Header of a file, the column of each field, and the rows."""
+
 _TIMEDELTA = re.compile(
     r"(?:(?P<days>\d{1,6}) days? ?)?"
     r"(?:(?:(?P<hours>\d{1,6}):(?=\d\d:))?(?P<minutes>\d{1,6}):(?P<seconds>\d\d)"
@@ -175,10 +178,10 @@ def read_table(
         if column and (column != field or field in ("file", "speaker", "emotion"))
     }
     faults: list[str] = []
-    found, rows = read_rows(root, Wanted(columns, needed, _hint, SYNONYMS), faults)
+    header, found, rows = read_rows(root, Wanted(columns, needed, _hint, SYNONYMS), faults)
     corpus = corpus_of_rows("table", root, rows, folder, faults)
-    others = {field: column for field, column in found.items() if column != field}
-    return replace(corpus, columns=others)
+    fields = {column: field for field, column in found.items()}
+    return replace(corpus, columns={column: fields.get(column, "") for column in header})
 
 
 @dataclass(frozen=True)
@@ -282,8 +285,8 @@ class Wanted:
 
 def read_rows(
     path: Path, wanted: Wanted, faults: list[str]
-) -> tuple[dict[str, str], Iterator[Row]]:
-    """Column of each field that a table has, and its rows as text; the suffix gives the format.
+) -> tuple[Sequence[str], dict[str, str], Iterator[Row]]:
+    """Columns of a table, the column of each field, and rows as text; the suffix gives the format.
 
     Parameters
     ----------
@@ -301,7 +304,7 @@ def read_rows(
             f"{path} is not a table: its suffix is {path.suffix!r}; "
             f"allowed: {', '.join(SUFFIXES)}{advice}"
         )
-    found, raw = read(path, wanted, faults)
+    header, found, raw = read(path, wanted, faults)
 
     def rows() -> Iterator[Row]:
         for place, values in raw:
@@ -310,7 +313,7 @@ def read_rows(
             except CorpusError as error:
                 faults.append(f"{place}: {error}")
 
-    return found, rows()
+    return header, found, rows()
 
 
 def corpus_of_rows(
@@ -554,9 +557,7 @@ def _as_text(value: object, field: str) -> str:
     return repr(value)
 
 
-def _read_csv(
-    path: Path, wanted: Wanted, faults: list[str]
-) -> tuple[dict[str, str], Iterator[_RawRow]]:
+def _read_csv(path: Path, wanted: Wanted, faults: list[str]) -> _Read:
     text = read_text(path)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
@@ -570,9 +571,9 @@ def _read_csv(
     found = wanted.find(path, headers[delimiter])
     lines = _zip_csv(headers[delimiter], rows, faults)
     if delimiter == ",":
-        return found, lines
+        return headers[delimiter], found, lines
     numbers = {column for field, column in found.items() if field in NUMBERS}
-    return found, ((place, _with_points(cells, numbers)) for place, cells in lines)
+    return headers[delimiter], found, ((at, _with_points(row, numbers)) for at, row in lines)
 
 
 def _with_points(cells: dict[str, str], numbers: AbstractSet[str]) -> dict[str, str]:
@@ -613,9 +614,7 @@ def _zip_csv(
             faults.append(f"line {line}: {len(row)} cells; the header has {len(header)}")
 
 
-def _read_json_lines(
-    path: Path, wanted: Wanted, faults: list[str]
-) -> tuple[dict[str, str], Iterable[_RawRow]]:
+def _read_json_lines(path: Path, wanted: Wanted, faults: list[str]) -> _Read:
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
@@ -633,7 +632,8 @@ def _read_json_lines(
     if not rows:
         refuse_faults(path, faults, "each line is a JSON object")
         raise CorpusError(f"{path} is empty; each line must be a JSON object")
-    found = wanted.find(path, list(dict.fromkeys(column for _, row in rows for column in row)))
+    header = list(dict.fromkeys(column for _, row in rows for column in row))
+    found = wanted.find(path, header)
     needed = {found[field] for field in wanted.needed}
     complete = []
     for place, row in rows:
@@ -642,12 +642,10 @@ def _read_json_lines(
             faults.append(f"{place}: no {what}; write null if it is not known")
         else:
             complete.append((place, row))
-    return found, complete
+    return header, found, complete
 
 
-def _read_parquet(
-    path: Path, wanted: Wanted, faults: list[str]
-) -> tuple[dict[str, str], Iterable[_RawRow]]:
+def _read_parquet(path: Path, wanted: Wanted, faults: list[str]) -> _Read:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -657,7 +655,8 @@ def _read_parquet(
         ) from None
     try:
         with parquet.ParquetFile(path) as source:
-            found = wanted.find(path, list(source.schema_arrow.names))
+            header = list(source.schema_arrow.names)
+            found = wanted.find(path, header)
             used = list(dict.fromkeys(found.values()))
             table = source.read(columns=used)
         columns = [_parquet_values(path, column, table.column(column)) for column in used]
@@ -667,7 +666,7 @@ def _read_parquet(
         (f"row {number}", dict(zip(used, values, strict=True)))
         for number, values in enumerate(zip(*columns, strict=True), 1)
     )
-    return found, rows
+    return header, found, rows
 
 
 def _parquet_values(path: Path, column: str, values: Any) -> list[Any]:

@@ -96,7 +96,7 @@ class Corpus:
     skipped : utterances and files that are not used: ``(name, reason)``.
     emotions : maps the corpus' own labels to :data:`COMMON_EMOTIONS`.
     folds : published folds in order, for ``--split emobox``.
-    columns : of a table, those that hold a field under another name, by field.
+    columns : field that each column of a table holds; ``""`` if it is not read.
 
     Raises
     ------
