@@ -80,7 +80,8 @@ class Bundle:
         arXiv 1706.04599); 1 leaves them as they are.
     emotions : the common names (:data:`emodarts.corpora.utterance.COMMON_EMOTIONS`) of the labels
         that each class stands for, where they have some.
-    trained_on : :func:`stretch_of` every utterance that had a part in search or training.
+    trained_on : :func:`stretch_of` every utterance that had a part in search or training, and
+        :func:`sound_of` it.
     origin : corpus, recipe, fold, seed, size and notice, for people to read.
     """
 
@@ -99,13 +100,16 @@ class Bundle:
         """The cells of the system, where it has some."""
         return self.fitted.genotype
 
-    def was_trained_on(self, content: str, utterance: Utterance) -> bool:
+    def was_trained_on(self, content: str, utterance: Utterance, sound: str | None = None) -> bool:
         """Whether any of an utterance's audio had a part in search or training.
 
         Parameters
         ----------
         content : SHA-256 of the audio file.
+        sound : :class:`~emodarts.audio.duplicates.SoundDigest` of the utterance, if known.
         """
+        if sound is not None and sound_of(sound) in self._stretches:
+            return True
         end = math.inf if utterance.end is None else utterance.end
         known = self._stretches.get(content[:_DIGITS], ())
         return any(utterance.start < last and first < end for first, last in known)
@@ -136,6 +140,11 @@ def stretch_of(content: str, utterance: Utterance) -> str:
         return digest
     end = math.inf if utterance.end is None else float(utterance.end)
     return f"{digest} {float(utterance.start)!r} {end!r}"
+
+
+def sound_of(sound: str) -> str:
+    """``DIGEST`` of the sound of an utterance, whose first half is enough."""
+    return sound[:_DIGITS]
 
 
 def _parse_stretch(text: str) -> tuple[str, float, float]:

@@ -99,6 +99,11 @@ class _Clock:
         parts = [] if task is None else [f"{format_seconds(task)} left"]
         if work is not None:
             parts.append(f"{format_seconds(max(work, task or 0.0))} of the whole run")
+        elif task is not None and self._parts is not None:
+            # A part may have more tasks than were begun, so that this is a lower bound.
+            done, total = self._parts
+            least = task + (total - done - 1) * (self._now() - self._last + task)
+            parts.append(f"at least {format_seconds(least)} of the whole run")
         return ", ".join(parts)
 
     def _left_of_task(self) -> float | None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from emodarts.audio.duplicates import SoundDigest, group_same
-from emodarts.audio.io import check_audio, decode_audio
+from emodarts.audio.io import check_audio, load_audio
 
 RATE = 8000
 
@@ -85,7 +85,7 @@ def test_blocks_and_what_is_made_of_them_count_for_nothing(tmp_path: Path) -> No
     assert sound_digest(*np.array_split(samples, 7)) == whole
     soundfile.write(tmp_path / "a.wav", np.rint(samples * 32768).astype(np.int16), RATE)
     sound = SoundDigest()
-    decode_audio((tmp_path / "a.wav").read_bytes(), "a.wav", 2 * RATE, tap=sound.add)
+    load_audio(tmp_path / "a.wav", 2 * RATE, tap=sound.add)
     assert sound.hexdigest() == whole
 
 

@@ -304,6 +304,29 @@ def test_wav_that_is_longer_than_its_header_says_so(tmp_path: Path) -> None:
         assert "perhaps 3.0 s of sound" in recording.note
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "size"),
+    [("AIFF", b"SSND", ">I"), ("AU", b".snd", ">4xI"), ("CAF", b"data", ">q")],
+)
+def test_other_files_that_are_longer_than_their_header_say_so(
+    tmp_path: Path, kind: str, field: bytes, size: str
+) -> None:
+    sound = np.stack([tone(5.0)] * 2, axis=1)
+    data = encoded(sound, kind=kind, subtype="PCM_16")
+    with open_recording(saved(tmp_path, data)) as recording:
+        assert recording.note == ""
+    changed = bytearray(data)
+    place = changed.find(field) + 4
+    stated = struct.pack(size, 2 * 2 * 2 * RATE)
+    changed[place : place + len(stated)] = stated if kind != "AU" else data[4:8] + stated[4:]
+    if kind == "AIFF":
+        place = changed.find(b"COMM") + 10
+        changed[place : place + 4] = struct.pack(">I", 2 * RATE)
+    with open_recording(saved(tmp_path, bytes(changed))) as recording:
+        assert "the header states 2.0 s" in recording.note
+        assert "perhaps 3.0 s of sound" in recording.note
+
+
 @pytest.mark.parametrize("behind", [b"", b"LIST" + struct.pack("<I", 10**5) + bytes(10**5)])
 def test_a_wav_without_fault_has_no_note(tmp_path: Path, behind: bytes) -> None:
     with open_recording(saved(tmp_path, encoded(tone()) + behind)) as recording:
@@ -331,6 +354,35 @@ def test_blocks_are_the_whole_bit_for_bit(
     path = saved(tmp_path, encoded(speech_and_pause(12.0), kind=kind, subtype=subtype))
     whole = soxr.resample(soundfile.read(path, dtype="float32")[0], RATE, rate)
     assert np.array_equal(load_audio(path, rate), whole)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [("WAV", "IMA_ADPCM"), ("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None)],
+)
+def test_a_stretch_has_the_samples_of_the_whole_in_any_order(
+    tmp_path: Path, kind: str, subtype: str | None
+) -> None:
+    """At few bits, MP3 frames depend on many before them; Vorbis is sought wrongly at times."""
+    bits = {"compression_level": 0.99, "bitrate_mode": "CONSTANT"} if kind == "MP3" else {}
+    path = tmp_path / "a"
+    sound = speech_and_pause(70.0)
+    with soundfile.SoundFile(path, "w", RATE, 1, format=kind, subtype=subtype, **bits) as file:
+        for first in range(0, len(sound), RATE):  # Vorbis cannot encode much at once
+            file.write(sound[first : first + RATE])
+    whole = load_audio(path, RATE)
+    for start in (66.0, 3.0, 4.0, 12.3, 40.1, 0.0):
+        first = round(start * RATE)
+        stretch = load_audio(path, RATE, start, start + 3.0)
+        assert np.array_equal(stretch, whole[first : first + 3 * RATE]), start
+
+
+def test_a_file_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    for hz in (440.0, 660.0):
+        soundfile.write(path, tone(3.0, hz=hz), RATE)
+        read = np.abs(np.fft.rfft(load_audio(path, RATE, 1.0, 2.0)))
+        assert read.argmax() == hz
 
 
 def test_too_short_to_resample(tmp_path: Path) -> None:

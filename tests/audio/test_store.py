@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ import pytest
 import soundfile
 import torch
 
+from emodarts import files
 from emodarts.audio import contents, entries, store
 from emodarts.audio.entries import Entries
 from emodarts.audio.features import FeatureExtractor, fit_length
@@ -67,13 +69,13 @@ def folder(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were decoded, growing."""
     names: list[str] = []
-    original = store.decode_audio
+    original = store.load_audio
 
-    def counting(data, path, *rest):
+    def counting(path, *rest):
         names.append(Path(path).stem)
-        return original(data, path, *rest)
+        return original(path, *rest)
 
-    monkeypatch.setattr(store, "decode_audio", counting)
+    monkeypatch.setattr(store, "load_audio", counting)
     return names
 
 
@@ -187,8 +189,8 @@ def test_stretches_of_one_file_read_it_once(
     utterances: list[Utterance], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[Path] = []
-    original = store.read_audio_bytes
-    monkeypatch.setattr(store, "read_audio_bytes", lambda p: (reads.append(p), original(p))[1])
+    original = store.open_audio
+    monkeypatch.setattr(store, "open_audio", lambda p: (reads.append(p), original(p))[1])
     rows = [
         replace(utterances[0], name=f"part{i}", start=0.1 * i, end=0.1 * i + 0.1) for i in range(4)
     ]
@@ -197,6 +199,44 @@ def test_stretches_of_one_file_read_it_once(
     assert [u.name for u in result.utterances] == ["part0", "u1", "part1", "part2", "part3"]
     alone = extract(rows[2:3], SPEC, folder.with_name("other"))
     assert torch.equal(result.features[3], alone.features[0])
+
+
+def test_stretches_of_a_long_file_take_little_memory(folder: Path, tmp_path: Path) -> None:
+    rate, hours = 8000, 3
+    noise = 0.1 * np.random.default_rng(0).standard_normal(2 * rate)
+    path = tmp_path / "long.wav"
+    with soundfile.SoundFile(path, "w", rate, 1) as file:
+        file.seek(hours * 3600 * rate - len(noise))  # sparse: takes no space on the disk
+        file.write(noise)
+    assert path.stat().st_size > 170_000_000
+    last = hours * 3600.0
+    rows = [Utterance(f"u{k}", path, "neutral", "s", last - k, last - k + 1) for k in (1, 2)]
+    tracemalloc.start()
+    try:
+        result = extract(rows, SPEC, folder)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    expected = [load_audio(path, rate, u.start, u.end) for u in rows]
+    assert np.allclose(expected[0], noise[rate:], atol=1e-4)
+    assert result.contents[0] == files.sha256_of(path)
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    utterances: list[Utterance], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = store.load_audio
+
+    def appending(path, *rest):
+        samples = original(path, *rest)
+        with path.open("ab") as file:
+            file.write(b"more")
+        return samples
+
+    monkeypatch.setattr(store, "load_audio", appending)
+    with pytest.raises(AudioError, match=r"u0\.wav: was changed while it was read"):
+        extract(utterances[:1], SPEC, folder)
+    assert stored(folder) == []
 
 
 def with_digest(data: bytes) -> bytes:
@@ -519,8 +559,8 @@ def test_memory_is_that_of_a_few_batches(
         weakref.finalize(array, gone, kind)
         return array
 
-    decode, forward, stored_of = store.decode_audio, FeatureExtractor.forward, Entries.read
-    monkeypatch.setattr(store, "decode_audio", lambda *a: watch("waveforms", decode(*a)))
+    decode, forward, stored_of = store.load_audio, FeatureExtractor.forward, Entries.read
+    monkeypatch.setattr(store, "load_audio", lambda *a: watch("waveforms", decode(*a)))
     monkeypatch.setattr(FeatureExtractor, "forward", lambda *a: watch("features", forward(*a)))
     fill(rows, SPEC, folder, on_done=lambda: time.sleep(0.001))
     assert len(stored(folder)) == 120
@@ -688,8 +728,8 @@ def test_what_decides_an_extractor_counts(
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the audio files that were read, growing."""
     names: list[str] = []
-    original = store.read_audio_bytes
-    monkeypatch.setattr(store, "read_audio_bytes", lambda p: (names.append(p.stem), original(p))[1])
+    original = store.open_audio
+    monkeypatch.setattr(store, "open_audio", lambda p: (names.append(p.stem), original(p))[1])
     return names
 
 

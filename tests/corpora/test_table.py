@@ -117,7 +117,7 @@ def test_parquet_gives_the_same(tmp_path: Path) -> None:
     }
     path = table(tmp_path, "", "t.parquet")
     parquet.write_table(pyarrow.table(columns), path)
-    text = f"{HEADER},start,end,valence\na.wav,3,joy,{seconds},2,0.1\nb.wav,,,,,\n"
+    text = f"{HEADER},start,end,valence,unused\na.wav,3,joy,{seconds},2,0.1,1\nb.wav,,,,,,2\n"
     assert read_table(path) == read_table(table(tmp_path, text))
     assert "type list" in fault(path, speaker="unused")
     assert "did you mean 'unused'" in fault(path, speaker="unuse")
@@ -168,11 +168,26 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
         "filename,speaker_id,label,start_time,stop",
         "File Path,SpkrID,Emotion,Begin,END",
         "wav,actor,emo,onset,end_s",
+        "path,spk,class,from,to",
+        "audio,subject,emotions,start (s),end [s]",
     ],
 )
 def test_columns_by_names_that_leave_no_doubt(tmp_path: Path, header: str) -> None:
-    (utterance,) = read_table(table(tmp_path, f"{header}\na.wav,s,x,1,2\n"))
+    corpus = read_table(table(tmp_path, f"{header}\na.wav,s,x,1,2\n"))
+    fields = ("file", "speaker", "emotion", "start", "end")
+    assert corpus.columns == dict(zip(header.split(","), fields, strict=True))
+    assert corpus.select(["x"]).columns == corpus.columns
+    (utterance,) = corpus
     assert utterance == Utterance("a.wav:1-2", tmp_path / "a.wav", "x", "s", 1.0, 2.0)
+
+
+def test_starts_alone_lead_to_the_ends_of_files_where_no_other_column_may_be_the_end(
+    tmp_path: Path,
+) -> None:
+    plain = table(tmp_path, f"{HEADER},start\na.wav,s,x,1\n")
+    text = table(tmp_path, f"{HEADER},start,text\na.wav,s,x,1,hi\n", "text.csv")
+    assert read_table(plain).utterances == read_table(text, end="").utterances
+    assert read_table(plain).utterances[0].end is None
 
 
 @pytest.mark.parametrize("end", ["NaT", "nan", "None", "null", ""])
@@ -344,6 +359,14 @@ def test_wrong_json(tmp_path: Path, row: str, wanted: str) -> None:
         ("a.csv", b"file,speaker,emotion,start_ms\na.wav,s,x,1\n", "'start_ms' is in millisec"),
         ("a.csv", b"file,speaker,emotion,offset\na.wav,s,x,1\n", "'offset' may be the start or"),
         ("a.csv", b"file,speaker,emotion,start,duration\na.wav,s,x,1,1\n", "write their sum"),
+        (
+            "a.csv",
+            b"file,speaker,emotion,start,bis,text\na.wav,s,x,1,2,hi\n",
+            "'start' and none known as the end of segments; give the option end=COLUMN, or take "
+            "segments from or up to the end of their file with end= (blank); its other columns: "
+            "bis, text",
+        ),
+        ("a.csv", b"file,speaker,emotion,von,to\na.wav,s,x,1,2\n", "give the option start=COLUMN"),
         ("a.csv", b"a.wav,s,x\n", "its columns: a.wav, s, x"),
         ("a.csv", f"{HEADER}\na.wav,s,J\xfcrgen\n".encode("latin-1"), "is not UTF-8"),
         ("a.csv", f"{HEADER}\na.wav,s,x\n".encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),

@@ -1,5 +1,6 @@
 """A corpus summarised: counts, sums and bars are those of its utterances."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,17 @@ def test_what_decoding_has_shown_is_told() -> None:
     assert "usable audio" not in page
     assert "| a = b | ann, bob | hap |" in [" ".join(line.split()) for line in page.splitlines()]
     assert "bad" not in describe_corpus(CORPUS, HEADERS)
+
+
+def test_columns_under_other_names_and_headers_that_state_too_little_are_said() -> None:
+    corpus = replace(
+        CORPUS, columns={"wav": "file", "spk": "speaker", "emotion": "emotion", "x": ""}
+    )
+    headers = [*HEADERS[:3], Header(4.0, 8000, "the header states 4.0 s")]
+    page = page_of(corpus, headers)
+    assert "columns read: wav as file, spk as speaker; columns not read: 'x'" in page
+    assert "1 file has a header that states too little, e.g. a.wav: the header states 4.0" in page
+    assert "columns" not in page_of(CORPUS, HEADERS)
 
 
 @pytest.mark.parametrize(("scale", "hint"), [(1000, True), (10, False)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 
 from emodarts import files
-from emodarts.bundle import Bundle
+from emodarts.audio.survey import check_all
+from emodarts.bundle import Bundle, sound_of
 from emodarts.corpora import Corpus, Utterance
 from emodarts.errors import AudioError, BundleError, CorpusError
 from emodarts.progress import Silent
@@ -190,12 +192,24 @@ def test_what_the_model_was_trained_on_is_refused_whatever_its_name(tmp_path: Pa
         evaluate(model(trained_on=tuple(contents)), listed, Silent(), skip_trained=True)
 
 
+def test_what_the_model_was_trained_on_is_refused_in_another_container_too(tmp_path: Path) -> None:
+    listed = corpus(tmp_path, ROWS)
+    sounds = check_all(listed.utterances).sounds
+    samples, _ = soundfile.read(tmp_path / "n0.wav", dtype="int16")
+    padded = np.concatenate([np.zeros(500, np.int16), samples])
+    soundfile.write(tmp_path / "n0.flac", padded, RATE, subtype="PCM_16")
+    copied = [replace(u, path=u.path.with_suffix(".flac")) if u.name == "n0" else u for u in listed]
+    other = Corpus("other", tuple(copied), listed.classes)
+    with pytest.raises(BundleError, match=r"on 1 of these 6 utterances \(n0\)"):
+        evaluate(model(trained_on=(sound_of(str(sounds[0])),)), other, Silent())
+
+
 def test_unusable_audio_is_named_or_left_out(tmp_path: Path) -> None:
     listed = corpus(tmp_path, ROWS)
     (tmp_path / "n1.wav").write_text("not a sound")
     (tmp_path / "a1.wav").unlink()
     with pytest.raises(
-        AudioError, match=r"2 of 6 utterances have unusable audio:\n.*n1.wav.*\n.*a1"
+        AudioError, match=r"2 of 6 utterances have unusable audio:\n.*a1.wav.*\n.*n1"
     ):
         evaluate(model(), listed, Silent())
     found = evaluate(model(), listed, Silent(), skip_bad=True)

@@ -16,6 +16,7 @@ import re
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 SETTLED_NS = 2_000_000_000
 _LINE = re.compile(rb"^([0-9a-f]{64}) ([0-9a-f]{64})$", re.MULTILINE)
@@ -81,10 +82,24 @@ def file_key(path: Path) -> str | None:
     try:
         # Opening makes a network file system ask its server again.
         with path.open("rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
+            state = state_of(file.fileno())
     except OSError:
         return None
-    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < SETTLED_NS:
+    if time.time_ns() - max(state.modified, state.changed) < SETTLED_NS:
         return None
-    facts = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-    return hashlib.sha256(os.fsencode(path.name) + repr(facts).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode(path.name) + repr(tuple(state)).encode()).hexdigest()
+
+
+class FileState(NamedTuple):
+    """What a write to a file changes: its size in bytes, times in ns, and inode."""
+
+    size: int
+    modified: int
+    changed: int
+    inode: int
+
+
+def state_of(file: Path | int) -> FileState:
+    """State of a file by its path or descriptor. Raises ``OSError``."""
+    status = os.stat(file)  # noqa: PTH116 - of a descriptor, too
+    return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)

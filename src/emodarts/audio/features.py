@@ -27,7 +27,7 @@ from emodarts.recipe.features import (
     WaveformSpec,
 )
 
-FEATURE_CODE_VERSION = 5
+FEATURE_CODE_VERSION = 6
 """Increase with every change of code that changes a feature; stored features then expire."""
 
 _POWER_FLOOR = 1e-10

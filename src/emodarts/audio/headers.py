@@ -7,6 +7,7 @@ wrap round at 4 GiB (WAV), or were never more than an estimate (MP3).
 from __future__ import annotations
 
 import io
+import math
 import re
 import struct
 from dataclasses import dataclass
@@ -20,6 +21,12 @@ _WRAP = 1 << 32
 
 _PCM = frozenset({1, 3, 6, 7, 0xFFFE})
 """Formats of WAV files in which every frame has the same number of bytes."""
+
+_AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
+"""Bytes of a sample in the encodings of AU files that do not compress over time."""
+
+_AIFF_PLAIN = (b"NONE", b"sowt", b"twos", b"fl32", b"FL32", b"fl64", b"ulaw", b"alaw")
+"""Of AIFF-C, where every frame has the same number of bytes."""
 
 _NO_MP3 = (b"RIFF", b"RF64", b"riff", b"fLaC", b"FORM", b".snd", b"caff")
 
@@ -71,6 +78,10 @@ def corrected(file: BinaryIO, name: Path | str) -> Corrected:
             )
     elif magic == b"RIFF":
         found = _wav(file)
+    elif magic == b".snd":
+        found = _au(file)
+    elif magic in (b"FORM", b"caff"):
+        found = _big_endian_chunks(file)
     elif magic not in _NO_MP3:
         found = _mp3(file, name)
     found.file.seek(0)
@@ -185,15 +196,65 @@ def _wav(file: BinaryIO) -> Corrected:
             note=f"the header states {stated / frame_bytes / rate:.0f} s, the file holds "
             f"{whole / frame_bytes / rate:.0f} s; all of it was read",
         )
-    rest = held - stated - stated % 2
-    if frame_bytes and rest >= frame_bytes * rate and not _is_chunk(file, size - rest):
-        return Corrected(
-            file,
-            note=f"the header states {stated / frame_bytes / rate:.1f} s; behind them are "
-            f"{rest} bytes that were not read, perhaps {rest / frame_bytes / rate:.1f} s of sound; "
-            "to read them, write the header anew: ffmpeg -ignore_length 1 -i FILE NEW.wav",
-        )
-    return Corrected(file)
+    note = _unread(file, first, stated + stated % 2, frame_bytes * rate)
+    advice = "; to read them, write the header anew: ffmpeg -ignore_length 1 -i FILE NEW.wav"
+    return Corrected(file, note=note and note + advice)
+
+
+def _au(file: BinaryIO) -> Corrected:
+    """An AU file; its data end with it or where the header states."""
+    head = file.read(20)
+    if len(head) < 20:
+        return Corrected(file)
+    first, stated, encoding, rate, channels = struct.unpack(">5I", head)
+    second = _AU_BYTES.get(encoding, 0) * channels * rate
+    return Corrected(file, note=_unread(file, first, stated, second))
+
+
+def _big_endian_chunks(file: BinaryIO) -> Corrected:
+    """An AIFF or CAF file: chunks, one of the format and then one of the samples."""
+    file.seek(0)
+    caf = file.read(4) == b"caff"
+    place, second = 8 if caf else 12, 0.0
+    while True:
+        file.seek(place)
+        kind, body = file.read(4), file.read(8 if caf else 4)
+        if len(body) < (8 if caf else 4):
+            return Corrected(file)
+        stated, place = int.from_bytes(body, "big", signed=caf), place + 4 + len(body)
+        if kind in (b"data", b"SSND"):
+            return Corrected(file, note=_unread(file, place, stated, second))
+        if stated < 0:
+            return Corrected(file)
+        facts = file.read(32)
+        if kind == b"desc" and len(facts) == 32:
+            rate, _, _, packet_bytes, packet_frames, _, _ = struct.unpack(">d4sIIIII", facts)
+            second = rate * packet_bytes / max(1, packet_frames)
+        plain = stated == 18 or facts[18:22] in _AIFF_PLAIN
+        if kind == b"COMM" and len(facts) >= 18 and plain:
+            channels, _, bits = struct.unpack(">hIh", facts[:8])
+            exponent, fraction = struct.unpack(">HQ", facts[8:18])
+            if exponent < 16383 + 32:  # a rate below 2^32 Hz
+                second = fraction * 2.0 ** (exponent - 16383 - 63) * channels * ((bits + 7) // 8)
+        place += stated if caf else stated + stated % 2
+
+
+def _unread(file: BinaryIO, first: int, stated: int, second: float) -> str:
+    """A note of what is behind the samples, if that is a second of sound or more.
+
+    Parameters
+    ----------
+    first, stated : where the samples begin, and how many bytes they have by the header.
+    second : bytes of a second of sound; 0 if not known.
+    """
+    rest = file.seek(0, io.SEEK_END) - first - stated
+    known = stated >= 0 and not _means_unknown(stated) and 0 < second < math.inf
+    if not known or rest < second or _is_chunk(file, first + stated):
+        return ""
+    return (
+        f"the header states {stated / second:.1f} s; behind them are {rest} bytes that were not "
+        f"read, perhaps {rest / second:.1f} s of sound"
+    )
 
 
 def _means_unknown(size: int) -> bool:

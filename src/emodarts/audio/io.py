@@ -1,14 +1,18 @@
 """Audio files in any format that libsndfile reads, as mono float32 at a given rate.
 
 A file is read in blocks, so that memory does not grow with its length. Headers are corrected first
-where a file shows that they are wrong (:mod:`emodarts.audio.headers`).
+where a file shows that they are wrong (:mod:`emodarts.audio.headers`). A stretch of a file has the
+samples that it has in the whole, in every format.
 """
 
 from __future__ import annotations
 
 import io
+import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +21,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from emodarts.audio.contents import state_of
 from emodarts.audio.headers import corrected, promised_ratio
 from emodarts.errors import AudioError, shown
 
@@ -32,6 +37,13 @@ _BLOCK = 1 << 16
 _UNKNOWN = 1 << 62
 """libsndfile's number of frames, or more, where a header does not state it."""
 
+_FORWARDS = ("MP3", "OGG")
+"""Formats in which libsndfile finds a place only nearly, at times by a second, or decodes the first
+samples there without what they depend on. They are read from their beginning."""
+
+_HELD = 16
+"""Blocks of such a file that are held, for stretches that overlap."""
+
 _CANCELLED = 0.01
 """Channels cancel if their mean reaches no more than this fraction of their range."""
 
@@ -41,9 +53,16 @@ CANCELLING = "the channels cancel each other; use one of them, or turn one over"
 Samples = NDArray[np.float32]
 """Mono samples (n,)."""
 
+Block = NDArray[np.float32]
+"""Samples (n, channels)."""
+
 
 def load_audio(
-    path: Path | str, sample_rate: int, start: float = 0.0, end: float | None = None
+    path: Path | str,
+    sample_rate: int,
+    start: float = 0.0,
+    end: float | None = None,
+    tap: Callable[[Samples], None] | None = None,
 ) -> Samples:
     """Read an audio file, or a segment of it.
 
@@ -52,6 +71,7 @@ def load_audio(
     path : any file that libsndfile decodes (WAV, FLAC, Ogg, MP3, ...).
     sample_rate : Hz of the result.
     start, end : segment in seconds; ``end`` None is the end of the file.
+    tap : called with the samples in blocks, at the file's own rate.
 
     Returns
     -------
@@ -63,8 +83,13 @@ def load_audio(
         If the file is missing, empty, truncated or not decodable, if ``start`` or ``end`` is
         outside it, or if the segment is constant or has samples that are not finite.
     """
+    blocks = []
     with open_recording(path) as recording:
-        return resample(*_decode(recording, start, end), sample_rate, path)
+        for block in _with_sound(recording, start, end):
+            if tap is not None:
+                tap(block)
+            blocks.append(block)
+        return resample(np.concatenate(blocks), recording.sample_rate, sample_rate, path)
 
 
 def check_audio(
@@ -83,43 +108,12 @@ def check_audio(
                 tap(block)
 
 
-def read_audio_bytes(path: Path | str) -> bytes:
-    """Read a file without decoding it. Raises :class:`AudioError`."""
-    with _opened(path) as file:
-        data = file.read()
-    if not data:
-        raise AudioError(f"{shown(path)}: is empty (0 bytes)")
-    return data
-
-
-def decode_audio(
-    data: bytes,
-    path: Path | str,
-    sample_rate: int,
-    start: float = 0.0,
-    end: float | None = None,
-    tap: Callable[[Samples], None] | None = None,
-) -> Samples:
-    """:func:`load_audio` of a file that is in memory; ``path`` only names it in messages.
-
-    ``tap`` is called with the samples at the file's own rate.
-    """
-    samples, rate = _decode(Recording(io.BytesIO(data), path), start, end)
-    if tap is not None:
-        tap(samples)
-    return resample(samples, rate, sample_rate, path)
-
-
 def resample(samples: Samples, rate: int, sample_rate: int, name: Path | str) -> Samples:
     """Samples (n,) of ``rate`` Hz at ``sample_rate`` Hz. Raises :class:`AudioError` if none."""
     resampled: Samples = soxr.resample(samples, rate, sample_rate)
     if resampled.size == 0:
         raise too_short(name, samples.size, rate)
     return resampled
-
-
-def _decode(recording: Recording, start: float, end: float | None) -> tuple[Samples, int]:
-    return np.concatenate(list(_with_sound(recording, start, end))), recording.sample_rate
 
 
 def _with_sound(recording: Recording, start: float, end: float | None) -> Iterator[Samples]:
@@ -140,26 +134,44 @@ def _with_sound(recording: Recording, start: float, end: float | None) -> Iterat
 def open_recording(path: Path | str) -> Iterator[Recording]:
     """Open an audio file to read it in blocks.
 
+    Where going to a place means to decode all before it, the file stays open until the thread opens
+    another one: its stretches, asked for in order of time, are then decoded in one pass.
+
     Raises
     ------
     AudioError
         If the file is missing, empty, truncated or not decodable.
     """
-    with _opened(path) as file:
-        yield Recording(file, path)
+    with ExitStack() as stack:
+        file = stack.enter_context(open_audio(path))
+        key = (str(path), state_of(file.fileno()))
+        if getattr(_kept, "key", None) == key:
+            _kept.recording.mixdown = Mixdown(_kept.recording.name)
+            yield _kept.recording
+            return
+        recording = Recording(file, path)
+        if recording.forwards:
+            weakref.finalize(recording, stack.pop_all().close)
+            _kept.key, _kept.recording = key, recording
+        yield recording
+
+
+_kept = threading.local()
 
 
 @contextmanager
-def _opened(path: Path | str) -> Iterator[BinaryIO]:
+def open_audio(path: Path | str) -> Iterator[io.BufferedReader]:
+    """Open an audio file to read its bytes. Raises :class:`AudioError`."""
     try:
-        with Path(path).open("rb") as file:
-            yield file
+        file = Path(path).open("rb")  # noqa: SIM115 - closed below
     except FileNotFoundError:
         raise AudioError(f"{shown(path)}: no such file") from None
     except IsADirectoryError:
         raise AudioError(f"{shown(path)}: is a folder, not an audio file") from None
     except OSError as error:
         raise AudioError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+    with file:
+        yield file
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
@@ -179,6 +191,7 @@ class Recording:
     frames : samples of each channel; None if only decoding shows it.
     note : what the header states wrongly and the answers must say, or ``""``.
     mixdown : of the blocks read last.
+    forwards : whether it is read from its beginning up to a stretch.
 
     Raises
     ------
@@ -186,16 +199,21 @@ class Recording:
         If the file is empty, truncated or not decodable.
     """
 
+    _place: int
+    """Frames that were read of a file that is read forwards."""
+
+    _held: deque[Block]
+    """The last ones of them."""
+
     def __init__(self, file: BinaryIO, name: Path | str) -> None:
         self.name = name = shown(name)
         if not file.seek(0, io.SEEK_END):
             raise AudioError(f"{name}: is empty (0 bytes)")
         header = corrected(file, name)
         self.note = header.note
-        try:
-            self._sound = _Forward(header.file)
-        except soundfile.SoundFileError as error:
-            raise AudioError(_undecodable(name, error)) from error
+        self._file = header.file
+        self._rewind()
+        self.forwards = self._sound.format in _FORWARDS
         self.sample_rate: int = self._sound.samplerate
         self.mixdown = Mixdown(name)
         self._exact = header.exact
@@ -220,20 +238,54 @@ class Recording:
         rate = self.sample_rate
         first, last = frame_range(self.frames, rate, self.name, start, end)
         place = first
-        try:
-            self._sound.seek(first)
-            while place < last:
-                block = self._sound.read(min(_BLOCK, last - place), dtype="float32", always_2d=True)
-                if not len(block):
-                    break
-                place += len(block)
-                yield self.mixdown(block)
-        except soundfile.SoundFileError as error:
-            raise AudioError(_undecodable(self.name, error)) from error
+        for block in self._raw(first, last):
+            place += len(block)
+            yield self.mixdown(block)
         if self._exact and self.frames is not None and (last - place) / rate > SLACK:
             raise AudioError(_truncated(self.name, (last - first) / rate, (place - first) / rate))
         if place == first or (end is not None and end - place / rate > SLACK):
             raise _no_segment(self.name, start, end, place / rate)
+
+    def _raw(self, first: int, last: int) -> Iterator[Block]:
+        """Frames of all channels; it ends early where the file does."""
+        try:
+            if not self.forwards:
+                self._sound.seek(first)
+                while first < last and len(block := self._read(last - first)):
+                    first += len(block)
+                    yield block
+                return
+            if first < self._place - sum(map(len, self._held)):
+                self._rewind()
+            place = self._place - sum(map(len, self._held))
+            for block in list(self._held):
+                if len(part := block[max(0, first - place) : max(0, last - place)]):
+                    yield part
+                place += len(block)
+            while place < last and len(block := self._read(_BLOCK)):
+                self._held.append(block)
+                self._place += len(block)
+                if len(part := block[max(0, first - place) : last - place]):
+                    yield part
+                place += len(block)
+        except soundfile.SoundFileError as error:
+            self._place = _UNKNOWN
+            self._held.clear()
+            raise AudioError(_undecodable(self.name, error)) from error
+
+    def _read(self, most: int) -> Block:
+        block: Block = self._sound.read(min(_BLOCK, most), dtype="float32", always_2d=True)
+        return block
+
+    def _rewind(self) -> None:
+        self._file.seek(0)
+        try:
+            self._sound = _Forward(self._file)
+            self._sound.seek(0)  # the last bits of MP3 depend on it
+        except soundfile.SoundFileError as error:
+            raise AudioError(_undecodable(self.name, error)) from error
+        self._place = 0
+        self._held = deque(maxlen=_HELD)
 
 
 class Mixdown:

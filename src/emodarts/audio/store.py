@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emodarts import files
-from emodarts.audio.contents import Contents, file_key
+from emodarts.audio.contents import Contents, FileState, file_key, state_of
 from emodarts.audio.duplicates import SoundDigest
 from emodarts.audio.entries import Entries, Entry
 from emodarts.audio.features import FeatureExtractor, fit_length
-from emodarts.audio.io import decode_audio, read_audio_bytes
+from emodarts.audio.io import load_audio, open_audio
 from emodarts.audio.pieces import prepare, split
 from emodarts.corpora.utterance import Utterance
-from emodarts.errors import AudioError, ShapeError, list_lines, name_once
+from emodarts.errors import AudioError, ShapeError, list_lines, name_once, shown
 from emodarts.recipe.features import FeatureSpec
 from emodarts.runtime import derive_seed
 
@@ -232,34 +232,43 @@ def _entries(
 
 
 class _Sound:
-    """An audio file, which is read once for all its stretches, when first needed."""
+    """An audio file, whose SHA-256 is taken once for all its stretches, when first needed."""
 
     def __init__(self, path: Path, contents: Contents) -> None:
         self.path = path
         self._contents = contents
         self._lock = threading.Lock()
-        self._content: str | None = None
-        self._data: bytes | None = None
+        self._recalled: str | None = None
+        self._read: tuple[FileState, str] | None = None
 
     def content(self) -> str:
         """SHA-256 of the file. Raises :class:`AudioError`."""
         with self._lock:
-            if self._content is None:
-                self._content = self._contents.recall(self.path)
-            return self._content or self._read()[0]
+            if self._read is None and self._recalled is None:
+                self._recalled = self._contents.recall(self.path)
+            return self._recalled or self._take()[1]
 
-    def read(self) -> tuple[str, bytes]:
-        """SHA-256 and bytes of the file. Raises :class:`AudioError`."""
+    @contextmanager
+    def unchanged(self) -> Iterator[str]:
+        """SHA-256 of the file that is decoded meanwhile.
+
+        Raises :class:`AudioError` if the file cannot be read, or was changed.
+        """
         with self._lock:
-            return self._read()
+            state, content = self._take()
+        yield content
+        if state_of(self.path) != state:
+            raise AudioError(f"{shown(self.path)}: was changed while it was read; start again")
 
-    def _read(self) -> tuple[str, bytes]:
-        if self._data is None:
+    def _take(self) -> tuple[FileState, str]:
+        if self._read is None:
             key = file_key(self.path)
-            self._data = read_audio_bytes(self.path)
-            self._content = hashlib.sha256(self._data).hexdigest()
-            self._contents.remember(self.path, key, self._content)
-        return str(self._content), self._data
+            with open_audio(self.path) as file:
+                state = state_of(file.fileno())
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            self._contents.remember(self.path, key, content)
+            self._read = state, content
+        return self._read
 
 
 class _Task(NamedTuple):
@@ -324,11 +333,11 @@ class _Store:
         return done
 
     def _decode(self, task: _Task) -> _Missing:
-        # The file may have changed since the lookup; the key is that of the decoded bytes.
-        content, data = task.sound.read()
         path, start, end = task.utterance.path, task.utterance.start, task.utterance.end
         sound = SoundDigest()
-        waveform = decode_audio(data, path, self.spec.sample_rate, start, end, sound.add)
+        # The file may have changed since the lookup; the key is that of the decoded bytes.
+        with task.sound.unchanged() as content:
+            waveform = load_audio(path, self.spec.sample_rate, start, end, sound.add)
         pieces = split(prepare(waveform, self.spec), self.spec)
         return _Missing(task, content, sound.hexdigest(), pieces)
 
@@ -441,12 +450,13 @@ def _serve(
 
 
 def _tasks(utterances: Sequence[Utterance], contents: Contents) -> Iterator[_Task]:
-    """All utterances, grouped by file so that a long recording is read once."""
+    """All utterances, by file and time, so that a long recording is decoded in one pass."""
     groups: dict[Path, list[int]] = {}
     for row, utterance in enumerate(utterances):
         groups.setdefault(utterance.path, []).append(row)
     for path, rows in groups.items():
         sound = _Sound(path, contents)
+        rows.sort(key=lambda row: utterances[row].start)
         yield from (_Task(row, utterances[row], sound) for row in rows)
 
 

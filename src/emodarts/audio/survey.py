@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from emodarts.audio.duplicates import SoundDigest, group_same
 from emodarts.audio.io import SLACK, check_audio, open_recording
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import AudioError
+
+Item = TypeVar("Item")
 
 _CHUNK = 1024
 #: Seconds; more than most utterances last.
@@ -26,10 +29,12 @@ class Header:
     ----------
     duration : seconds of the whole file.
     sample_rate : Hz.
+    note : what it states wrongly, or ``""``.
     """
 
     duration: float
     sample_rate: int
+    note: str = ""
 
 
 def read_header(path: Path) -> Header | None:
@@ -39,10 +44,10 @@ def read_header(path: Path) -> Header | None:
     """
     try:
         with open_recording(path) as recording:
-            frames, rate = recording.frames, recording.sample_rate
+            frames, rate, note = recording.frames, recording.sample_rate, recording.note
     except AudioError:
         return None
-    return None if frames is None else Header(frames / rate, rate)
+    return None if frames is None else Header(frames / rate, rate, note)
 
 
 def read_headers(
@@ -105,16 +110,20 @@ def check_all(
 
     ``on_done`` is called once for each utterance, in the calling thread.
     """
-    bad, sounds = [], []
-    for chunk in _chunks(utterances):
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for utterance, (sound, fault) in zip(chunk, pool.map(_decode, chunk), strict=True):
-                sounds.append(sound)
+    # In order of time, a long recording is decoded in one pass.
+    order = sorted(range(len(utterances)), key=lambda i: (utterances[i].path, utterances[i].start))
+    sounds: list[str | None] = [None] * len(utterances)
+    faults = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for some in _chunks(order):
+            found = pool.map(_decode, [utterances[index] for index in some])
+            for index, (sound, fault) in zip(some, found, strict=True):
+                sounds[index] = sound
                 if sound is None:
-                    bad.append((utterance.name, fault))
+                    faults[index] = fault
                 if on_done is not None:
                     on_done()
-    return Checked(tuple(bad), tuple(sounds))
+    return Checked(tuple((utterances[i].name, faults[i]) for i in sorted(faults)), tuple(sounds))
 
 
 def same_stretches(
@@ -166,10 +175,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _chunks(utterances: Sequence[Utterance]) -> Iterator[Sequence[Utterance]]:
+def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
     """Divide a corpus, so that few tasks wait in a pool."""
-    for first in range(0, len(utterances), _CHUNK):
-        yield utterances[first : first + _CHUNK]
+    for first in range(0, len(items), _CHUNK):
+        yield items[first : first + _CHUNK]
 
 
 def _decode(utterance: Utterance) -> tuple[str | None, str]:

@@ -484,7 +484,8 @@ def _segments(corpus: Corpus, part: str | None) -> list[tuple[Path, float, float
     if not chosen:
         parts = ", ".join(corpus.count("split")) or "none"
         raise CorpusError(f"corpus {corpus.name!r} has no part {part!r}; its parts: {parts}")
-    return [(u.path, u.start, u.end) for u in chosen]
+    # In order of time, a long recording is decoded in one pass.
+    return [(u.path, u.start, u.end) for u in sorted(chosen, key=lambda u: (u.path, u.start))]
 
 
 @app.command(

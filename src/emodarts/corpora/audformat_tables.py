@@ -150,7 +150,8 @@ class _Database:
         own: list[str] = []
         try:
             wanted = Wanted(fields, fields.keys(), lambda field: f"{HEADER} declares it")
-            for place, cells in read_rows(path, wanted, own):
+            _, _, rows = read_rows(path, wanted, own)
+            for place, cells in rows:
                 yield f"{path.name}, {place}", cells
         finally:
             faults.extend(f"{path.name}, {fault}" for fault in own)

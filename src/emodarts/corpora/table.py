@@ -19,7 +19,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,19 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     ),
     "speaker": ("speaker id", "spk", "spk id", "spkr", "spkr id", "actor", "actor id", "subject"),
     "emotion": ("label", "emotion label", "emo", "emotions", "class"),
-    "start": ("start time", "start s", "start sec", "begin", "begin time", "onset"),
-    "end": ("end time", "end s", "end sec", "stop", "stop time"),
+    "start": (
+        "start time", "start s", "start sec", "start seconds", "segment start", "begin",
+        "begin time", "begin s", "onset", "from", "t start", "t0", "tmin", "xmin",
+    ),
+    "end": (
+        "end time", "end s", "end sec", "end seconds", "segment end", "stop", "stop time", "stop s",
+        "to", "t end", "t1", "tmax", "xmax",
+    ),
     "gender": ("sex",),
 }  # fmt: skip
-"""Other names of columns, in any case and with spaces, ``_``, ``-`` or nothing between the words.
-One is used where the table has no column of the usual name and no other of its synonyms."""
+"""Other names of columns, in any case and with spaces, ``_``, ``-``, brackets or nothing between
+the words. One is used where the table has no column of the usual name and no other of its
+synonyms."""
 
 TIMES = ("start", "end")
 NUMBERS = (*TIMES, "valence", "arousal", "dominance")
@@ -74,6 +81,9 @@ Row = tuple[str, dict[str, str]]
 
 _RawRow = tuple[str, dict[str, Any]]
 """Location of a row, and its cells by column as they are in the file."""
+
+_Read = tuple[Sequence[str], dict[str, str], Iterable[_RawRow]]
+"""Header of a file, the column of each field, and the rows."""
 
 _TIMEDELTA = re.compile(
     r"(?:(?P<days>\d{1,6}) days? ?)?"
@@ -168,8 +178,10 @@ def read_table(
         if column and (column != field or field in ("file", "speaker", "emotion"))
     }
     faults: list[str] = []
-    rows = read_rows(root, Wanted(columns, needed, _hint, SYNONYMS), faults)
-    return corpus_of_rows("table", root, rows, folder, faults)
+    header, found, rows = read_rows(root, Wanted(columns, needed, _hint, SYNONYMS), faults)
+    corpus = corpus_of_rows("table", root, rows, folder, faults)
+    fields = {column: field for field, column in found.items()}
+    return replace(corpus, columns={column: fields.get(column, "") for column in header})
 
 
 @dataclass(frozen=True)
@@ -260,10 +272,21 @@ class Wanted:
                     f"{path} has columns {found['start']!r} and {name!r}; write their sum, the end "
                     "of each segment, in a column end, or give the option end= (blank)"
                 )
+        for time, other in (TIMES, TIMES[::-1]):
+            if plain and time in found and self.columns[other] and other not in found:
+                whole = "beginning" if other == "start" else "end"
+                raise CorpusError(
+                    f"{path} has the column {found[time]!r} and none known as the {other} of "
+                    f"segments; give the option {other}=COLUMN, or take segments from or up to the "
+                    f"{whole} of their file with {other}= (blank); its other columns: "
+                    f"{list_some(plain.values(), 20)}"
+                )
 
 
-def read_rows(path: Path, wanted: Wanted, faults: list[str]) -> Iterator[Row]:
-    """Read the rows of a table as text; the suffix gives the format.
+def read_rows(
+    path: Path, wanted: Wanted, faults: list[str]
+) -> tuple[Sequence[str], dict[str, str], Iterator[Row]]:
+    """Columns of a table, the column of each field, and rows as text; the suffix gives the format.
 
     Parameters
     ----------
@@ -281,12 +304,16 @@ def read_rows(path: Path, wanted: Wanted, faults: list[str]) -> Iterator[Row]:
             f"{path} is not a table: its suffix is {path.suffix!r}; "
             f"allowed: {', '.join(SUFFIXES)}{advice}"
         )
-    found, raw = read(path, wanted, faults)
-    for place, values in raw:
-        try:
-            yield place, {field: _as_text(values.get(c), field) for field, c in found.items()}
-        except CorpusError as error:
-            faults.append(f"{place}: {error}")
+    header, found, raw = read(path, wanted, faults)
+
+    def rows() -> Iterator[Row]:
+        for place, values in raw:
+            try:
+                yield place, {field: _as_text(values.get(c), field) for field, c in found.items()}
+            except CorpusError as error:
+                faults.append(f"{place}: {error}")
+
+    return header, found, rows()
 
 
 def corpus_of_rows(
@@ -493,7 +520,7 @@ def _names_in(folder: Path) -> frozenset[str]:
 
 def _plain(name: str) -> str:
     """Name of a column without case and what stands between its words."""
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    return re.sub(r"[\s_()\[\].-]+", "", name).casefold()
 
 
 def _hint(field: str) -> str:
@@ -530,9 +557,7 @@ def _as_text(value: object, field: str) -> str:
     return repr(value)
 
 
-def _read_csv(
-    path: Path, wanted: Wanted, faults: list[str]
-) -> tuple[dict[str, str], Iterator[_RawRow]]:
+def _read_csv(path: Path, wanted: Wanted, faults: list[str]) -> _Read:
     text = read_text(path)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
@@ -546,9 +571,9 @@ def _read_csv(
     found = wanted.find(path, headers[delimiter])
     lines = _zip_csv(headers[delimiter], rows, faults)
     if delimiter == ",":
-        return found, lines
+        return headers[delimiter], found, lines
     numbers = {column for field, column in found.items() if field in NUMBERS}
-    return found, ((place, _with_points(cells, numbers)) for place, cells in lines)
+    return headers[delimiter], found, ((at, _with_points(row, numbers)) for at, row in lines)
 
 
 def _with_points(cells: dict[str, str], numbers: AbstractSet[str]) -> dict[str, str]:
@@ -589,9 +614,7 @@ def _zip_csv(
             faults.append(f"line {line}: {len(row)} cells; the header has {len(header)}")
 
 
-def _read_json_lines(
-    path: Path, wanted: Wanted, faults: list[str]
-) -> tuple[dict[str, str], Iterable[_RawRow]]:
+def _read_json_lines(path: Path, wanted: Wanted, faults: list[str]) -> _Read:
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
@@ -609,7 +632,8 @@ def _read_json_lines(
     if not rows:
         refuse_faults(path, faults, "each line is a JSON object")
         raise CorpusError(f"{path} is empty; each line must be a JSON object")
-    found = wanted.find(path, list(dict.fromkeys(column for _, row in rows for column in row)))
+    header = list(dict.fromkeys(column for _, row in rows for column in row))
+    found = wanted.find(path, header)
     needed = {found[field] for field in wanted.needed}
     complete = []
     for place, row in rows:
@@ -618,12 +642,10 @@ def _read_json_lines(
             faults.append(f"{place}: no {what}; write null if it is not known")
         else:
             complete.append((place, row))
-    return found, complete
+    return header, found, complete
 
 
-def _read_parquet(
-    path: Path, wanted: Wanted, faults: list[str]
-) -> tuple[dict[str, str], Iterable[_RawRow]]:
+def _read_parquet(path: Path, wanted: Wanted, faults: list[str]) -> _Read:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -633,7 +655,8 @@ def _read_parquet(
         ) from None
     try:
         with parquet.ParquetFile(path) as source:
-            found = wanted.find(path, list(source.schema_arrow.names))
+            header = list(source.schema_arrow.names)
+            found = wanted.find(path, header)
             used = list(dict.fromkeys(found.values()))
             table = source.read(columns=used)
         columns = [_parquet_values(path, column, table.column(column)) for column in used]
@@ -643,7 +666,7 @@ def _read_parquet(
         (f"row {number}", dict(zip(used, values, strict=True)))
         for number, values in enumerate(zip(*columns, strict=True), 1)
     )
-    return found, rows
+    return header, found, rows
 
 
 def _parquet_values(path: Path, column: str, values: Any) -> list[Any]:

@@ -96,6 +96,7 @@ class Corpus:
     skipped : utterances and files that are not used: ``(name, reason)``.
     emotions : maps the corpus' own labels to :data:`COMMON_EMOTIONS`.
     folds : published folds in order, for ``--split emobox``.
+    columns : field that each column of a table holds; ``""`` if it is not read.
 
     Raises
     ------
@@ -110,6 +111,7 @@ class Corpus:
     skipped: tuple[tuple[str, str], ...] = ()
     emotions: Mapping[str, str] = field(default_factory=dict)
     folds: tuple[PublishedFold, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.utterances:
@@ -238,6 +240,7 @@ class Corpus:
                 )
                 for fold in self.folds
             ),
+            self.columns,
         )
 
     def _emotions_of(self, chosen: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from emodarts import files
-from emodarts.bundle import Bundle, save_bundle, stretch_of
+from emodarts.bundle import Bundle, save_bundle, sound_of, stretch_of
 from emodarts.dataset import Dataset, Listing, load_dataset
 from emodarts.errors import EmodartsError, RunError, TrainingError
 from emodarts.experiments.compute import recorded_compute
@@ -184,7 +184,8 @@ def _test(
         fingerprints=listing.fingerprints,
         emotions=files.read_object(run.data, RunError, "emotions")["emotions"],
         trained_on=[
-            stretch_of(listing.contents[i], listing.utterances[i]) for i in parts.development
+            *(stretch_of(listing.contents[i], listing.utterances[i]) for i in parts.development),
+            *(sound_of(listing.sounds[i]) for i in parts.development),
         ],
         origin={
             "corpus": listing.corpus,

@@ -59,7 +59,8 @@ def describe_corpus(
     JSON values: ``corpus utterances unlabelled classes speakers genders sessions styles splits``
     (each of the last six from name to number of utterances), ``unknown_speaker``,
     ``speakers_by_class`` (numbers of utterances, by speaker and class), ``emotions``
-    (common names of the classes), ``duration_s`` in all and
+    (common names of the classes), ``columns`` (of a table, with the field that each was read as),
+    ``duration_s`` in all and
     ``durations`` (s; None without a header), ``sample_rates`` (Hz to number), ``without_header``,
     ``beyond_file`` (names of utterances that end after their file), ``same_sound`` (lists of names;
     without ``checked``, of the same stretch of the same file only), ``skipped``, ``warnings`` and
@@ -91,6 +92,7 @@ def describe_corpus(
         },
         "speakers_by_class": by_class,
         "emotions": {own: corpus.emotions[own] for own in corpus.classes if own in corpus.emotions},
+        "columns": dict(corpus.columns),
         "duration_s": round(sum(seconds), 3),
         "durations": {
             "shortest": min(seconds, default=None),
@@ -107,6 +109,7 @@ def describe_corpus(
             *warnings,
             *_of_one_class(by_class),
             *_beyond(corpus, headers, beyond),
+            *_noted(corpus, headers),
         ],
         "notice": corpus.notice,
         **({"bad": bad} if checked else {}),
@@ -132,13 +135,25 @@ def corpus_page(
         for group, attribute in _GROUPS.items()
         if facts[group]
     ]
-    blocks = (f"{corpus.name}: {', '.join(counts)}", *groups, *_audio_blocks(facts))
+    columns = _columns_read(facts["columns"])
+    blocks = (f"{corpus.name}: {', '.join(counts)}", *columns, *groups, *_audio_blocks(facts))
     same = (_same_table(corpus, facts["same_sound"]),) if facts["same_sound"] else ()
     skipped = (_skipped_table(corpus.skipped),) if corpus.skipped else ()
     warnings = (Remark("Warning", text) for text in facts["warnings"])
     verdict = (_verdict(facts),) if facts.get("bad") == [] else ()
     notice = (corpus.notice,) if corpus.notice else ()
     return Section("", (*blocks, *same, *skipped, *warnings, *verdict, *notice))
+
+
+def _columns_read(columns: Mapping[str, str]) -> tuple[str, ...]:
+    """Columns that were read under other names, and those that were not."""
+    renamed = [
+        f"{column} as {field}" for column, field in columns.items() if field not in ("", column)
+    ]
+    unread = [repr(column) for column, field in columns.items() if not field]
+    parts = [f"columns read: {list_some(renamed, 20)}"] if renamed else []
+    parts += [f"columns not read: {list_some(unread, 20)}"] if unread else []
+    return ("; ".join(parts),) if parts else ()
 
 
 def _speakers_by_class(corpus: Corpus) -> dict[str, dict[str, int]]:
@@ -156,7 +171,8 @@ def _of_one_class(by_class: Mapping[str, Mapping[str, int]]) -> list[str]:
     lone = [who for who, counts in by_class.items() if sum(n > 0 for n in counts.values()) == 1]
     if not lone or len(next(iter(by_class.values()))) == 1:
         return []
-    return [f"{len(lone)} of {len(by_class)} speakers speak one class only: {list_some(lone)}"]
+    speak = "speaks" if len(lone) == 1 else "speak"
+    return [f"{len(lone)} of {len(by_class)} speakers {speak} one class only: {list_some(lone)}"]
 
 
 def _beyond(corpus: Corpus, headers: Sequence[Header | None], beyond: Sequence[int]) -> list[str]:
@@ -165,13 +181,33 @@ def _beyond(corpus: Corpus, headers: Sequence[Header | None], beyond: Sequence[i
         return []
     first = corpus.utterances[beyond[0]]
     header = headers[beyond[0]]
-    text = f"{len(beyond):,} utterances begin or end after their file, e.g. {first.name}"
+    end = (
+        "1 utterance begins or ends"
+        if len(beyond) == 1
+        else f"{len(beyond):,} utterances begin or end"
+    )
+    text = f"{end} after their file, e.g. {first.name}"
     if header is not None:
         text += f": {first.start:g} s to {'the end' if first.end is None else f'{first.end:g} s'}"
         text += f" of {header.duration:g} s"
     if in_milliseconds(corpus.utterances, headers):
         text += "; as milliseconds they fit: divide start and end by 1000, as they are seconds"
     return [text]
+
+
+def _noted(corpus: Corpus, headers: Sequence[Header | None]) -> list[str]:
+    """Warn of files whose header states too little."""
+    notes = {u.path: h.note for u, h in zip(corpus, headers, strict=True) if h is not None}
+    noted = [(path, note) for path, note in notes.items() if note]
+    if not noted:
+        return []
+    path, note = noted[0]
+    have = (
+        "1 file has a header that states"
+        if len(noted) == 1
+        else f"{len(noted):,} files have headers that state"
+    )
+    return [f"{have} too little, e.g. {path}: {note}"]
 
 
 def _verdict(facts: Mapping[str, Any]) -> str:
@@ -248,10 +284,8 @@ def _audio_blocks(facts: Mapping[str, Any]) -> list[Block]:
         rates = [f"{int(rate):,} Hz ({n:,})" for rate, n in facts["sample_rates"].items()]
         blocks.append("sample rates: " + ", ".join(rates))
     if facts["without_header"]:
-        blocks.append(
-            f"files with an unreadable header: {facts['without_header']:,}; --check shows what is "
-            "wrong with them"
-        )
+        advice = "" if "bad" in facts else "; --check shows what is wrong with them"
+        blocks.append(f"files with an unreadable header: {facts['without_header']:,}{advice}")
     return blocks
 
 

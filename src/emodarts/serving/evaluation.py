@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emodarts import files
+from emodarts.audio.survey import check_all
 from emodarts.bundle import Bundle
 from emodarts.corpora.spelling import common_emotion
 from emodarts.corpora.utterance import Corpus, Utterance
@@ -86,14 +87,16 @@ def evaluate(
     unseen = _without_trained(chosen, bundle, skip_trained, progress)
     if len(unseen) < len(chosen):
         left_out["the model was trained on it"] = len(chosen) - len(unseen)
-    predictions, bad = [], []
+    answered: dict[str, Prediction] = {}
+    bad = []
     progress.start("evaluate", len(unseen))
-    for utterance in unseen:
+    for utterance in sorted(unseen, key=lambda u: (u.path, u.start)):  # decodes files in one pass
         try:
-            predictions.append(_classify(model, utterance, mapping))
+            answered[utterance.name] = _classify(model, utterance, mapping)
         except AudioError as error:
             bad.append(str(error))
         progress.advance()
+    predictions = [answered[u.name] for u in unseen if u.name in answered]
     if bad and (not skip_bad or not predictions):
         raise AudioError(
             f"{len(bad)} of {len(unseen)} utterances have unusable audio:{list_lines(bad, _NAMED)}"
@@ -161,20 +164,20 @@ def _as_given(corpus: Corpus, bundle: Bundle) -> dict[str, str]:
 def _without_trained(
     chosen: Sequence[Utterance], bundle: Bundle, skip: bool, progress: Progress
 ) -> list[Utterance]:
-    """Utterances none of whose audio the model was trained on, by the content of their files."""
+    """Utterances none of whose audio the model was trained on, by file and by sound."""
     if not chosen:
         raise CorpusError(
             f"no label of the corpus is a class of the model ({', '.join(bundle.classes)}); give "
             f"--labels {bundle.classes[0]}=LABEL and so on for each class"
         )
     progress.start("compare", len(chosen))
+    sounds = check_all(chosen, progress.advance).sounds
     contents: dict[Any, str] = {}
     trained = []
-    for utterance in chosen:
+    for utterance, sound in zip(chosen, sounds, strict=True):
         if utterance.path not in contents:
             contents[utterance.path] = _content(utterance)
-        trained.append(bundle.was_trained_on(contents[utterance.path], utterance))
-        progress.advance()
+        trained.append(bundle.was_trained_on(contents[utterance.path], utterance, sound))
     unseen = [u for u, seen in zip(chosen, trained, strict=True) if not seen]
     if len(unseen) == len(chosen) or (skip and unseen):
         return unseen
