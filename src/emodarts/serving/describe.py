@@ -147,7 +147,7 @@ def _layers(module: nn.Module) -> str:
     """What layers are in a module, e.g. ``4 convolutions and 1 LSTM layer``."""
     found = Counter(_LAYERS[type(m)] for m in module.modules() if type(m) in _LAYERS)
     words = [f"{n} {name}{'s' if n > 1 else ''}" for name, n in found.items()]
-    return " and ".join(words) or type(module).__name__
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:]))) or type(module).__name__
 
 
 def _capital(text: str) -> str:

@@ -30,7 +30,7 @@ sending would otherwise see a broken connection and not the reason."""
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self'; media-src blob:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
+    "img-src 'self' blob:; media-src blob:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
     "frame-ancestors 'none'",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",

@@ -8,8 +8,10 @@ import json
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import h11
+import numpy as np
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -95,6 +97,8 @@ def serve(
     EmodartsError
         If the address cannot be used.
     """
+    # So that the first answer takes no longer than the others.
+    model.predict(np.random.default_rng(0).normal(0, 0.1, 16000), sample_rate=16000)
     app = create_app(model, limits, token, local=is_loopback(host))
     config = uvicorn.Config(
         app,
@@ -129,15 +133,16 @@ def serve(
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        found = socket.socket(family, kind)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, _, _, address = found[0]
+        with ExitStack() as unless_bound:
+            listening = unless_bound.enter_context(socket.socket(family, kind))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            unless_bound.pop_all()
     except OSError as error:
         raise EmodartsError(
             f"cannot listen at {host} port {port}: {error.strerror or error}; "
             "choose another by --host or --port"
         ) from error
-    return found
+    return listening
