@@ -238,7 +238,7 @@ class Service:
                     raise _TooLong(
                         f"the stream is longer than the {self.limits.seconds:g} s allowed"
                     )
-                yield np.frombuffer(data, "<i2").astype(np.float32) / 32768
+                yield np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
 
         with self._slots.turn(time.monotonic() + self.limits.timeout):
             for answer in self.model.stream(chunks(), sample_rate, window, hop):
@@ -438,6 +438,11 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(_TooSlow)
     async def _late(_: Request, error: _TooSlow) -> Response:
         return refuse("the server is busy: no answer in time; try again", 503, {"retry-after": "5"})
+
+    @app.exception_handler(OSError)
+    async def _full(_: Request, error: OSError) -> Response:
+        why = error.strerror or type(error).__name__
+        return refuse(f"the server cannot keep the upload: {why}; try again", 503)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> Response:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -30,8 +31,8 @@ sending would otherwise see a broken connection and not the reason."""
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' blob:; media-src blob:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
-    "frame-ancestors 'none'",
+    "img-src 'self' blob:; media-src blob:; connect-src 'self'; form-action 'none'; "
+    "base-uri 'none'; frame-ancestors 'none'",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "microphone=(self), camera=(), geolocation=()",
@@ -116,7 +117,7 @@ class Metrics:
         )
         for name, places in (("uploads", requests), ("streams", streams)):
             gauge = Gauge(f"emodarts_{name}_in_progress", f"Open {name}.", registry=self.registry)
-            gauge.set_function(lambda places=places: places.taken)
+            gauge.set_function(partial(getattr, places, "taken"))
 
 
 class Guard:

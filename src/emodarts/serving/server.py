@@ -97,6 +97,7 @@ def serve(
     EmodartsError
         If the address cannot be used.
     """
+    listening = _listen(host, port)
     # So that the first answer takes no longer than the others.
     model.predict(np.random.default_rng(0).normal(0, 0.1, 16000), sample_rate=16000)
     app = create_app(model, limits, token, local=is_loopback(host))
@@ -112,7 +113,6 @@ def serve(
         proxy_headers=False,
         timeout_graceful_shutdown=round(limits.timeout),
     )
-    listening = _listen(host, port)
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening.getsockname()[1]}"
 
