@@ -127,7 +127,8 @@ def serving(model: Path, folder: Path, *options: object) -> Iterator[Served]:
         line = process.stdout.readline() if process.stdout else ""
         assert line.startswith("http://"), line
         yield Served(line.split()[0], process, folder)
-        process.send_signal(signal.SIGTERM)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     finally:
         process.kill()

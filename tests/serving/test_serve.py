@@ -27,6 +27,9 @@ from emodarts.serving.guard import Limits
 from emodarts.serving.model import Model
 from emodarts.serving.server import serve
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from serving import load, recording
+
 linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks into /proc")
 
 TOKEN = "0123456789abcdef"
@@ -187,11 +190,12 @@ def test_what_cannot_be_used_is_refused_with_a_reason(server: Served, tmp_path: 
     broken = bytearray(whole)
     broken[20:40] = bytes(20)
     url, form = f"{server.url}/v1/predict", {"Content-Type": "multipart/form-data; boundary=b"}
-    header = b'--b\r\ncontent-disposition: form-data; name="file"; filename="' + b"a" * 30 * MB
+    start = b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    header = start[:-9] + b"a" * 30 * MB
     cases: list[tuple[int, str, JSON]] = [
         (413, "longer than the 60 s", {"files": {"file": bomb.read_bytes()}}),
         (413, "larger than the 64 MB", {"files": {"file": bytes(65 * MB)}}),
-        (413, "larger than the 64 MB", {"content": [bytes(MB)] * 65, "headers": form}),
+        (413, "larger than the 64 MB", {"content": [start, *[bytes(MB)] * 65], "headers": form}),
         (
             415,
             "content type is 'audio/wav'",
@@ -204,7 +208,7 @@ def test_what_cannot_be_used_is_refused_with_a_reason(server: Served, tmp_path: 
         (400, "Too many files", {"files": [("file", whole), ("file", whole)]}),
         (400, "Too many fields", {"files": {"file": whole}, "data": {"window": "1"}}),
         (422, "no part file", {"files": {"audio": whole}}),
-        (422, "upload: is empty", {"files": {"file": ("", b"")}}),
+        (422, "a.wav: is empty", {"files": {"file": ("a.wav", b"")}}),
         (422, r"a\nb: cannot be decoded", {"files": {"file": ("a\nb", b"no sound")}}),
         (422, "is truncated", {"files": {"file": whole[:-20000]}}),
         (422, "cannot be decoded", {"files": {"file": bytes(broken)}}),
@@ -282,7 +286,11 @@ def test_two_hundred_clients_are_answered_or_sent_away(server: Served, tmp_path:
 def test_limits_of_places_time_and_token_and_a_shutdown(served_model: Path, tmp_path: Path) -> None:
     limits = ("--token", TOKEN, "--max-requests", 2, "--max-streams", 1, "--timeout", 5)
     with serving(served_model, tmp_path / "tmp", *limits) as small:
+        trickle = socket.create_connection(small.address, 60)
+        trickle.sendall(b"GET /health HTTP/1.1\r\nhost: local")  # and its headers never end
         check_who_may_ask(small)
+        with trickle:
+            assert trickle.recv(1) == b""
         check_that_waiting_ends(small, write(tmp_path / "a.wav").read_bytes())
 
 
@@ -327,6 +335,7 @@ def check_that_waiting_ends(small: Served, data: bytes) -> None:
     status, body = slow.end()
     assert status == 200
     assert body["answer"]["probabilities"].keys() == set(CLASSES)
+    small.process.wait(60)
 
 
 def refuses_connections(server: Served) -> bool:
@@ -359,9 +368,16 @@ def test_the_page_and_the_api_load_nothing_from_elsewhere(server: Served) -> Non
     assert cells.text.startswith("<?xml")
     assert about["classes"] == list(CLASSES)
     assert [part["title"] for part in about["parts"]] == [
-        *("Log-mel bands", "Stem", "CNN cells", "SeqNN cells", "Classifier", "Probabilities")
+        *("Log-mel bands", "Stem", "CNN cells", "SeqNN cells", "Attention", "Classifier"),
+        "Probabilities",
     ]
-    assert about["cells"].startswith("Normal cell: node 0 is ")
+    assert "cell: node 0 is " in about["cells"]
+
+
+def test_the_benchmark_counts_every_request(server: Served) -> None:
+    found = asyncio.run(load(server.url, recording(1.0), clients=3, requests=10))
+    assert 0 < found["p50_s"] <= found["p95_s"] <= found["p99_s"]
+    assert found["answers_per_s"] > 0
 
 
 def test_metrics_count_requests_and_sound(server: Served, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -320,7 +320,7 @@ def create_app(
         window: Annotated[float, Query(ge=_SHORTEST, le=60)] = 3.0,
         hop: Annotated[float, Query(ge=_SHORTEST, le=60)] = 1.0,
     ) -> None:
-        with service.streams.place():
+        with service.streams.place(), suppress(WebSocketDisconnect):
             offered = SUBPROTOCOL in socket.scope["subprotocols"]
             await socket.accept(SUBPROTOCOL if offered else None)
             code, reason = 1000, ""
@@ -328,8 +328,6 @@ def create_app(
                 await to_thread.run_sync(
                     service.stream, socket, sample_rate, window, hop, limiter=service.threads
                 )
-            except WebSocketDisconnect:
-                return
             except EmodartsError as error:
                 code, reason = 1008, str(error)
             except _TooSlow:
@@ -421,11 +419,8 @@ def _answer_errors(app: FastAPI) -> None:
         return JSONResponse(asdict(Reason(error)), status, headers)
 
     @app.exception_handler(HTTPException)
-    async def _refused(asked: Request | WebSocket, error: HTTPException) -> Response:
-        answer = refuse(str(error.detail), error.status_code, error.headers)
-        if isinstance(asked, WebSocket):
-            await asked.send_denial_response(answer)
-        return answer
+    async def _refused(_: Request | WebSocket, error: HTTPException) -> Response:
+        return refuse(str(error.detail), error.status_code, error.headers)
 
     @app.exception_handler(ClientDisconnect)
     async def _gone(_: Request, error: ClientDisconnect) -> Response:
@@ -449,8 +444,8 @@ def _answer_errors(app: FastAPI) -> None:
         return refuse(_faults(error), 422)
 
     @app.exception_handler(WebSocketRequestValidationError)
-    async def _invalid_stream(socket: WebSocket, error: WebSocketRequestValidationError) -> None:
-        await socket.send_denial_response(refuse(_faults(error), 422))
+    async def _invalid_stream(_: WebSocket, error: WebSocketRequestValidationError) -> Response:
+        return refuse(_faults(error), 422)
 
     @app.exception_handler(Exception)
     async def _broken(_: Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -112,6 +113,10 @@ def serve(
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=round(limits.timeout),
+    )
+    # uvicorn takes a stream that is refused with a reason for one without an answer.
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: "without completing handshake" not in record.getMessage()
     )
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening.getsockname()[1]}"

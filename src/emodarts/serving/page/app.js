@@ -90,7 +90,8 @@ function showResult({ answer, windows }, peaks, blob, name) {
   $("result").hidden = false;
   $("name").textContent = `${name}, ${view.clock(seconds)}`;
   $("answer").textContent = answer.label ? view.capital(answer.label) : "No emotion";
-  if (answer.label) $("answer").append(view.element("span", view.percent(answer.probabilities[answer.label])));
+  const share = answer.probabilities[answer.label];
+  if (share !== undefined) $("answer").append(view.element("span", view.percent(share)));
   $("note").textContent = [answer.note, peaks ? "" : "This browser cannot draw the waveform of this format."].filter(Boolean).join(" ");
   view.drawTable($("table"), windows);
   $("position").max = seconds;

@@ -14,8 +14,10 @@ export function setClasses(names) {
   classes = names;
 }
 
+/** Of a class; another label, such as one for a doubtful answer, is pale. */
 export function colour(label) {
-  return COLOURS[label.toLowerCase()] ?? OTHERS[Math.max(0, classes.indexOf(label)) % OTHERS.length];
+  const index = classes.indexOf(label);
+  return index < 0 ? "#d9dde2" : (COLOURS[label.toLowerCase()] ?? OTHERS[index % OTHERS.length]);
 }
 
 export function element(tag, text = "", className = "") {
@@ -43,7 +45,7 @@ export function drawBars(place, answer) {
     return [
       element("div", capital(name), `name${first}`),
       box,
-      element("div", answer.label ? percent(share) : "–", `share${first}`),
+      element("div", name in answer.probabilities ? percent(share) : "–", `share${first}`),
     ];
   });
   place.replaceChildren(...rows);
@@ -115,13 +117,12 @@ export function drawTable(table, windows) {
   }
   const rows = windows.map((w) => {
     const row = element("tr");
-    const shares = classes.map((name) => (w.label ? percent(w.probabilities[name]) : ""));
+    const shares = classes.map((name) => (name in w.probabilities ? percent(w.probabilities[name]) : ""));
     const cells = [`${clock(w.start)} – ${clock(w.end)}`, w.label ? capital(w.label) : w.note, ...shares];
     row.append(...cells.map((text) => element("td", text)));
     return row;
   });
-  table.replaceChildren(element("caption", "", ""), head, ...rows);
-  table.caption.remove();
+  table.replaceChildren(head, ...rows);
 }
 
 export function drawParts(list, parts) {
