@@ -162,6 +162,7 @@ async function startRecording() {
     view.drawWave($("level"), peaks, () => getComputedStyle(document.body).getPropertyValue("--accent"));
     requestAnimationFrame(draw);
   };
+  $("record").disabled = true;
   try {
     recording = await record((chunk, rate) => {
       socket ??= openStream(rate);
@@ -177,6 +178,9 @@ async function startRecording() {
     });
   } catch (error) {
     return say(error.name === "NotAllowedError" ? "The microphone is blocked. Allow it in the browser, or choose a file." : `The microphone cannot be used: ${error.message}`, true);
+  } finally {
+    $("record").disabled = false;
+    $("record").focus();
   }
   recording.end = () => {
     if (socket?.readyState === WebSocket.OPEN) socket.send("end");
