@@ -228,7 +228,11 @@ def test_what_cannot_be_used_is_refused_with_a_reason(server: Served, tmp_path: 
             response = client.request(method, f"{server.url}{path}")
             assert response.status_code == status
             assert response.json()["error"]
-    for text in (b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00" * 9, b"GET /\xff HTTP/1.1\r\n"):
+    for text in (
+        b"GET / HTTP/1.1\r\nno header\r\n",
+        b"\x16\x03\x01\x02\x00" * 9,
+        b"GET /\xff HTTP/1.1\r\n",
+    ):
         with socket.create_connection(server.address, 60) as broken_client:
             broken_client.sendall(text + b"\r\n")
             answer = broken_client.makefile("rb").read()

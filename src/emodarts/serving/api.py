@@ -6,12 +6,10 @@ Every answer is one of :class:`emodarts.serving.model.Model`, so it has the bits
 
 from __future__ import annotations
 
-import asyncio
 import io
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import IO, Annotated, Any, cast
 
 import numpy as np
-from anyio import CapacityLimiter, from_thread, to_thread
+from anyio import CapacityLimiter, fail_after, from_thread, to_thread
 from fastapi import FastAPI, Query, Request, WebSocket
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from jinja2 import Environment, FileSystemLoader
@@ -92,32 +90,6 @@ class _TooSlow(Exception):
     """No time is left for a request."""
 
 
-class _Slots:
-    """Turns to compute. Who waits for sound gives his up."""
-
-    def __init__(self, jobs: int) -> None:
-        self._free = threading.Semaphore(jobs)
-
-    @contextmanager
-    def turn(self, deadline: float) -> Iterator[None]:
-        """Wait for a turn. Raises :class:`_TooSlow`."""
-        if not self._free.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise _TooSlow
-        try:
-            yield
-        finally:
-            self._free.release()
-
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        """Give up the turn that the caller has, and take another one."""
-        self._free.release()
-        try:
-            yield
-        finally:
-            self._free.acquire()
-
-
 class _Timed(io.RawIOBase):
     """A file of which nothing can be read after a point in time."""
 
@@ -179,7 +151,10 @@ class _Upload(Recording):
 
 
 class Service:
-    """A model behind limits: what the routes call, in threads.
+    """A model behind limits: what the routes call.
+
+    Whoever computes has one of few turns, in the order of asking; a stream that waits for sound
+    gives its turn up.
 
     Parameters
     ----------
@@ -193,10 +168,10 @@ class Service:
         self.requests = Places(limits.requests, "uploads are answered")
         self.streams = Places(limits.streams, "streams may be open")
         self.metrics = Metrics(self.requests, self.streams)
-        self.threads = CapacityLimiter(limits.requests + limits.streams)
-        self._slots = _Slots(limits.jobs)
+        self._turns = CapacityLimiter(limits.jobs)
+        self._threads = CapacityLimiter(limits.streams)
 
-    def predict(
+    async def predict(
         self,
         file: IO[bytes],
         name: str,
@@ -213,24 +188,28 @@ class Service:
         _TooSlow
             At the deadline.
         """
-        with self._slots.turn(deadline):
+
+        def classify() -> Prediction:
             open_again = partial(_Upload, file, name, self.limits, deadline)
             (answer,) = self.model.predict(open_again())
             windows = self.model.predict(open_again(), window, hop) if window else []
-        self.metrics.audio.inc(answer.end)
-        return Prediction(answer, windows)
+            return Prediction(answer, windows)
 
-    def stream(self, socket: WebSocket, sample_rate: int, window: float, hop: float) -> None:
-        """Answer a stream until it ends."""
+        try:
+            with fail_after(deadline - time.monotonic()):
+                found = await to_thread.run_sync(classify, limiter=self._turns)
+        except TimeoutError:
+            raise _TooSlow from None
+        self.metrics.audio.inc(found.answer.end)
+        return found
+
+    async def stream(self, socket: WebSocket, sample_rate: int, window: float, hop: float) -> None:
+        """Answer a stream until it ends. Raises as :meth:`predict` does."""
         n_samples = 0
 
         def chunks() -> Iterator[Samples]:
             nonlocal n_samples
-            while True:
-                with self._slots.pause():
-                    data = from_thread.run(self._receive, socket)
-                if data is None:
-                    return
+            while (data := from_thread.run(self._receive, socket)) is not None:
                 if len(data) % 2:
                     raise AudioError("a chunk ends within a sample; allowed: whole 16-bit samples")
                 n_samples += len(data) // 2
@@ -240,21 +219,43 @@ class Service:
                     )
                 yield np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
 
-        with self._slots.turn(time.monotonic() + self.limits.timeout):
+        def classify() -> None:
             for answer in self.model.stream(chunks(), sample_rate, window, hop):
-                with self._slots.pause():
-                    from_thread.run(socket.send_json, {"type": "answer", **asdict(answer)})
+                from_thread.run(self._send, socket, {"type": "answer", **asdict(answer)})
+
+        try:
+            with fail_after(self.limits.timeout):
+                await self._turns.acquire_on_behalf_of(socket)
+        except TimeoutError:
+            raise _TooSlow from None
+        try:
+            await to_thread.run_sync(classify, limiter=self._threads)
+        finally:
+            self._turns.release_on_behalf_of(socket)
         seconds = n_samples / sample_rate
         self.metrics.audio.inc(seconds)
-        from_thread.run(socket.send_json, {"type": "end", "seconds": seconds})
+        await socket.send_json({"type": "end", "seconds": seconds})
+
+    @asynccontextmanager
+    async def _without_turn(self, socket: WebSocket) -> AsyncIterator[None]:
+        self._turns.release_on_behalf_of(socket)
+        try:
+            yield
+        finally:
+            await self._turns.acquire_on_behalf_of(socket)
+
+    async def _send(self, socket: WebSocket, value: dict[str, Any]) -> None:
+        async with self._without_turn(socket):
+            await socket.send_json(value)
 
     async def _receive(self, socket: WebSocket) -> bytes | None:
         """The next chunk; None at the end."""
-        try:
-            async with asyncio.timeout(self.limits.timeout):
-                message = await socket.receive()
-        except TimeoutError:
-            raise AudioError(f"nothing came for {self.limits.timeout:g} s") from None
+        async with self._without_turn(socket):
+            try:
+                with fail_after(self.limits.timeout):
+                    message = await socket.receive()
+            except TimeoutError:
+                raise AudioError(f"nothing came for {self.limits.timeout:g} s") from None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"])
         if message.get("bytes") is not None:
@@ -308,10 +309,8 @@ def create_app(
                 if not isinstance(upload, UploadFile):
                     raise HTTPException(422, "the form has no part file with the audio file")
                 name = shown(upload.filename or "upload")[:200]
-                ask = partial(service.predict, upload.file, name, window, hop)
-                return await to_thread.run_sync(
-                    ask, request.state.deadline, limiter=service.threads
-                )
+                deadline = request.state.deadline
+                return await service.predict(upload.file, name, window, hop, deadline)
 
     @app.websocket("/v1/stream")
     async def stream(
@@ -325,9 +324,7 @@ def create_app(
             await socket.accept(SUBPROTOCOL if offered else None)
             code, reason = 1000, ""
             try:
-                await to_thread.run_sync(
-                    service.stream, socket, sample_rate, window, hop, limiter=service.threads
-                )
+                await service.stream(socket, sample_rate, window, hop)
             except EmodartsError as error:
                 code, reason = 1008, str(error)
             except _TooSlow:
