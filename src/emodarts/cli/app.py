@@ -41,6 +41,7 @@ from emodarts.cli.printing import (
     print_recipes,
     print_warning,
 )
+from emodarts.cli.serve import serve
 from emodarts.errors import (
     AudioError,
     CorpusError,
@@ -476,6 +477,9 @@ def evaluate(
         print_json(found.result)
     else:
         typer.echo(to_markdown(evaluation_page(found.result)))
+
+
+app.command(cls=RecipeCommand, epilog="Example:  emodarts serve runs/x/fold-0/seed-0/model")(serve)
 
 
 def _segments(corpus: Corpus, part: str | None) -> list[tuple[Path, float, float | None]]:

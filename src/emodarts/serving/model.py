@@ -17,6 +17,7 @@ from emodarts.audio.features import FeatureExtractor
 from emodarts.audio.io import (
     CANCELLING,
     Mixdown,
+    Recording,
     Samples,
     frame_range,
     open_recording,
@@ -101,7 +102,7 @@ class Model:
 
     def predict(
         self,
-        source: str | Path | Audio,
+        source: str | Path | Recording | Audio,
         window: float | None = None,
         hop: float | None = None,
         *,
@@ -113,7 +114,8 @@ class Model:
 
         Parameters
         ----------
-        source : an audio file, or samples of shape ``(n,)`` or ``(n, channels)``, full scale 1.
+        source : an audio file, open or not, or samples of shape ``(n,)`` or ``(n, channels)``, full
+            scale 1.
         window : seconds; None takes the whole segment at once.
         hop : seconds between the starts of windows; by default ``window``.
         sample_rate : Hz, of an array; a file has its own.
@@ -132,12 +134,15 @@ class Model:
             if sample_rate is not None:
                 raise EmodartsError(f"{source}: a file has its own rate; give no sample_rate")
             with open_recording(source) as sound:
-                rate, mixdown = sound.sample_rate, sound.mixdown
-                found = self._answers(sound.blocks(start, end), rate, window, hop, mixdown, start)
-                answers = [
-                    replace(a, file=str(source), note="; ".join(filter(None, (a.note, sound.note))))
-                    for a in found
-                ]
+                found = self.predict(sound, window, hop, start=start, end=end)
+            return [replace(answer, file=str(source)) for answer in found]
+        if isinstance(source, Recording):
+            rate, mixdown = source.sample_rate, source.mixdown
+            blocks = source.blocks(start, end)
+            answers = [
+                replace(a, file=source.name, note="; ".join(filter(None, (a.note, source.note))))
+                for a in self._answers(blocks, rate, window, hop, mixdown, start)
+            ]
         else:
             rate, mixdown = _checked_rate(sample_rate), Mixdown("the array")
             first, last = frame_range(len(source), rate, "the array", start, end)

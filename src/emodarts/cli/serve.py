@@ -1,0 +1,88 @@
+"""``emodarts serve``: a model as a web server."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emodarts.cli.printing import print_warning
+from emodarts.errors import EmodartsError
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,}")
+
+
+def serve(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Address to listen at; 0.0.0.0 lets other machines ask."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535)] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            envvar="EMODARTS_TOKEN",
+            help="Answer only requests with this bearer token.",
+        ),
+    ] = None,
+    max_upload: Annotated[
+        float, typer.Option(metavar="MB", min=0.001, help="Size of an upload.")
+    ] = 64.0,
+    max_seconds: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1.0, help="Sound of an upload or a stream.")
+    ] = 600.0,
+    max_requests: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Uploads at the same time.")
+    ] = 32,
+    max_streams: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Streams at the same time.")
+    ] = 8,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1.0, help="For an upload and its answer.")
+    ] = 60.0,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Recordings classified at the same time.")
+    ] = 2,
+) -> None:
+    """Answer on the web: a page to record and drop files, and an API (extra ``serve``).
+
+    Only this machine can ask, unless --host says otherwise. Uploads are deleted when they are
+    answered. Ctrl-C finishes what has been asked and ends.
+    """
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise EmodartsError(
+            "the token is too short or has other characters; allowed: 16 or more letters, digits, "
+            "hyphens, dots, underscores and tildes"
+        )
+    try:
+        from emodarts.serving.guard import Limits
+        from emodarts.serving.server import is_loopback
+        from emodarts.serving.server import serve as run_server
+    except ModuleNotFoundError as error:
+        raise EmodartsError(
+            f"emodarts serve needs {error.name}; pip install 'emodarts[serve]'"
+        ) from error
+    from emodarts.serving.model import Model
+
+    limits = Limits(
+        upload=round(max_upload * 10**6),
+        seconds=max_seconds,
+        requests=max_requests,
+        streams=max_streams,
+        timeout=timeout,
+        jobs=jobs,
+    )
+    loaded = Model.load(model)
+    if token is None and not is_loopback(host):
+        print_warning(f"everyone who reaches {host} can ask; --token keeps strangers out")
+
+    def ready(url: str) -> None:
+        typer.echo(f"{url}  (Ctrl-C ends)")
+
+    run_server(loaded, host, port, limits, token, ready)
