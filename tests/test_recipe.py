@@ -153,7 +153,6 @@ RECIPES = [
     {"search": {"strategy": "random", "candidates": 3}},
     {
         "system": {"kind": "cnn", "dropout": 0.1},
-        "features": {"padding": "zeros"},
         "training": {"epochs": 3},
     },
     {"system": {"kind": "svm"}, "features": {"kind": "functionals"}},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 
 from emodarts.bundle import Bundle, load_bundle, save_bundle
 from emodarts.corpora import load_corpus
+from emodarts.cost import Spent
 from emodarts.dataset import Dataset, Maps
 from emodarts.errors import GenotypeError, RecipeError
 from emodarts.experiments.plan import Options
@@ -125,17 +128,17 @@ def test_the_search_is_part_of_the_cost_and_is_not_repeated(recipe: Recipe, task
     outcome = system.fit(task)
     assert outcome.fitted.genotype == genotype
     assert [path.stat().st_mtime_ns for path in histories] == before
-    rows = [float(row) for row in _seconds(*histories, task.folder.training_history)]
-    assert outcome.cost.seconds == pytest.approx(sum(rows))
+    choices = [task.folder.stream(name).choice for name in ("cnn", "rnn")]
+    written = [json.loads(path.read_text()) for path in choices]
+    spent = sum((Spent.of(row) for row in [*_rows(*histories), *written]), Spent())
+    assert outcome.cost.search == spent
+    trained = sum(map(Spent.of, _rows(task.folder.training_history)), Spent())
+    assert outcome.cost.training == trained
+    assert outcome.cost.seconds == pytest.approx(spent.seconds + trained.seconds)
 
 
-def _seconds(*paths: Path) -> list[str]:
-    found = []
-    for path in paths:
-        header, *rows = path.read_text().splitlines()
-        column = header.split(",").index("seconds")
-        found += [row.split(",")[column] for row in rows]
-    return found
+def _rows(*histories: Path) -> list[dict[str, str]]:
+    return [row for path in histories for row in csv.DictReader(path.read_text().splitlines())]
 
 
 def test_it_runs_from_audio_to_a_bundle(
