@@ -4,9 +4,9 @@
     emodarts grid OUT/grid.yaml --out OUT/runs
     emodarts report OUT/runs
 
-The recipes are written to ``OUT/recipes``, each as ``extends: NAME`` with smaller sizes. All have the
-same epochs of training, the same channels, widths and nodes where they have such, and as many bands
-and frames as their features allow. ``--size tiny`` is for tests and says nothing of the systems.
+The recipes are written to ``OUT/recipes``. All have the same epochs of training, the same channels,
+widths and nodes where they have such, one network, and as many bands and frames as their features
+allow. ``--size tiny`` is for tests and says nothing of the systems.
 """
 
 from __future__ import annotations

@@ -95,4 +95,4 @@ def test_holm_multiplies_by_the_number_of_hypotheses_that_are_left() -> None:
     corrected = holm(p)
     assert min(corrected) == pytest.approx(5 * min(p))
     order = sorted(range(5), key=lambda k: p[k])
-    assert all(corrected[a] <= corrected[b] for a, b in zip(order, order[1:], strict=False))
+    assert all(corrected[a] <= corrected[b] for a, b in itertools.pairwise(order))

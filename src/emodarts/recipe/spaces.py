@@ -170,7 +170,9 @@ SPACES: dict[str, Space] = {
     "rnn": Space(_DARTS, {**_RNN, **_REST}),
     "lstm_att": Space(_DARTS, {**_LSTM_ATTENTION, **_REST}),
     "rnn_att": Space(_DARTS, {**_RNN_ATTENTION, **_REST}),
-    "extended": Space({**_PLAIN, "se_conv_3x3": _cnn("se_conv", kernel=3), **_DARTS}, _EXTENDED_SEQUENCE, _MACRO),
+    "extended": Space(
+        {**_PLAIN, "se_conv_3x3": _cnn("se_conv", kernel=3), **_DARTS}, _EXTENDED_SEQUENCE, _MACRO
+    ),
     "layers": Space(_LAYERS, {**_LSTM_ATTENTION, **_REST}),
     "sizes": Space(_DARTS, _EXTENDED_SEQUENCE, _SIZES),
 }

@@ -250,9 +250,7 @@ class NetworkSystem:
         """Trained numbers of the networks that answer together; None for unknown features."""
         if not all(spec.is_complete for spec in recipe.inputs.values()):
             return None
-        return recipe.training.ensemble * count_parameters(
-            self._network(recipe.inputs, n_classes)
-        )
+        return recipe.training.ensemble * count_parameters(self._network(recipe.inputs, n_classes))
 
     def _network(self, inputs: Mapping[str, FeatureSpec], n_classes: int) -> Classifier:
         (features,) = inputs.values()
