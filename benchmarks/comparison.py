@@ -55,8 +55,8 @@ class Size:
 
 
 SIZES = {
-    "core": Size(4.0, 64, 256, 100, 8, 2, 32, 6, 20, 6, 6),
-    "tiny": Size(1.0, 16, 256, 25, 4, 1, 4, 3, 2, 2, 1),
+    "core": Size(3.0, 40, 256, 50, 4, 2, 16, 4, 20, 4, 5),
+    "tiny": Size(1.0, 16, 256, 25, 4, 1, 4, 2, 2, 2, 1),
 }
 
 
@@ -96,7 +96,8 @@ def smaller(recipe: Recipe, size: Size) -> dict[str, Any]:
     at_most("network.seqnn.nodes", size.nodes)
     at_most("network.seqnn.width", size.width)
     at_most("system.width", size.width)
-    at_most("search.epochs", size.search_epochs)
+    stages = len(_at(value, "search.stages") or ())
+    at_most("search.epochs", max(size.search_epochs, stages))
     if "search" in value:
         changes |= _smaller_search(value["search"], size)
     at_most("training.epochs", size.training_epochs)
@@ -130,7 +131,7 @@ def _smaller_search(search: Mapping[str, Any], size: Size) -> dict[str, Any]:
                 "search.epochs": size.candidate_epochs,
             }
         case "halving":
-            rounds = [[size.candidates, 1], [max(size.candidates // 2, 1), 1]]
+            rounds = [[size.candidates, 1], [max(size.candidates // 2, 1), 2]]
             return {
                 "search.rounds": rounds,
                 "search.epochs": size.candidate_epochs,

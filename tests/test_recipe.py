@@ -405,6 +405,10 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
             )
             for cells in (1, 2)
         ),
+        (
+            {"system": {"kind": "cnn"}, "training": {"crop": 2.0}},
+            ["training.crop 2", "weights for every frame", "allowed: null"],
+        ),
     ],
 )
 def test_mistake_is_explained(value: dict[str, Any], messages: list[str]) -> None:

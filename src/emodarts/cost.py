@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -11,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 #: Keys of histories and results of trials that no two computations have in common.
 MEASURED = ("seconds", "processor_seconds", "peak_memory", "cost")
@@ -28,7 +32,7 @@ class Spent:
     processor_seconds : of all threads of this process.
     steps : updates of weights.
     peak_memory : MiB. On a GPU what torch had allocated there, elsewhere the resident memory of
-        this process, with all that it has loaded.
+        this process, with all that it has loaded; 0 where the system does not say.
     """
 
     seconds: float = 0.0
@@ -97,5 +101,7 @@ def _peak() -> int:
         for line in status.read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    if resource is None:
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -33,7 +33,7 @@ def test_every_row_of_the_comparison_is_filled_by_a_run(
         value = smaller_recipe(name, SIZES["tiny"]).to_dict()
         value["labels"] = None
         value["evaluation"] |= {"split": "groups:4", "folds": [0]}
-        value["compute"] |= {"device": "cpu", "threads": 1}
+        value["compute"] |= {"device": "cpu", "threads": 1, "fast": False}
         recipe = Recipe.from_dict(value)
         runs.append(tmp_path / name)
         run(recipe, corpus, runs[-1], Options(cache=cache))

@@ -275,7 +275,7 @@ def test_systems_are_tested_against_the_best_network_by_hand_and_random_search(
         (
             "{system: {kind: cnn}}",
             "{system: {kind: recurrent}}",
-            "{features: {kind: embedding, checkpoint: x}, training: {epochs: 1}}",
+            "{features: {kind: embedding, layer: all}, system: {kind: frozen_encoder}}",
             "{features: {kind: mfcc}, system: {kind: svm}}",
         ),
         strict=True,
