@@ -530,8 +530,8 @@ def _pairs(
     opponents = [max(group, key=lambda k: results[k]["ua"]) for group in (by_hand, drawn) if group]
     if len(results) < 3 or not opponents:
         return list(combinations(everyone, 2))
-    found = ((k, other) for other in opponents for k in everyone if k != other)
-    return list({frozenset(pair): pair for pair in found}.values())
+    found = [(k, other) for other in opponents for k in everyone if k != other]
+    return [pair for n, pair in enumerate(found) if pair[::-1] not in found[:n]]
 
 
 def _by_hand(result: Mapping[str, Any], recipe: Recipe) -> bool:
