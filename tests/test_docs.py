@@ -23,6 +23,7 @@ from emodarts.experiments.run import run
 from emodarts.fast import Implementation
 from emodarts.layout import TrialFolder
 from emodarts.recipe import SPACES, STRATEGIES, SYSTEMS, Recipe, builtin_recipes
+from emodarts.reports.report import load_result
 from emodarts.searching.supernet import Supernet
 from toy_search import make_task, search
 
@@ -108,6 +109,7 @@ def test_example_of_a_system(
     corpus = load_corpus("emodb", tiny_emodb)
     result = run(recipe, corpus, tmp_path / "run", Options(cache=cache))
     assert (result["system"], result["parameters"]) == ("nearest", 4 * 16)
+    assert load_result(tmp_path / "run")["cost"]["training"]["peak_memory"] > 0
     assert result["ua"] > 0.5
     model = emodarts.load(str(tmp_path / "run" / "fold-0" / "seed-0" / "model"))
     assert model.predict(corpus.utterances[0].path)[0].label in corpus.classes

@@ -153,7 +153,6 @@ RECIPES = [
     {"search": {"strategy": "random", "candidates": 3}},
     {
         "system": {"kind": "cnn", "dropout": 0.1},
-        "features": {"padding": "zeros"},
         "training": {"epochs": 3},
     },
     {"system": {"kind": "svm"}, "features": {"kind": "functionals"}},
@@ -405,6 +404,10 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
                 ["system.cells 3 needs a normal cell", f"network.cnn.cells {cells}", "allowed: "],
             )
             for cells in (1, 2)
+        ),
+        (
+            {"system": {"kind": "cnn"}, "training": {"crop": 2.0}},
+            ["training.crop 2", "weights for every frame", "allowed: null"],
         ),
     ],
 )

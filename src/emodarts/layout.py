@@ -25,6 +25,7 @@ class TrialFolder:
     genotype : the cells that were found or given.
     search_history, training_history : losses and scores of every epoch.
     alphas : alphas and genotype of every search epoch.
+    choice : cost of the choice of the genotype, after the last search epoch.
     search_checkpoint, training_checkpoint : state after the last whole epoch.
     epochs : folder of the weights of each epoch, kept until the optimistic score is known.
     halving : candidates, rounds and scores of a search by successive halving.
@@ -42,6 +43,7 @@ class TrialFolder:
     genotype = _Entry("genotype.json")
     search_history = _Entry("search.csv")
     alphas = _Entry("alphas.json")
+    choice = _Entry("choice.json")
     search_checkpoint = _Entry("search.safetensors")
     training_history = _Entry("training.csv")
     training_checkpoint = _Entry("training.safetensors")

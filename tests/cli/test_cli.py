@@ -20,6 +20,7 @@ from typer.main import get_command
 
 from commands import emodarts, refused
 from emodarts.cli.app import app
+from emodarts.cost import MEASURED
 
 COMMANDS = (
     *("demo", "corpora", "prepare", "run", "search", "train", "headroom", "predict", "evaluate"),
@@ -124,7 +125,7 @@ def same_outcome(a: Path, b: Path) -> bool:
 
     def results(run: Path) -> list[dict[str, Any]]:
         found = [json.loads((run / trial / "result.json").read_text()) for trial in trials]
-        return [{k: v for k, v in result.items() if k != "seconds"} for result in found]
+        return [{k: v for k, v in result.items() if k not in MEASURED} for result in found]
 
     assert trials
     assert results(a) == results(b)

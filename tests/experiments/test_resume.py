@@ -9,6 +9,7 @@ import pytest
 
 from emodarts import files
 from emodarts.corpora import Corpus
+from emodarts.cost import MEASURED
 from emodarts.errors import RunError
 from emodarts.experiments.run import Options, run
 from emodarts.genotype import Genotype
@@ -27,8 +28,8 @@ def contents(out: Path) -> dict[str, Any]:
         name = str(path.relative_to(out))
         if path.name == "result.json":
             value = files.read_object(path, RunError)
-            found[name] = {k: v for k, v in value.items() if k != "seconds"}
-        elif path.name != "environment.json":
+            found[name] = {k: v for k, v in value.items() if k not in MEASURED}
+        elif path.name not in ("environment.json", "choice.json"):
             found[name] = path.read_bytes()
     return found
 

@@ -13,6 +13,7 @@ import pytest
 
 from emodarts import files
 from emodarts.corpora import Corpus, load_corpus
+from emodarts.cost import MEASURED
 from emodarts.errors import AudioError, RunError
 from emodarts.experiments.plan import Options, TrialSpec, make_plan
 from emodarts.experiments.run import run
@@ -21,7 +22,7 @@ from emodarts.progress import Silent
 from emodarts.recipe import Recipe
 from emodarts.splits import make_folds, make_parts
 
-TIMED = ("environment.json", "search.safetensors", "training.safetensors")
+TIMED = ("environment.json", "choice.json", "search.safetensors", "training.safetensors")
 
 
 def test_protocol_and_seed_make_the_parts(
@@ -128,10 +129,10 @@ def contents(out: Path) -> dict[Path, Any]:
         name = path.relative_to(out)
         if name.name in ("search.csv", "training.csv"):
             rows = files.read_csv(path, RunError)
-            found[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+            found[name] = [{k: v for k, v in row.items() if k not in MEASURED} for row in rows]
         elif name.match("seed-*/result.json"):
             result = files.read_object(path, RunError)
-            found[name] = {k: v for k, v in result.items() if k != "seconds"}
+            found[name] = {k: v for k, v in result.items() if k not in MEASURED}
         elif "events" not in name.parts and name.name not in TIMED:
             found[name] = path.read_bytes()
     return found

@@ -100,6 +100,7 @@ OPERATIONS: dict[str, Sequence[Builder]] = {
     "with foreign ones": [Gated, *PAPERS, Widened],
     "foreign ones alone": [Gated],
     "without convolutions": PAPERS[:3],
+    "gates of channels": [SPACES["extended"].cnn["se_conv_3x3"], PAPERS[0]],
     "sizes of kernels": [separable(kernel) for kernel in (1, 3, 5, 7, 9)],
     "dilations": [separable(3, 3, 1), separable(7, 2, 1), separable(5, 2, 1), separable(3, 2, 3)],
 }

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from emodarts import files
+from emodarts.cost import Spent
 from emodarts.errors import RunError, WriteError
 from emodarts.reports.markdown import to_markdown
 from emodarts.reports.report import compare, load_result, make_report, read_curve, write_report
@@ -255,6 +256,61 @@ def test_compare_says_why_a_pair_has_no_test(make_run: MakeRun) -> None:
     assert "Paired tests" not in text
     assert "**The runs differ in split:** a: groups:2; b: groups:3; c: groups:2." in text
     assert "**The runs differ in classes:**" in text
+
+
+def test_systems_are_tested_against_the_best_network_by_hand_and_random_search(
+    make_run: MakeRun,
+) -> None:
+    by_hand = {"genotypes": None, "system": "cnn"}
+    runs = [
+        make_run("a", name="found", errors=0.2),
+        make_run("b", name="weak", errors=0.8, **by_hand),
+        make_run("c", name="strong", errors=0.3, **by_hand),
+        make_run("d", name="drawn", errors=0.5, strategy="random"),
+        make_run("e", name="embedded", errors=0.0, **by_hand),
+        make_run("f", name="linear", errors=0.0, **by_hand),
+    ]
+    for run, text in zip(
+        [runs[1], runs[2], runs[4], runs[5]],
+        (
+            "{system: {kind: cnn}}",
+            "{system: {kind: recurrent}}",
+            "{features: {kind: embedding, layer: all}, system: {kind: frozen_encoder}}",
+            "{features: {kind: mfcc}, system: {kind: svm}}",
+        ),
+        strict=True,
+    ):
+        (run / "recipe.yaml").write_text(text)
+    rows = [line.split("|")[1].strip() for line in comparison_of(*runs).splitlines() if "−" in line]
+    against_strong = ["found", "weak", "drawn", "embedded", "linear"]
+    against_drawn = ["found", "weak", "embedded", "linear"]
+    assert rows == [
+        *(f"{name} − strong" for name in against_strong),
+        *(f"{name} − drawn" for name in against_drawn),
+    ]
+
+
+def test_costs_are_means_over_trials_with_the_highest_memory(make_run: MakeRun) -> None:
+    run = make_run()
+    for k, trial in enumerate(sorted(run.glob("fold-*/seed-*"))):
+        spent = Spent(10.0 + k, 20.0, 300, 500.0 + k)
+        cost = {"search": spent.to_dict(), "training": Spent(1.0, 1.0, 7, 900.0).to_dict()}
+        files.write_json(trial / "result.json", {"cost": cost})
+    assert load_result(run)["cost"] == {
+        "search": {
+            "seconds": 11.5,
+            "processor_seconds": 20.0,
+            "steps": 300.0,
+            "peak_memory": 503.0,
+        },
+        "training": Spent(1.0, 1.0, 7, 900.0).to_dict(),
+    }
+    text = report_of(run)
+    assert "## Time and memory" in text
+    assert "| search, s |" in text
+    given = make_run("given", genotypes="given")
+    shutil.copy(run / "fold-0" / "seed-0" / "result.json", given / "fold-0" / "seed-0")
+    assert set(load_result(given)["cost"]) == {"training"}
 
 
 def test_compare_names_settings_that_differ(make_run: MakeRun) -> None:

@@ -11,6 +11,7 @@ from emodarts.genotype import Edge, Genotype
 from emodarts.reports.document import Remark, Table
 from emodarts.reports.tables import (
     class_table,
+    cost_table,
     fold_table,
     operation_table,
     paired_table,
@@ -218,8 +219,38 @@ def test_paired_table() -> None:
         "WA, points": "-2.0",
         "p (WA)": "0.0039",
     }
-    assert "not corrected" not in table.caption[0]
-    assert "not corrected" in paired_table({("a", "b"): TEST, ("a", "c"): TEST}).caption[0]
+    assert "corrected" not in table.caption[0]
+
+
+def test_several_pairs_have_corrected_p_values() -> None:
+    weaker = {**TEST, "ua": {"difference": 0.01, "p": 0.4}}
+    table = paired_table({("a", "b"): TEST, ("a", "c"): weaker})
+    assert [row["Holm p (UA)"] for row in cells(table).values()] == ["0.5000", "0.5000"]
+    assert [row["Holm p (WA)"] for row in cells(table).values()] == ["0.0078", "0.0078"]
+    assert "corrected for 2 pairs (Holm)" in table.caption[0]
+
+
+SPENT = {"seconds": 75.4, "processor_seconds": 150.2, "steps": 1200.0, "peak_memory": 811.9}
+
+
+def test_costs_stand_beside_the_scores_where_something_was_searched() -> None:
+    searched = result(cost={"search": SPENT, "training": {**SPENT, "seconds": 9.0}})
+    plain = result(name="plain", cost={"training": SPENT}, baselines={})
+    rows = cells(result_table([searched, plain]))
+    assert [rows[name]["search, s"] for name in ("toy", "plain")] == ["75", "–"]
+    assert rows["baseline: chance"]["search, s"] == "–"
+    assert "search, s" not in cells(result_table([plain]))["plain"]
+    assert cells(cost_table([searched, plain]))["toy"] == {
+        "system": "toy",
+        "search time, s": "75",
+        "search processor time, s": "150",
+        "search steps": "1,200",
+        "search memory, MiB": "812",
+        "training time, s": "9",
+        "training processor time, s": "150",
+        "training steps": "1,200",
+        "training memory, MiB": "812",
+    }
 
 
 def test_operation_table_counts_edges() -> None:

@@ -10,7 +10,7 @@ import pytest
 from toy_predictions import AB, prediction, speakers_alike, two_by_two
 
 from emodarts.errors import RunError
-from emodarts.scoring.comparison import PERMUTATIONS, paired_test
+from emodarts.scoring.comparison import PERMUTATIONS, holm, paired_test
 from emodarts.scoring.predictions import Prediction
 
 
@@ -84,3 +84,15 @@ def test_many_speakers_use_drawn_flips_with_a_fixed_seed() -> None:
 def test_paired_test_refuses(a: list[Prediction], b: list[Prediction], message: str) -> None:
     with pytest.raises(RunError, match=message):
         paired_test(a, b, AB)
+
+
+def test_holm_multiplies_by_the_number_of_hypotheses_that_are_left() -> None:
+    assert holm([0.03, 0.01, 0.04]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+    # Never below Bonferroni's share of the smallest, and in the order of the p-values.
+    p = [0.2, 0.001, 0.04, 0.013, 0.5]
+    corrected = holm(p)
+    assert min(corrected) == pytest.approx(5 * min(p))
+    order = sorted(range(5), key=lambda k: p[k])
+    assert all(corrected[a] <= corrected[b] for a, b in itertools.pairwise(order))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from emodarts.cost import MEASURED
 from emodarts.errors import CheckpointError, TrainingError
 from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
@@ -76,7 +77,8 @@ def test_the_record_of_an_epoch_is_complete(tmp_path: Path) -> None:
         "weight_loss",
         "alpha_loss",
         "alpha_ua",
-        "seconds",
+        "steps",
+        *MEASURED[:3],
         *(f"skips_{c}" for c in cells),
         *(f"entropy_{c}" for c in cells),
         *(f"alpha_snr_{c}" for c in cells),

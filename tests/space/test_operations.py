@@ -14,8 +14,9 @@ from emodarts.genotype import NONE
 from emodarts.recipe import SPACES, CNNSpec, NetworkSpec, NoSeqNN, SearchedSeqNN
 from emodarts.searching.supernet import Supernet
 from emodarts.space.cell import Cell, MixedOperation, edges
-from emodarts.space.cnn_ops import FactorisedReduce
-from emodarts.space.sequence_ops import Recurrent, TimeAttention
+from emodarts.space.cnn_ops import FactorisedReduce, SqueezeExcitation
+from emodarts.space.sequence_ops import Recurrent, SelfAttention, TimeAttention
+from emodarts.systems.count import count_multiply_adds
 
 CNN_OPERATIONS = tuple(SPACES["all"].cnn)
 SEQUENCE_OPERATIONS = tuple(SPACES["all"].sequence)
@@ -77,6 +78,55 @@ def test_plain_convolutions_span_frequency_by_time(size: tuple[int, int]) -> Non
     point[0, 0, 4, 4] = 1.0
     touched = (operation.eval()(point)[0, 0] - operation(torch.zeros(1, 1, 9, 9))[0, 0]) != 0
     assert (int(touched.any(dim=1).sum()), int(touched.any(dim=0).sum())) == size
+
+
+def test_a_gate_sees_all_channels_of_its_step_and_no_other_step() -> None:
+    gate = SqueezeExcitation(8)
+    x = torch.randn(2, 8, 5, 6)
+    inner = torch.relu(gate.squeeze.weight[:, :, 0] @ x.mean(dim=2) + gate.squeeze.bias[:, None])
+    outer = gate.excite.weight[:, :, 0] @ inner + gate.excite.bias[:, None]
+    torch.testing.assert_close(gate(x), x * torch.sigmoid(outer)[:, :, None])
+    changed = x.clone()
+    changed[1, 3, :, 2] += 1.0
+    seen = (gate(changed) - gate(x)).abs().amax(dim=2) > 0  # (B, C, T)
+    assert seen[1, :, 2].all()
+    assert int(seen.sum()) == 8
+    assert gate.squeeze.out_channels == 2
+    assert SqueezeExcitation(2).squeeze.out_channels == 1
+
+
+def test_self_attention_is_that_of_one_head_and_has_a_second_derivative() -> None:
+    own, reference = SelfAttention(6).double(), nn.MultiheadAttention(6, 1, batch_first=True)
+    reference = reference.double()
+    reference.load_state_dict(
+        {
+            "in_proj_weight": own.enter.weight,
+            "in_proj_bias": own.enter.bias,
+            "out_proj.weight": own.leave.weight,
+            "out_proj.bias": own.leave.bias,
+        }
+    )
+    x = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(own(x), reference(x, x, x, need_weights=False)[0])
+    assert torch.autograd.gradgradcheck(own, x)
+
+
+def test_multiply_adds_of_self_attention_grow_with_the_square_of_time() -> None:
+    for steps in (5, 10):
+        found = count_multiply_adds(Sequence(SelfAttention(6)), (1, 6, steps))
+        assert found == steps * (6 * 18 + 6 * 6) + 2 * steps * steps * 6
+
+
+class Sequence(nn.Module):
+    """An operation on the frames of a map of one channel."""
+
+    def __init__(self, operation: nn.Module) -> None:
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.operation(x[:, 0].transpose(1, 2))
+        return out
 
 
 def test_pools_look_at_the_map_and_not_at_its_padding() -> None:

@@ -236,6 +236,19 @@ def test_hand_engineered_networks_are_trained_as_the_searched_ones(name: str) ->
         assert getattr(recipe, section) == getattr(searched, section)
 
 
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("cnn-lstm-he-tuned", {"system.kind"}),
+        ("cnn-he-tuned", {"system.kind", "features.duration", "training.crop"}),
+    ],
+)
+def test_tuned_hand_engineered_networks_are_trained_as_the_default(
+    name: str, keys: set[str]
+) -> None:
+    assert set(differing_keys([load_recipe(name), load_recipe("default")])) == keys
+
+
 def test_listed_recipes_have_a_strategy_where_something_is_searched() -> None:
     listed = list_recipes()
     assert set(listed) == set(builtin_recipes())
@@ -246,6 +259,9 @@ def test_listed_recipes_have_a_strategy_where_something_is_searched() -> None:
         assert not (recipe.searches and row.parameters)
         assert row.paper is None or re.match(r"arXiv \d|doi 10\.|[A-Z]\w+ \d{4}$", row.paper)
     assert listed["cnn-he"].parameters == 35_017
+    assert listed["cnn-lstm-he"].parameters == 175_273
+    assert listed["light-sernet"].parameters == 3 * 460_740
+    assert listed["frozen-encoder"].parameters is None
     assert listed["svm-compare"].parameters == 4 * (6373 + 1)
     assert listed["logistic-egemaps"].parameters == 4 * (88 + 1)
     assert listed["default"].parameters == 3 * listed["quick"].parameters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 
 from emodarts.bundle import Bundle, load_bundle, save_bundle
 from emodarts.corpora import load_corpus
+from emodarts.cost import Spent
 from emodarts.dataset import Dataset, Maps
 from emodarts.errors import GenotypeError, RecipeError
 from emodarts.experiments.plan import Options
@@ -27,6 +30,7 @@ from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.emotionnas import InformationSupplement, TwoStreams
 from emodarts.systems.neural import joined
 from emodarts.systems.system import FitTask
+from killing import Kill, Killed
 
 RecipeOf = Callable[..., Recipe]
 TaskOf = Callable[..., FitTask]
@@ -125,17 +129,46 @@ def test_the_search_is_part_of_the_cost_and_is_not_repeated(recipe: Recipe, task
     outcome = system.fit(task)
     assert outcome.fitted.genotype == genotype
     assert [path.stat().st_mtime_ns for path in histories] == before
-    rows = [float(row) for row in _seconds(*histories, task.folder.training_history)]
-    assert outcome.cost.seconds == pytest.approx(sum(rows))
+    choices = [task.folder.stream(name).choice for name in ("cnn", "rnn")]
+    written = [json.loads(path.read_text()) for path in choices]
+    spent = sum((Spent.of(row) for row in [*_rows(*histories), *written]), Spent())
+    assert outcome.cost.search == spent
+    trained = sum(map(Spent.of, _rows(task.folder.training_history)), Spent())
+    assert outcome.cost.training == trained
+    assert outcome.cost.seconds == pytest.approx(spent.seconds + trained.seconds)
 
 
-def _seconds(*paths: Path) -> list[str]:
-    found = []
-    for path in paths:
-        header, *rows = path.read_text().splitlines()
-        column = header.split(",").index("seconds")
-        found += [row.split(",")[column] for row in rows]
-    return found
+def test_searches_and_training_killed_and_resumed_end_as_ones_never_killed(
+    recipe: Recipe, task: FitTask, task_of: TaskOf
+) -> None:
+    """Killed in the search of each stream and in the training of both, after a first epoch."""
+    value = recipe.to_dict()
+    value["search"]["epochs"], value["training"]["epochs"] = 2, 2
+    recipe = Recipe.from_dict(value)
+    whole = system_of(recipe).fit(replace(task, recipe=recipe)).fitted
+    killed = replace(task, recipe=recipe, folder=task_of(recipe, "killed").folder)
+    folder = killed.folder
+    steps = int(_rows(task.folder.stream("cnn").search_history)[0]["steps"])
+    # The last step of a second epoch, counted from the second epoch in which the life before ended.
+    for left, history, end in (
+        (2 * steps, folder.stream("cnn").search_history, folder.stream("cnn").genotype),
+        (3 * steps, folder.stream("rnn").search_history, folder.stream("rnn").genotype),
+        (steps + 2, folder.training_history, folder.result),
+    ):
+        with pytest.raises(Killed):
+            system_of(recipe).fit(replace(killed, progress=Kill(left)))
+        assert len(_rows(history)) == 1
+        assert not end.exists()
+    assert folder.genotype.is_file()
+    resumed = system_of(recipe).fit(killed).fitted
+    assert resumed.genotype == whole.genotype
+    one, other = whole.state()[0], resumed.state()[0]
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _rows(*histories: Path) -> list[dict[str, str]]:
+    return [row for path in histories for row in csv.DictReader(path.read_text().splitlines())]
 
 
 def test_it_runs_from_audio_to_a_bundle(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
@@ -17,6 +20,12 @@ SPECS = {
     "rnn": HandMadeRecurrentSpec(recurrent="rnn", layers=3),
     "lstm": HandMadeRecurrentSpec(),
 }
+
+
+def maps_of(n_channels: int, n_features: int) -> Any:
+    return SimpleNamespace(n_channels=n_channels, n_features=n_features)
+
+
 #: Sizes of the dense layers' parameters behind 256 and 512 units.
 DENSE = {256: 256 * 32 + 32 + 32 * 4 + 4, 512: 512 * 32 + 32 + 32 * 4 + 4}
 CONVOLUTION = 66 * 66 * 4  # multiply-adds of a 2 x 2 kernel at every second position of 132 x 132
@@ -48,7 +57,7 @@ CONVOLUTION = 66 * 66 * 4  # multiply-adds of a 2 x 2 kernel at every second pos
     ],
 )
 def test_sizes_are_those_of_a_hand_count(name: str, parameters: int, multiply_adds: int) -> None:
-    network = HandMadeRecurrentNetwork(SPECS[name], 1, 128, 4)
+    network = HandMadeRecurrentNetwork(SPECS[name], maps_of(1, 128), 4)
     assert count_parameters(network) == parameters
     assert count_multiply_adds(network, (1, 128, 128)) == multiply_adds
 
@@ -56,7 +65,7 @@ def test_sizes_are_those_of_a_hand_count(name: str, parameters: int, multiply_ad
 @pytest.mark.parametrize("name", SPECS)
 def test_utterances_of_a_batch_answer_as_each_does_alone_cut_to_its_frames(name: str) -> None:
     torch.manual_seed(0)
-    network = HandMadeRecurrentNetwork(SPECS[name], 2, 12, 3).eval()
+    network = HandMadeRecurrentNetwork(SPECS[name], maps_of(2, 12), 3).eval()
     features = torch.randn(5, 2, 12, 41)
     lengths = (41, 24, 23, 2, 1)
     for row, length in enumerate(lengths):
@@ -72,7 +81,7 @@ def test_utterances_of_a_batch_answer_as_each_does_alone_cut_to_its_frames(name:
 def test_the_order_of_frames_counts(name: str) -> None:
     """As it cannot where a map is one step, or where the LSTM runs over the batch."""
     torch.manual_seed(0)
-    network = HandMadeRecurrentNetwork(SPECS[name], 1, 12, 3).eval()
+    network = HandMadeRecurrentNetwork(SPECS[name], maps_of(1, 12), 3).eval()
     features = torch.randn(3, 1, 12, 40)
     halves = torch.cat([features[..., 20:], features[..., :20]], dim=3)
     with torch.inference_mode():
@@ -81,8 +90,8 @@ def test_the_order_of_frames_counts(name: str) -> None:
 
 def test_attention_weighs_steps_and_the_mean_does_not() -> None:
     torch.manual_seed(0)
-    network = HandMadeRecurrentNetwork(SPECS["cnn-lstm-att"], 1, 12, 3).eval()
-    plain = HandMadeRecurrentNetwork(SPECS["cnn-lstm"], 1, 12, 3).eval()
+    network = HandMadeRecurrentNetwork(SPECS["cnn-lstm-att"], maps_of(1, 12), 3).eval()
+    plain = HandMadeRecurrentNetwork(SPECS["cnn-lstm"], maps_of(1, 12), 3).eval()
     plain.load_state_dict(network.state_dict(), strict=False)
     features = torch.randn(3, 1, 12, 40)
     assert network.attention is not None

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -250,7 +251,7 @@ def test_a_strategy_from_outside_judges_genotypes_on_inner_data(
 def test_the_hand_made_cnn_has_the_published_size() -> None:
     """35,017 parameters (arXiv 2305.14402, Table 1), and multiply-adds counted by hand."""
     spec = SYSTEMS["cnn"].spec()
-    network = HandMadeNetwork(spec, 1, 128, 128, 4)
+    network = HandMadeNetwork(spec, maps_of(1, 128, 128), 4)
     assert count_parameters(network) == 5 + (33 * 33 * 32 + 32) + (32 * 4 + 4) == 35_017
     convolution, dense = 66 * 66 * 4, 33 * 33 * 32 + 32 * 4
     assert count_multiply_adds(network, (1, 128, 128)) == convolution + dense
@@ -259,8 +260,21 @@ def test_the_hand_made_cnn_has_the_published_size() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (40, 65), (128, 128)])
 def test_the_hand_made_cnn_takes_maps_of_any_size(shape: tuple[int, int]) -> None:
-    network = HandMadeNetwork(SYSTEMS["cnn"].spec(), 2, *shape, 3)
+    network = HandMadeNetwork(SYSTEMS["cnn"].spec(), maps_of(2, *shape), 3)
     assert network(torch.randn(2, 2, *shape)).shape == (2, 3)
+
+
+def test_missing_frames_are_zeros_to_the_hand_made_cnn() -> None:
+    network = HandMadeNetwork(SYSTEMS["cnn"].spec(), maps_of(1, 8, 30), 3).eval()
+    shorter = torch.randn(2, 1, 8, 20)
+    zeros, missing = torch.zeros(2, 1, 8, 10), torch.full((2, 1, 8, 10), torch.nan)
+    expected = network(torch.cat([shorter, zeros], dim=3))
+    assert torch.equal(network(torch.cat([shorter, missing], dim=3)), expected)
+    assert torch.equal(network(shorter), expected)
+
+
+def maps_of(n_channels: int, n_features: int, n_frames: int) -> Any:
+    return SimpleNamespace(n_channels=n_channels, n_features=n_features, n_frames=n_frames)
 
 
 # --- linear models ---
@@ -380,7 +394,7 @@ class TwoStreams:
         indices = task.parts.development
         x, targets = self._levels(task.data.inputs(indices)), task.data.targets(indices)
         means = torch.stack([x[targets == k].mean(dim=0) for k in range(task.n_classes)])
-        return Outcome(TwoStreams(self.spec, means), Cost(means.numel(), means.numel(), 0.0))
+        return Outcome(TwoStreams(self.spec, means), Cost(means.numel(), means.numel()))
 
     def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
         return torch.softmax(-torch.cdist(self._levels(inputs), self.means), dim=1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from emodarts import files
 from emodarts.checkpoint import load_tensors
+from emodarts.cost import MEASURED
 from emodarts.errors import CheckpointError
 from emodarts.layout import TrialFolder
 from emodarts.progress import Silent
@@ -29,7 +30,7 @@ class Doubling:
             return None
         self.ran += 1
         self.value = 2 * self.value
-        return {"value": float(self.value[0])}
+        return {"steps": 3, "value": float(self.value[0])}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {"value": self.value}, {"last": self.last}
@@ -72,7 +73,7 @@ def test_history_and_checkpoint_are_written(tmp_path: Path) -> None:
     assert values(process) == [2.0, 4.0, 8.0, 16.0]
     with TrialFolder(tmp_path).training_history.open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["epoch", "value", "seconds"]
+    assert list(rows[0]) == ["epoch", "steps", "value", *MEASURED[:3]]
     assert [(row["epoch"], float(row["value"])) for row in rows] == [
         (str(k), 2.0**k) for k in (1, 2, 3, 4)
     ]

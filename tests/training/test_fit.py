@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emodarts.checkpoint import load_tensors
+from emodarts.cost import MEASURED
 from emodarts.errors import TrainingError
 from emodarts.layout import TrialFolder
 from emodarts.progress import Progress, Silent
@@ -106,7 +107,7 @@ def train(
 
 
 def scores(trained: Trained) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in trained.history]
+    return [{k: v for k, v in row.items() if k not in MEASURED} for row in trained.history]
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])

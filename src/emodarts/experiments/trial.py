@@ -197,7 +197,15 @@ def _test(
         },
     )
     save_bundle(folder.model, bundle)
-    result = {**facts, "seconds": round(outcome.cost.seconds, 3)}
+    cost = outcome.cost
+    result = {
+        **facts,
+        "seconds": round(cost.seconds, 3),
+        "cost": {
+            "search": None if cost.search is None else cost.search.to_dict(),
+            "training": cost.training.to_dict(),
+        },
+    }
     if parts.test:
         result["baselines"] = _baselines(spec, task, parts)
     files.write_json(folder.result, result)

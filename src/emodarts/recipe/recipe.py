@@ -121,16 +121,11 @@ class Recipe(Section):
                 f"training.crop {training.crop:g} s exceeds features.duration, "
                 f"{features.duration:g} s"
             )
-        if not self.system.any_length:
-            for key, value, allowed in (
-                ("features.padding", features.padding, "zeros"),
-                ("training.crop", training.crop, None),
-            ):
-                if value != allowed:
-                    raise ValueError(
-                        f"{key} {value!r}: system {self.system.kind!r} takes maps of one length; "
-                        f"allowed: {'null' if allowed is None else allowed}"
-                    )
+        if training.crop is not None and not self.system.any_length:
+            raise ValueError(
+                f"training.crop {training.crop:g}: system {self.system.kind!r} has weights for "
+                "every frame of features.duration; allowed: null"
+            )
         moved = [k for k in ("speed", "vtlp") if getattr(training.perturbation, k) is not None]
         without = [spec.kind for spec in inputs if not spec.has_bands]
         if moved and without:

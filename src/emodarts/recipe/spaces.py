@@ -94,6 +94,7 @@ _EXTENDED_SEQUENCE: Operations = {
     "lstm_att_1": _LSTM_ATTENTION["lstm_att_1"],
     "gru_1": _recurrent("gru", 1),
     "tcn_1": Operation("emodarts.space.sequence_ops:temporal_convolutions", {"layers": 1}),
+    "self_att_1": Operation("emodarts.space.sequence_ops:self_attention"),
     **_REST,
 }
 
@@ -169,11 +170,14 @@ SPACES: dict[str, Space] = {
     "rnn": Space(_DARTS, {**_RNN, **_REST}),
     "lstm_att": Space(_DARTS, {**_LSTM_ATTENTION, **_REST}),
     "rnn_att": Space(_DARTS, {**_RNN_ATTENTION, **_REST}),
-    "extended": Space({**_PLAIN, **_DARTS}, _EXTENDED_SEQUENCE, _MACRO),
+    "extended": Space(
+        {**_PLAIN, "se_conv_3x3": _cnn("se_conv", kernel=3), **_DARTS}, _EXTENDED_SEQUENCE, _MACRO
+    ),
     "layers": Space(_LAYERS, {**_LSTM_ATTENTION, **_REST}),
     "sizes": Space(_DARTS, _EXTENDED_SEQUENCE, _SIZES),
 }
 """Spaces by name. The first five are those of emoDARTS (arXiv 2403.14083): all candidates of SeqNN
 cells, or one family of them; their CNN cells have the same candidates. ``extended`` adds what moves
-scores on small corpora: time resolution, plain convolutions, and what surrounds the cells.
+scores on small corpora: time resolution, plain convolutions, gates of channels (``se_conv_3x3``),
+attention of every step to all (``self_att_1``), and what surrounds the cells.
 ``layers`` and ``sizes`` are those of Wu et al. and of Zhang et al., as far as they are known."""

@@ -29,7 +29,7 @@ class SystemSpec(KindSection):
     """Sections of a recipe that the system uses beside those that all use; others are refused."""
 
     any_length: ClassVar[bool] = True
-    """Whether the system takes maps of any number of frames."""
+    """Whether the system can be trained on stretches that are shorter than its maps."""
 
     kind: str = "searched"
     """Which of the systems below is trained and tested."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emodarts import files
+from emodarts.cost import Spent
 from emodarts.errors import RunError, list_some
 from emodarts.experiments.summary import FORMAT
 from emodarts.genotype import Genotype
@@ -56,7 +57,9 @@ _REQUIRED = (
 
 
 def load_result(run: Path) -> dict[str, Any]:
-    """Read ``result.json`` of a finished run.
+    """Read ``result.json`` of a finished run, and add the ``cost`` of search and training.
+
+    The cost is that of a trial in the mean; a stage that no trial has recorded is missing in it.
 
     Raises
     ------
@@ -74,7 +77,22 @@ def load_result(run: Path) -> dict[str, Any]:
     result = files.read_object(path, RunError, "format")
     if result["format"] != FORMAT:
         raise RunError(f"{path}: format is {result['format']!r}; allowed: {FORMAT!r}")
-    return files.read_object(path, RunError, *_REQUIRED)
+    found = files.read_object(path, RunError, *_REQUIRED)
+    return {**found, "cost": _cost(run, found)}
+
+
+def _cost(run: Path, result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What search and training of a trial cost in the mean, with the highest peak of memory."""
+    kept = [folder.result for folder in _trials(run, result) if folder.result.is_file()]
+    costs = [files.read_object(path, RunError).get("cost", {}) for path in kept]
+    means = {}
+    for stage in ("search", "training"):
+        spent = [Spent.of(cost[stage]) for cost in costs if cost.get(stage)]
+        if spent and not (stage == "search" and result["genotypes"] == "given"):
+            total = sum(spent, Spent()).to_dict()
+            peak = total.pop("peak_memory")
+            means[stage] = {k: v / len(spent) for k, v in total.items()} | {"peak_memory": peak}
+    return means
 
 
 def make_report(run: Path) -> Section:
@@ -96,6 +114,7 @@ def make_report(run: Path) -> Section:
         _training_section(run, result),
         _search_section(run, result, recipe),
         _halving_section(run, result),
+        _cost_section([result]),
     )
     title = f"{result['name']} on {result['corpus']}"
     return Section(title, tuple(section for section in sections if section))
@@ -387,6 +406,12 @@ def _halving_section(run: Path, result: Mapping[str, Any]) -> Section | None:
     return Section("Finalists", (text, Table((*columns, *words("network")), tuple(rows))))
 
 
+def _cost_section(results: Sequence[Mapping[str, Any]]) -> Section | None:
+    if not any(result["cost"] for result in results):
+        return None
+    return Section("Time and memory", (tables.cost_table(results),))
+
+
 def _noise(curves: Sequence[plots.Curve]) -> tuple[str, ...]:
     """Signal-to-noise ratio of the gradient of alphas, by cell, mean over epochs and searches."""
     prefix = "alpha_snr_"
@@ -457,10 +482,12 @@ def _read_alphas(path: Path) -> list[dict[str, Any]]:
 
 
 def compare(runs: Sequence[Path]) -> Section:
-    """Compare finished runs: one table, and a paired test where the utterances are the same.
+    """Compare finished runs: their scores and costs, and paired tests on the same utterances.
 
-    The document names where runs differ in corpus, classes, split, protocol and other settings,
-    and says which pairs have no test and why.
+    Of three runs or more, each is tested against the best network that was designed by hand and
+    the best of random search among them; if there is neither, all pairs are tested. The document
+    names where runs differ in corpus, classes, split, protocol and other settings, and says which
+    pairs have no test and why.
 
     Raises
     ------
@@ -470,8 +497,9 @@ def compare(runs: Sequence[Path]) -> Section:
     results = _name_apart(runs, [load_result(run) for run in runs])
     names = [result["name"] for result in results]
     predictions = [read_predictions(RunFolder(run).predictions) for run in runs]
+    recipes = [load_recipe(RunFolder(run).recipe) for run in runs]
     tests, untested = {}, []
-    for i, j in combinations(range(len(runs)), 2):
+    for i, j in _pairs(results, recipes):
         (a, classes), (b, other_classes) = predictions[i], predictions[j]
         try:
             if set(classes) != set(other_classes):
@@ -482,12 +510,38 @@ def compare(runs: Sequence[Path]) -> Section:
     blocks: tuple[Block, ...] = (
         *tables.result_blocks(results),
         *_differences(results),
-        *_other_settings(names, [load_recipe(RunFolder(run).recipe) for run in runs]),
+        *_other_settings(names, recipes),
     )
+    if costs := _cost_section(results):
+        blocks += (costs,)
     if tests:
         blocks += (Section("Paired tests", (tables.paired_table(tests), *untested)),)
         untested = []
     return Section("", (*blocks, *untested))
+
+
+def _pairs(
+    results: Sequence[Mapping[str, Any]], recipes: Sequence[Recipe]
+) -> list[tuple[int, int]]:
+    """Which runs are tested against which."""
+    everyone = range(len(results))
+    by_hand = [k for k in everyone if _by_hand(results[k], recipes[k])]
+    drawn = [k for k in everyone if results[k]["genotypes"] == "random"]
+    opponents = [max(group, key=lambda k: results[k]["ua"]) for group in (by_hand, drawn) if group]
+    if len(results) < 3 or not opponents:
+        return list(combinations(everyone, 2))
+    found = [(k, other) for other in opponents for k in everyone if k != other]
+    return [pair for n, pair in enumerate(found) if pair[::-1] not in found[:n]]
+
+
+def _by_hand(result: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether a run trained a whole network whose layers nobody searched or drew."""
+    kinds = {spec.kind for spec in recipe.inputs.values()}
+    return (
+        result["genotypes"] is None
+        and "training" in recipe.system.sections
+        and "embedding" not in kinds
+    )
 
 
 def _name_apart(runs: Sequence[Path], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

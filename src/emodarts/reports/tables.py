@@ -17,6 +17,7 @@ from emodarts.errors import list_some
 from emodarts.genotype import Genotype
 from emodarts.recipe import SPACES
 from emodarts.reports.document import Block, Remark, Table, numbers, words
+from emodarts.scoring.comparison import holm
 from emodarts.scoring.metrics import METRICS, UA_DEFINITION, WA_DEFINITION, f1, precision, recall
 
 DEFINITIONS = (
@@ -24,6 +25,8 @@ DEFINITIONS = (
     "A class without test utterances is left out of UA and macro F1."
 )
 NOTHING = "–"
+#: Column of the time of the search, which is left out where nothing was searched.
+_SEARCH = 3
 
 _BASELINES = {
     "chance": "baseline: chance",
@@ -65,11 +68,13 @@ def result_blocks(results: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
         runs differ, their rows name the run.
     """
     with_seeds = any(result["ua_sd_seeds"] is not None for result in results)
-    titles = ["parameters", "multiply-adds", "UA %"]
+    titles = ["parameters", "multiply-adds", "search, s", "UA %"]
     titles += ["sd over seeds"] if with_seeds else []
     titles += ["WA %", "macro F1 %", "pooled UA % (95 % interval)"]
     rows = [row for result in results for row in _system_rows(result, with_seeds)]
     rows += _baseline_rows(results, with_seeds)
+    if all(row[_SEARCH] == NOTHING for row in rows):
+        rows, titles = [row[:_SEARCH] + row[_SEARCH + 1 :] for row in rows], titles[:2] + titles[3:]
     caption = (_result_caption(results), DEFINITIONS)
     table = Table((*words("system"), *numbers(*titles)), tuple(map(tuple, rows)), caption)
     return (table, *_remarks(results))
@@ -81,7 +86,8 @@ def _system_rows(result: Mapping[str, Any], with_seeds: bool) -> list[list[str]]
     parameters, operations = result.get("parameters"), result.get("multiply_adds")
     interval = _interval(pooled["ua"], pooled["ua_interval"])
     scores = _scores(result, with_seeds)
-    rows = [[result["name"], _count(parameters), _millions(operations), *scores, interval]]
+    search = _count(_spent(result, "search").get("seconds"))
+    rows = [[result["name"], _count(parameters), _millions(operations), search, *scores, interval]]
     single = result.get("single_network")
     if single is not None:
         share = single["networks"]
@@ -90,11 +96,44 @@ def _system_rows(result: Mapping[str, Any], with_seeds: bool) -> list[list[str]]
         rows.append(
             [
                 f"{result['name']}: one of its {share} networks",
-                *(_count(size), _millions(cost)),
+                *(_count(size), _millions(cost), NOTHING),
                 *(*_scores(single, with_seeds), NOTHING),
             ]
         )
     return rows
+
+
+def cost_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """Time, steps and memory of search and training.
+
+    Parameters
+    ----------
+    results : with the ``cost`` that :func:`emodarts.reports.report.load_result` adds.
+    """
+    rows = []
+    for result in results:
+        row = [result["name"]]
+        for stage in ("search", "training"):
+            spent = _spent(result, stage)
+            keys = ("seconds", "processor_seconds", "steps", "peak_memory")
+            row += [_count(spent.get(key)) for key in keys]
+        rows.append(tuple(row))
+    titles = [
+        f"{stage} {what}"
+        for stage in ("search", "training")
+        for what in ("time, s", "processor time, s", "steps", "memory, MiB")
+    ]
+    caption = (
+        "Time and steps are means over folds and seeds; memory is the highest of all. A search "
+        "consists of its epochs, the choice of the genotype and the training of candidates. "
+        "Processor time is that of all threads; steps are updates of weights. Memory is all that "
+        "the process holds, on a GPU what is allocated there."
+    )
+    return Table((*words("system"), *numbers(*titles)), tuple(rows), (caption,))
+
+
+def _spent(result: Mapping[str, Any], stage: str) -> Mapping[str, Any]:
+    return result.get("cost", {}).get(stage) or {}
 
 
 def _scores(result: Mapping[str, Any], with_seeds: bool) -> list[str]:
@@ -113,7 +152,7 @@ def _baseline_rows(results: Sequence[Mapping[str, Any]], with_seeds: bool) -> li
             values = [percent(scores.get(metric)) for metric in METRICS]
             if with_seeds:
                 values.insert(1, NOTHING)
-            row = [NOTHING, NOTHING, *values, NOTHING]
+            row = [NOTHING, NOTHING, NOTHING, *values, NOTHING]
             rows.setdefault((label, *row), []).append(result["name"])
     ambiguous = {label for label, n in Counter(key[0] for key in rows).items() if n > 1}
     return [
@@ -204,19 +243,27 @@ def paired_table(tests: Mapping[tuple[str, str], Mapping[str, Any]]) -> Table:
     ----------
     tests : results of :func:`emodarts.scoring.comparison.paired_test` by the two names.
     """
+    several = len(tests) > 1
+    corrected = {
+        metric: holm([test[metric]["p"] for test in tests.values()]) for metric in ("ua", "wa")
+    }
     rows = []
-    for (a, b), test in tests.items():
+    for k, ((a, b), test) in enumerate(tests.items()):
         row = [f"{a} − {b}", str(test["n_speakers"]), f"{test['n_utterances']:,}"]
         for metric in ("ua", "wa"):
             row += [f"{100 * test[metric]['difference']:+.1f}", f"{test[metric]['p']:.4f}"]
+            row += [f"{corrected[metric][k]:.4f}"] if several else []
         rows.append(tuple(row))
-    titles = ("speakers", "utterances", "UA, points", "p (UA)", "WA, points", "p (WA)")
+    titles = ["speakers", "utterances"]
+    for metric in ("UA", "WA"):
+        titles += [f"{metric}, points", f"p ({metric})"]
+        titles += [f"Holm p ({metric})"] if several else []
     caption = (
         "The mean over speakers of the difference between a speaker's scores with the two systems "
         "(means over seeds), in percentage points; p-values are two-sided, from sign flips of the "
         "speakers' differences"
     )
-    caption += ", and not corrected for the number of pairs." if len(tests) > 1 else "."
+    caption += f"; Holm p is corrected for {len(tests)} pairs (Holm)." if several else "."
     columns = (*words("difference"), *numbers(*titles))
     return Table(columns, tuple(rows), (caption,))
 

@@ -14,6 +14,11 @@ EDGES = "_edges"
 Mixing = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
+def candidate_softmax(alpha: Tensor) -> Tensor:
+    """Softmax of an alpha ``(E, O)`` over the candidates (DARTS, eq. 2)."""
+    return torch.softmax(alpha, dim=-1)
+
+
 def softmax(alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Softmax of each alpha ``(E, O)`` over the candidates (DARTS, eq. 2)."""
-    return {name: torch.softmax(alpha, dim=-1) for name, alpha in alphas.items()}
+    """The same of all cells."""
+    return {name: candidate_softmax(alpha) for name, alpha in alphas.items()}

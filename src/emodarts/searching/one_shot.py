@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from emodarts import files
 from emodarts.checkpoint import pack_optimiser, unpack_optimiser, with_prefix, without_prefix
+from emodarts.cost import Meter
 from emodarts.fast import resolve
 from emodarts.genotype import Genotype
 from emodarts.recipe import NetworkSpec, OneShotSpec
@@ -165,7 +166,8 @@ def search_one_shot(spec: OneShotSpec, task: SearchTask, hooks: Hooks | None = N
 
     Every epoch writes its scores (losses, UA, skips, entropies), alphas and genotype, whether it
     was of the warm-up, whether the supernet is clearly above chance, and for each cell the
-    :func:`signal_to_noise` of the gradient of its alphas.
+    :func:`signal_to_noise` of the gradient of its alphas. What the choice at the end costs is
+    written apart.
 
     Raises
     ------
@@ -184,7 +186,10 @@ def search_one_shot(spec: OneShotSpec, task: SearchTask, hooks: Hooks | None = N
         title=task.title,
         steps=len(shuffled_batches(len(task.weights), spec.batch_size, 0)),
     )
-    return search.hooks.choose(search)
+    meter, before = Meter(), search.steps
+    genotype = search.hooks.choose(search)
+    files.write_json(task.folder.choice, meter.spent(search.steps - before).to_dict())
+    return genotype
 
 
 class Search:
@@ -196,6 +201,7 @@ class Search:
     history : scalars of every epoch that is done.
     records : epoch, alphas and genotype of every epoch that is done, as JSON values.
     memory : JSON values that a strategy keeps from epoch to epoch.
+    steps : updates of the weights in this process.
     loss : of logits (B, K) and class indices (B,); of weights and alphas alike.
     supernet, weight_optimiser, alpha_optimiser : made by :meth:`build`.
     """
@@ -205,6 +211,7 @@ class Search:
         self.history: list[dict[str, Any]] = []
         self.records: list[dict[str, Any]] = []
         self.memory: dict[str, Any] = {}
+        self.steps = 0
         self._gradients: dict[str, list[Tensor]] = {}
         weights = class_weights(task.weights.targets, task.n_classes)
         self._class_weights = weights if spec.class_weights else None
@@ -320,6 +327,7 @@ class Search:
         self.supernet.mixing = self.mixing
         alpha_loss, alpha_ua = self.judge()
         return {
+            "steps": len(batches),
             "learning_rate": rate,
             "weight_loss": total / len(task.weights),
             "alpha_loss": alpha_loss,
@@ -406,6 +414,7 @@ class Search:
         norm = torch.nn.utils.clip_grad_norm_(weights.values(), self.spec.weights.gradient_clip)
         require_finite(float(norm), f"{where}: the gradient norm")
         self.weight_optimiser.step()
+        self.steps += 1
         self.weight_optimiser.zero_grad()  # a copy of all weights that the next step does not need
         value, ua = loss_and_ua(logits.detach(), train[1])
         require_finite(value, f"{where}: the loss")

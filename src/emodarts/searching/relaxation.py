@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from emodarts.recipe.search import Ramp, RelaxationSpec
-from emodarts.searching.mixing import EDGES, Mixing
+from emodarts.searching.mixing import EDGES, Mixing, candidate_softmax
 from emodarts.space.cell import edges
 
 Weigh = Callable[[Tensor], Tensor]
@@ -20,11 +20,6 @@ def at(ramp: Ramp, share: float) -> float:
     """The value of a ramp at a share of the epochs, 0 for the first and 1 for the last."""
     first, last = ramp
     return first + (last - first) * share
-
-
-def softmax(alpha: Tensor) -> Tensor:
-    """Softmax over the candidates (DARTS, eq. 2)."""
-    return torch.softmax(alpha, dim=-1)
 
 
 def concentration(alpha: Tensor) -> Tensor:
@@ -40,10 +35,10 @@ def mean_of_dirichlet(alpha: Tensor) -> Tensor:
 
 #: Weights where nothing is drawn, by the kind of the relaxation.
 EXPECTED: dict[str, Weigh] = {
-    "softmax": softmax,
+    "softmax": candidate_softmax,
     "sigmoid": torch.sigmoid,
-    "gumbel": softmax,
-    "one_hot": softmax,
+    "gumbel": candidate_softmax,
+    "one_hot": candidate_softmax,
     "dirichlet": mean_of_dirichlet,
 }
 
@@ -120,6 +115,12 @@ def edge_weights(parameters: Tensor) -> Tensor:
     targets = [node for _, node in edges(nodes)]
     counts = [targets.count(node) for node in range(nodes)]
     return torch.cat([torch.softmax(part, dim=0) for part in torch.split(parameters, counts)])
+
+
+def without_paths(weights: Mapping[str, Tensor], probability: float) -> Mixing:
+    """Weights as they are but for paths that are dropped, whatever the alphas; without gradient."""
+    dropped = {name: drop_paths(w.detach(), probability) for name, w in weights.items()}
+    return lambda alphas: dropped
 
 
 def drop_paths(weights: Tensor, probability: float) -> Tensor:

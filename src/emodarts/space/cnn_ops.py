@@ -76,6 +76,25 @@ class Pool(nn.Sequential):
         return cast(nn.BatchNorm2d, self[1])
 
 
+class SqueezeExcitation(nn.Module):
+    """Every channel of a step times a gate that sees all of them (arXiv 1709.01507).
+
+    ``x * sigmoid(V relu(W mean(x) + b) + c)``, with the mean over frequency alone: one over time,
+    too, would count frames behind the end of an utterance.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(channels // 4, 1)
+        self.squeeze = nn.Conv1d(channels, inner, 1)
+        self.excite = nn.Conv1d(inner, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, F, T)`` -> the same shape."""
+        gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean(dim=2)))))
+        return x * gate[:, :, None]
+
+
 def sep_conv(channels: int, stride: int, affine: bool, *, kernel: int) -> nn.Module:
     """Separable convolution, applied twice."""
     return SeparableConvolution(channels, kernel, stride, 1, 2, affine)
@@ -94,6 +113,12 @@ def convolution(channels: int, stride: int, affine: bool, *, kernel: tuple[int, 
         nn.Conv2d(channels, channels, kernel, stride, padding, bias=False),
         nn.BatchNorm2d(channels, affine=affine),
     )
+
+
+def se_conv(channels: int, stride: int, affine: bool, *, kernel: int) -> nn.Module:
+    """Separable convolution, and a :class:`SqueezeExcitation` of what it gives."""
+    convolution = SeparableConvolution(channels, kernel, stride, 1, 1, affine)
+    return nn.Sequential(convolution, SqueezeExcitation(channels))
 
 
 def max_pool(channels: int, stride: int, affine: bool) -> nn.Module:

@@ -6,6 +6,7 @@ PyTorch would take the batch axis for time, so that utterances would see each ot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -90,6 +91,26 @@ class TemporalConvolutions(nn.Module):
             seen = masked(torch.relu(norm(x)), present)
             x = x + convolution(seen.transpose(1, 2)).transpose(1, 2)
         return x
+
+
+class SelfAttention(nn.Module):
+    """Scaled dot-product attention of every step to all steps (arXiv 1706.03762), of one head.
+
+    ``U softmax(Q K^T / sqrt(H)) V``. Written out, as fused kernels have no second derivative.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(width, 3 * width)
+        self.leave = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, T, H)`` -> ``(B, T, H)``."""
+        require_sequence(x, "a self-attention")
+        query, key, value = self.enter(x).chunk(3, dim=-1)
+        scores = query @ key.transpose(1, 2) / math.sqrt(x.shape[2])  # (B, T, T)
+        out: Tensor = self.leave(torch.softmax(scores, dim=-1) @ value)
+        return out
 
 
 Kind = Literal["lstm", "rnn", "gru"]
@@ -191,3 +212,8 @@ def recurrent(width: int, *, recurrent: Kind, layers: int, attention: bool) -> n
 def temporal_convolutions(width: int, *, layers: int) -> nn.Module:
     """:class:`TemporalConvolutions` of a SeqNN cell."""
     return TemporalConvolutions(width, width, layers)
+
+
+def self_attention(width: int) -> nn.Module:
+    """:class:`SelfAttention` of a SeqNN cell."""
+    return SelfAttention(width)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from emodarts.cost import Meter
 from emodarts.recipe import FeatureSpec, Recipe
 from emodarts.recipe.system import LogisticRegressionSpec, SVMSpec
 from emodarts.systems.system import Cost, FitTask, Outcome, Saved
@@ -87,7 +87,7 @@ class _Linear:
 
     def fit(self, task: FitTask) -> Outcome:
         """Fit to all utterances that are not tested, since nothing has to be chosen on some."""
-        begun = time.monotonic()
+        meter = Meter()
         name, spec = next(iter(task.recipe.inputs.items()))
         indices = task.parts.development
         rows, position = task.data.rows(indices)
@@ -103,8 +103,7 @@ class _Linear:
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
         values = (torch.from_numpy(np.ascontiguousarray(v)) for v in (mean, sd, weight, bias))
         fitted = LinearModel(type(self).pool, spec, *values)
-        seconds = time.monotonic() - begun
-        return Outcome(fitted, Cost(weight.size + bias.size, weight.size, seconds))
+        return Outcome(fitted, Cost(weight.size + bias.size, weight.size, meter.spent()))
 
     def parameters(self, recipe: Recipe, n_classes: int) -> int:
         """A weight for each pooled feature and a bias, for each class."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emodarts.space.sequence_ops import SelfAttention
 from emodarts.training.classifier import Classifier
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
@@ -57,8 +58,10 @@ def count_multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
                 total += output.numel() * module.in_features
             case nn.RNNBase():
                 total += recurrent_multiply_adds(module, inputs[0].shape[1])
+            case SelfAttention():  # scores and weighted sums; its dense layers are counted above
+                total += 2 * output.numel() * output.shape[1]
 
-    counted = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.RNNBase)
+    counted = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.RNNBase, SelfAttention)
     hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, counted)]
     training = network.training
     device = next(network.parameters()).device

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emodarts.cost import Spent
 from emodarts.dataset import Dataset, Maps
 from emodarts.errors import RecipeError
 from emodarts.genotype import Genotype
@@ -20,7 +21,7 @@ from emodarts.systems.neural import (
     fit_network,
     joined,
     restore_network,
-    seconds_of,
+    spent_on_search,
 )
 from emodarts.systems.searched import Searched, search_facts
 from emodarts.systems.system import FitTask, Outcome, Saved
@@ -145,8 +146,8 @@ class EmotionNAS:
             settings,
             genotype,
         )
-        searches = sum(seconds_of(stream.folder) for stream in streams.values())
-        cost = replace(outcome.cost, seconds=outcome.cost.seconds + searches)
+        searches = [spent_on_search(stream.folder) for stream in streams.values()]
+        cost = replace(outcome.cost, search=sum(searches, Spent()))
         facts = search_facts(*(stream.folder for stream in streams.values()))
         return replace(outcome, cost=cost, details={**outcome.details, **facts})
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from emodarts.recipe import FeatureSpec, Recipe
+from emodarts.recipe import FeatureSpec
 from emodarts.recipe.system import HandMadeCNNSpec, HandMadeRecurrentSpec
 from emodarts.space.sequence_ops import Recurrent, TimeAttention, mean_over_time
-from emodarts.systems.count import count_parameters
-from emodarts.systems.neural import FittedNetwork, fit_network, restore_network
-from emodarts.systems.system import FitTask, Outcome, Saved
+from emodarts.systems.neural import NetworkSystem
 from emodarts.training.classifier import Classifier
 from emodarts.training.views import valid_frames
 
@@ -24,20 +22,16 @@ class HandMadeNetwork(Classifier):
     """Convolution of 2 x 2 with stride 2 and padding 2, max pooling of 2 x 2, two dense layers.
 
     35,017 parameters for one channel of 128 x 128 and four classes, as published. The published
-    code has no activation and a softmax over the batch; here are ReLUs, and logits.
-
-    Parameters
-    ----------
-    n_channels, n_features, n_frames : shape of the input.
+    code has no activation and a softmax over the batch; here are ReLUs, and logits. Missing frames
+    are zeros, the mean of each feature, and so are those that a shorter map lacks.
     """
 
-    def __init__(
-        self, spec: HandMadeCNNSpec, n_channels: int, n_features: int, n_frames: int, n_classes: int
-    ) -> None:
+    def __init__(self, spec: HandMadeCNNSpec, features: FeatureSpec, n_classes: int) -> None:
         super().__init__()
-        sizes = [_size_after_convolution(size) for size in (n_features, n_frames)]
+        self.n_frames = features.n_frames
+        sizes = [_size_after_convolution(n) for n in (features.n_features, self.n_frames)]
         self.layers = nn.Sequential(
-            *_convolution(n_channels),
+            *_convolution(features.n_channels),
             nn.Flatten(),
             nn.Linear(sizes[0] * sizes[1], spec.hidden),
             nn.ReLU(),
@@ -46,8 +40,10 @@ class HandMadeNetwork(Classifier):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """``(B, C, F, T)`` -> logits ``(B, K)``."""
-        logits: Tensor = self.layers(features)
+        """``(B, C, F, T)``, NaN where frames are missing -> logits ``(B, K)``."""
+        features = features.masked_fill(torch.isnan(features), 0.0)
+        whole = functional.pad(features, (0, self.n_frames - features.shape[3]))
+        logits: Tensor = self.layers(whole)
         return logits
 
 
@@ -56,16 +52,11 @@ class HandMadeRecurrentNetwork(Classifier):
 
     Time is kept. The published code gives its recurrent networks the whole map as one step, or
     takes the utterances of a batch for steps, and its attention is over features.
-
-    Parameters
-    ----------
-    n_channels, n_features : of the input, of any number of frames.
     """
 
-    def __init__(
-        self, spec: HandMadeRecurrentSpec, n_channels: int, n_features: int, n_classes: int
-    ) -> None:
+    def __init__(self, spec: HandMadeRecurrentSpec, features: FeatureSpec, n_classes: int) -> None:
         super().__init__()
+        n_channels, n_features = features.n_channels, features.n_features
         width = n_channels * n_features
         self.convolution: nn.Sequential | None = None
         if spec.convolution:
@@ -112,50 +103,13 @@ def _size_after_convolution(size: Size) -> Size:
     return ((size + 4 - 2) // 2 + 1) // 2
 
 
-class _HandMade:
-    """Trains a network whose size depends on nothing but the recipe and the classes."""
-
-    @abstractmethod
-    def network(self, features: FeatureSpec, n_classes: int) -> Classifier:
-        """The untrained network for maps of a kind."""
-
-    def fit(self, task: FitTask) -> Outcome:
-        """Train on the parts for it."""
-        (features,) = task.recipe.inputs.values()
-        return fit_network(task, lambda training: self.network(features, task.n_classes), {})
-
-    def restore(self, saved: Saved) -> FittedNetwork:
-        """The network of a bundle; see :meth:`emodarts.systems.system.System.restore`."""
-        (features,) = saved.inputs.values()
-        return restore_network(self.network(features, len(saved.classes)), saved)
-
-    def parameters(self, recipe: Recipe, n_classes: int) -> int:
-        """Trained numbers of the networks that answer together."""
-        network = self.network(recipe.features, n_classes)
-        return recipe.training.ensemble * count_parameters(network)
-
-
-class HandMadeCNN(_HandMade):
+class HandMadeCNN(NetworkSystem):
     """Trains the hand-engineered CNN."""
 
-    def __init__(self, spec: HandMadeCNNSpec) -> None:
-        self.spec = spec
-
-    def network(self, features: FeatureSpec, n_classes: int) -> HandMadeNetwork:
-        """See :class:`HandMadeNetwork`."""
-        return HandMadeNetwork(
-            self.spec, features.n_channels, features.n_features, features.n_frames, n_classes
-        )
+    network = HandMadeNetwork
 
 
-class HandMadeRecurrent(_HandMade):
+class HandMadeRecurrent(NetworkSystem):
     """Trains a hand-engineered recurrent network."""
 
-    def __init__(self, spec: HandMadeRecurrentSpec) -> None:
-        self.spec = spec
-
-    def network(self, features: FeatureSpec, n_classes: int) -> HandMadeRecurrentNetwork:
-        """See :class:`HandMadeRecurrentNetwork`."""
-        return HandMadeRecurrentNetwork(
-            self.spec, features.n_channels, features.n_features, n_classes
-        )
+    network = HandMadeRecurrentNetwork

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from emodarts import files
 from emodarts.audio.features import band_frequencies
 from emodarts.checkpoint import load_tensors, with_prefix, without_prefix
+from emodarts.cost import Spent
 from emodarts.errors import RunError
 from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
@@ -193,7 +195,8 @@ def fit_network(
     cost = Cost(
         count_parameters(fitted.network),
         count_multiply_adds(fitted.network, tuple(maps.features.shape[1:])),
-        sum(map(seconds_of, folders)),
+        spent_on(*(folder.training_history for folder in folders)),
+        spent_on_search(task.folder) if task.recipe.searches else None,
     )
     details = {"epoch": trained.epoch}
     if parts.validation:
@@ -207,13 +210,20 @@ def fit_network(
     )
 
 
-def seconds_of(folder: TrialFolder) -> float:
-    """Time of all epochs of search and training, candidates and what was interrupted included."""
-    own = (folder.search_history, folder.training_history)
-    candidates = folder.candidates.rglob(folder.training_history.name)
-    histories = [p for p in (*own, *candidates) if p.is_file()]
-    rows = [row for path in histories for row in files.read_csv(path, RunError)]
-    return sum(float(row["seconds"]) for row in rows)
+def spent_on(*histories: Path) -> Spent:
+    """Of all epochs in those of some histories that exist."""
+    rows = [row for p in histories if p.is_file() for row in files.read_csv(p, RunError)]
+    return sum(map(Spent.of, rows), Spent())
+
+
+def spent_on_search(folder: TrialFolder) -> Spent:
+    """Of its epochs, the choice at their end, and all candidates."""
+    histories, choices = [folder.search_history], [folder.choice]
+    for name in (folder.search_history.name, folder.training_history.name):
+        histories += folder.candidates.rglob(name)
+    choices += folder.candidates.rglob(folder.choice.name)
+    written = [files.read_object(p, RunError, "steps") for p in choices if p.is_file()]
+    return sum(map(Spent.of, written), spent_on(*histories))
 
 
 class NetworkSystem:
@@ -235,6 +245,12 @@ class NetworkSystem:
     def restore(self, saved: Saved) -> FittedNetwork:
         """The network of a bundle; see :meth:`emodarts.systems.system.System.restore`."""
         return restore_network(self._network(saved.inputs, len(saved.classes)), saved)
+
+    def parameters(self, recipe: Recipe, n_classes: int) -> int | None:
+        """Trained numbers of the networks that answer together; None for unknown features."""
+        if not all(spec.is_complete for spec in recipe.inputs.values()):
+            return None
+        return recipe.training.ensemble * count_parameters(self._network(recipe.inputs, n_classes))
 
     def _network(self, inputs: Mapping[str, FeatureSpec], n_classes: int) -> Classifier:
         (features,) = inputs.values()

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from emodarts.cost import Spent
 from emodarts.dataset import Dataset
 from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
@@ -56,12 +57,18 @@ class Cost:
     ----------
     parameters : trained numbers that the model keeps.
     multiply_adds : of one piece of an utterance, its features given.
-    seconds : wall-clock time of the fit, search included.
+    training, search : what was spent on them; None where nothing is searched.
     """
 
     parameters: int
     multiply_adds: int
-    seconds: float
+    training: Spent = field(default_factory=Spent)
+    search: Spent | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of search and training."""
+        return self.training.seconds + (0.0 if self.search is None else self.search.seconds)
 
 
 class Fitted(Protocol):

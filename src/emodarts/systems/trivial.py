@@ -44,7 +44,7 @@ class Majority:
         counts = torch.bincount(targets, minlength=task.n_classes)
         shares = torch.zeros(task.n_classes, dtype=torch.float64)
         shares[int(counts.numpy().argmax())] = 1.0  # the first of several, unlike torch's
-        return Outcome(Constant(shares), Cost(0, 0, 0.0))
+        return Outcome(Constant(shares), Cost(0, 0))
 
     def restore(self, saved: Saved) -> Constant:
         """The answer of stored probabilities. Raises ``ValueError`` if they do not fit."""
@@ -82,7 +82,7 @@ class Chance:
 
     def fit(self, task: FitTask) -> Outcome:
         """Nothing is learned."""
-        return Outcome(Draw(task.n_classes), Cost(0, 0, 0.0))
+        return Outcome(Draw(task.n_classes), Cost(0, 0))
 
     def restore(self, saved: Saved) -> Draw:
         """The same answers."""

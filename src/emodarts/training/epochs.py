@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 from emodarts import files
 from emodarts.checkpoint import load_tensors, save_tensors
+from emodarts.cost import Meter
 from emodarts.errors import CheckpointError
 from emodarts.events import EventWriter
 from emodarts.layout import TrialFolder
@@ -22,7 +22,7 @@ class Process(Protocol):
     """Scalars of every epoch that is done; the loop appends to it."""
 
     def run_epoch(self) -> dict[str, Any] | None:
-        """Do the next epoch; return its scalars, or None to end before it."""
+        """Do the next epoch; return its scalars, ``steps`` among them, or None to end before it."""
         ...
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -79,11 +79,11 @@ def run_epochs(
     progress.start(title, n_epochs * steps, done * steps)
     with EventWriter(folder.events, done) as events:
         for epoch in range(done + 1, n_epochs + 1):
-            begun = time.monotonic()
+            meter = Meter()
             scalars = process.run_epoch()
             if scalars is None:
                 break
-            scalars = {**scalars, "seconds": round(time.monotonic() - begun, 3)}
+            scalars = {**scalars, **meter.spent(scalars["steps"]).to_dict()}
             process.history.append({"epoch": epoch, **scalars})
             files.write_csv(table, list(process.history[0]), process.history)
             # The checkpoint comes last: a process that is killed before does the epoch again.

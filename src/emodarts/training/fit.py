@@ -169,6 +169,7 @@ class _Fit:
             targets.append(target)
         train_loss, train_ua = loss_and_ua(torch.cat(logits), torch.cat(targets))
         row = {
+            "steps": len(batches),
             "learning_rate": rate,
             "objective": total / len(rows),
             "train_loss": train_loss,

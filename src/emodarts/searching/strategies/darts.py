@@ -95,12 +95,9 @@ class Darts:
     def _disturb(self, search: Search, train: Batch, mixing: Mixing) -> Mixing:
         spec = self.spec
         if spec.relaxation.path_dropout > 0:
-            with_paths = mixing(search.supernet.alpha_parameters())
-            dropped = {
-                name: relaxation.drop_paths(w.detach(), spec.relaxation.path_dropout)
-                for name, w in with_paths.items()
-            }
-            mixing = lambda alphas: dropped  # noqa: E731
+            mixing = relaxation.without_paths(
+                mixing(search.supernet.alpha_parameters()), spec.relaxation.path_dropout
+            )
         if spec.smoothing.kind != "none":
             size = relaxation.at(spec.smoothing.size, search.share)
             mixing = perturbed(search, train, mixing, spec.smoothing, size)
