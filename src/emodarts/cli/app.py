@@ -538,6 +538,35 @@ def report(
         typer.echo(text)
 
 
+@app.command(epilog="Example:  emodarts watch runs")
+def watch(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Run folder, or a folder of run folders.")
+    ],
+    every: Annotated[
+        float,
+        typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two looks."),
+    ] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Show the present state and end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Watch runs from another terminal: epoch, UA, leading operations, time left.
+
+    Only files are read, so the runs may be on another machine that shares the folder. A trial
+    whose files do not change any more is called stopped. UA is that of the data for alphas in a
+    search, of the inner validation (or else the training batches) in a training, and of the test
+    fold once a trial is done.
+    """
+    if not folder.is_dir():
+        raise EmodartsError(f"no such folder: {folder}")
+    from emodarts.cli.watch import states, watch
+
+    if as_json:
+        print_json([state.to_dict() for state in states(folder)])
+    else:
+        watch(folder, every, once=once)
+
+
 def _load_corpus(name: str, root: Path | None, given: Sequence[str] | None) -> Corpus:
     from emodarts.corpora import load_corpus
 
