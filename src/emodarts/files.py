@@ -33,7 +33,12 @@ LOCK = ".lock"
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write ``data`` to ``path`` atomically; missing folders are created.
+    """Write ``data`` to ``path`` as :func:`write_blocks` does."""
+    write_blocks(path, [data], durable=durable)
+
+
+def write_blocks(path: Path, blocks: Iterable[bytes | memoryview], *, durable: bool = True) -> None:
+    """Write blocks of data one after another to ``path`` atomically; missing folders are created.
 
     ``durable`` waits until the data is on the disk. Otherwise a crash of the machine may leave a
     damaged file, which is acceptable if damage is detected and the file can be made again.
@@ -48,7 +53,8 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
         temporary, file = _open_temporary(path)
         try:
             with file:  # until it has its name, as the lock says that somebody still writes it
-                file.write(data)
+                for block in blocks:
+                    file.write(block)
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
@@ -86,6 +92,27 @@ def _lock(file: IO[Any]) -> bool:
     except OSError:
         return True  # a file system without locks
     return True
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Wait until no other process has ``path``, a file that is only locked; then have it.
+
+    Raises
+    ------
+    WriteError
+        If the file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+    with file:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def remove_leftovers(folder: Path) -> None:

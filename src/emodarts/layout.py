@@ -30,10 +30,12 @@ class TrialFolder:
     halving : candidates, rounds and scores of a search by successive halving.
     candidates : folder of the genotypes that a search evaluates, one subfolder each.
     events : folder of TensorBoard events.
+    tracking : store and name of the MLflow run.
     predictions : probabilities of every test utterance.
     optimistic : what the best epoch on the test fold would have scored.
     model : folder of the bundle.
     cells : drawing of the genotype.
+    failure : why the trial failed, in a grid; gone when it begins again.
     result : scores, cost and genotype; its presence says that the trial is finished.
     """
 
@@ -49,10 +51,12 @@ class TrialFolder:
     halving = _Entry("halving.json")
     candidates = _Entry("candidates")
     events = _Entry("events")
+    tracking = _Entry("mlflow.json")
     predictions = _Entry("predictions.csv")
     optimistic = _Entry("optimistic.json")
     model = _Entry("model")
     cells = _Entry("cells.png")
+    failure = _Entry("failure.json")
     result = _Entry("result.json")
 
     def epoch_weights(self, epoch: int) -> Path:
@@ -84,6 +88,7 @@ class RunFolder:
     optimistic : means over the trials.
     report : folder of the report.
     headroom, headroom_page : what ``emodarts headroom`` found, as JSON and in words.
+    failure : why the run could not be planned, in a grid.
     result : scores of the whole run; its presence says that the run is finished.
     """
 
@@ -99,6 +104,7 @@ class RunFolder:
     report = _Entry("report")
     headroom = _Entry("headroom.json")
     headroom_page = _Entry("headroom.md")
+    failure = _Entry("failure.json")
     result = _Entry("result.json")
 
     def trial(self, fold: int | None, seed: int) -> TrialFolder:

@@ -20,12 +20,12 @@ GENOTYPE = Genotype(sequence=(PAIR, (Edge("lstm", 0), Edge("lstm", 2)))).to_dict
 
 @pytest.fixture
 def run(tiny_recipe: Recipe, tmp_path: Path) -> Path:
-    """Fold 0 is done, fold 1 trains, fold 2 searches, fold 3 waits, fold 4 was left long ago."""
+    """Fold 0 is done, 1 trains, 2 searches, 3 waits, 4 was left long ago, 5 failed."""
     run = tmp_path / "runs" / "one"
     texts = {
         "recipe.yaml": tiny_recipe.to_yaml(),
         "data.json": json.dumps({"corpus": "emodb", "all_data": False}),
-        "folds.json": json.dumps({"folds": [{"fold": k, "seed": 0} for k in range(5)]}),
+        "folds.json": json.dumps({"folds": [{"fold": k, "seed": 0} for k in range(6)]}),
         ".lock": "process 7 on here",
         "fold-0/seed-0/search.csv": "epoch,alpha_ua,seconds\n1,0.2,40.0\n2,0.3,40.0\n3,0.3,40.0\n",
         "fold-0/seed-0/training.csv": "epoch,train_ua,seconds\n"
@@ -36,6 +36,8 @@ def run(tiny_recipe: Recipe, tmp_path: Path) -> Path:
         "fold-2/seed-0/search.csv": "epoch,alpha_ua,seconds\n1,0.2,30.0\n2,0.25,50.0\n",
         "fold-2/seed-0/alphas.json": json.dumps([{"genotype": GENOTYPE}]),
         "fold-4/seed-0/search.csv": "epoch,alpha_ua,seconds\n1,0.2,10.0\n",
+        "fold-5/seed-0/search.csv": "epoch,alpha_ua,seconds\n1,0.2,10.0\n",
+        "fold-5/seed-0/failure.json": json.dumps({"message": "the loss is nan"}),
     }
     for name, text in texts.items():
         path = run / name
@@ -48,8 +50,10 @@ def run(tiny_recipe: Recipe, tmp_path: Path) -> Path:
 
 def test_stage_epoch_ua_operations_and_time_left(run: Path) -> None:
     state = state_of(run, NOW)
-    done, training, searching, waiting, stopped = state.trials
-    assert [t.status for t in state.trials] == ["done", "running", "running", "waiting", "stopped"]
+    done, training, searching, waiting, stopped, failed = state.trials
+    statuses = ["done", "running", "running", "waiting", "stopped", "failed"]
+    assert [t.status for t in state.trials] == statuses
+    assert failed.failure == "the loss is nan"
     assert (done.ua, done.seconds, state.ua) == (0.5, 140.0, 0.5)
     assert (training.stage, training.epoch, training.epochs) == ("training", 1, 4)
     assert (training.ua, training.left) == (0.35, 3 * 6.0)
@@ -73,9 +77,9 @@ def test_any_file_may_be_cut_or_gone(run: Path, share: float, kept: bool) -> Non
             path.unlink()
         state = state_of(run, NOW)
         if path.parent == run and path.name != ".lock":
-            assert state.fault is not None or len(state.trials) == 5
+            assert state.fault is not None or len(state.trials) == 6
         else:
-            assert len(state.trials) == 5
+            assert len(state.trials) == 6
         path.write_bytes(whole)
 
 
@@ -115,11 +119,12 @@ def test_watch_shows_one_state_of_all_runs_and_changes_nothing(run: Path) -> Non
     folder = run.parents[1]
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.rglob("*") if p.is_file()}
     text = emodarts("watch", folder, "--once", "--debug").stdout
-    assert "tiny on emodb; 1 of 5 trials done" in " ".join(text.split())
+    assert "tiny on emodb; 1 of 6 trials done" in " ".join(text.split())
     assert "fold 2 seed 0" in text
     assert "sequence lstm 3, rnn 1" in " ".join(text.split())
+    assert "the loss is nan" in " ".join(text.split())
     [state] = json.loads(emodarts("watch", folder, "--json").stdout)
-    assert [t["epoch"] for t in state["trials"]] == [0, 1, 2, 0, 1]
+    assert [t["epoch"] for t in state["trials"]] == [0, 1, 2, 0, 1, 1]
     after = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.rglob("*") if p.is_file()}
     assert after == before
     assert "no such folder" in refused("watch", folder / "nowhere")

@@ -586,6 +586,7 @@ def _carry_out(request: RunRequest, **halves: Any) -> None:
     # Later than what may be wrong, since they load torch.
     from emodarts.experiments.plan import Options
     from emodarts.experiments.run import run
+    from emodarts.parallel import leads
     from emodarts.progress import for_terminal
 
     out = request.out or Path("runs") / f"{recipe.name}-{request.corpus}"
@@ -600,6 +601,8 @@ def _carry_out(request: RunRequest, **halves: Any) -> None:
     progress = for_terminal()
     with _explained_stop(out, progress):
         result = run(recipe, corpus, out, options, progress)
+    if not leads():
+        return
     if "trials" in result:
         text = "\n".join(_draw_trial(out, trial, options) for trial in result["trials"])
         for warning in result["warnings"]:

@@ -15,7 +15,13 @@ from emodarts.errors import shown
 from emodarts.experiments.state import RunState, TrialState, find_runs, state_of
 from emodarts.progress import format_seconds
 
-_COLOURS = {"running": "green", "stopped": "red", "done": "blue", "waiting": "dim"}
+_COLOURS = {
+    "running": "green",
+    "stopped": "yellow",
+    "failed": "red",
+    "done": "blue",
+    "waiting": "dim",
+}
 #: Operations of a cell that are named.
 _NAMED = 2
 
@@ -48,7 +54,7 @@ def view(folder: Path, runs: Sequence[RunState]) -> Group:
     parts: list[Text | Table] = []
     for run in runs:
         parts.append(_headline(run))
-        rows = [t for t in run.trials if t.status in ("running", "stopped") or len(runs) == 1]
+        rows = [t for t in run.trials if t.status not in ("waiting", "done") or len(runs) == 1]
         rows = [t for t in rows if t.status != "waiting"]
         if rows:
             parts.append(_table(rows))
@@ -84,7 +90,7 @@ def _table(trials: Sequence[TrialState]) -> Table:
         table.add_column(title, no_wrap=True)
     for title in ("epoch", "UA", "left"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("leading operations", overflow="fold")
+    table.add_column("leading operations, or failure", overflow="fold")
     for t in trials:
         name = f"seed {t.seed}" if t.fold is None else f"fold {t.fold} seed {t.seed}"
         status: str = t.status
@@ -99,7 +105,7 @@ def _table(trials: Sequence[TrialState]) -> Table:
             epoch if t.epochs is None else f"{epoch}/{t.epochs}",
             "" if t.ua is None else _percent(t.ua),
             left,
-            Text(_operations(t)),
+            Text(shown(t.failure), style="red") if t.failure else Text(_operations(t)),
         )
     return table
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-from emodarts import errors
+from emodarts import errors, parallel
 from emodarts.errors import EmodartsError, RunError
 from emodarts.experiments.plan import TrialSpec
 from emodarts.experiments.trial import carry_out, forget_data, is_finished
@@ -29,13 +29,15 @@ def run_trials(specs: Sequence[TrialSpec], jobs: int, progress: Progress) -> lis
         That of the first trial that failed.
     """
     try:
-        waiting = [spec for spec in specs if not is_finished(spec)]
+        finished = parallel.of_first(lambda: [is_finished(spec) for spec in specs])
+        waiting = [spec for spec, done in zip(specs, finished, strict=True) if not done]
         if jobs > 1 and len(waiting) > 1:
             _run_side_by_side(waiting, jobs, len(specs), progress)
             waiting = []
         for done, spec in enumerate(waiting, len(specs) - len(waiting)):
             _begin(specs, done, spec, progress)
             carry_out(spec, progress)
+        parallel.of_first(lambda: None)  # has written all of it
         return [carry_out(spec, progress) for spec in specs]  # finished ones are only read
     finally:
         forget_data()

@@ -19,7 +19,7 @@ from emodarts.corpora.spelling import common_emotion
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.dataset import Listing, fill_store
 from emodarts.errors import CorpusError, RecipeError, RunError, list_some
-from emodarts.experiments.compute import Compute, settle_compute
+from emodarts.experiments.compute import Compute, free_keys, settle_compute
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
 from emodarts.progress import Progress
@@ -118,6 +118,15 @@ class Plan:
 
     trials: tuple[TrialSpec, ...]
     jobs: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; :meth:`from_dict` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Plan:
+        """The inverse of :meth:`to_dict`."""
+        return cls(tuple(TrialSpec(**trial) for trial in value["trials"]), value["jobs"])
 
 
 #: A recall of 0.8 on 300 utterances has a standard error of 2.3 points, as epochs differ among each
@@ -287,7 +296,12 @@ def _continued(recipe: Recipe, run: RunFolder) -> tuple[Recipe, Recipe]:
     }
     return (
         recipe.model_copy(update={"evaluation": now.model_copy(update=both)}),
-        recorded.model_copy(update={"evaluation": was.model_copy(update=both)}),
+        recorded.model_copy(
+            update={
+                "evaluation": was.model_copy(update=both),
+                "compute": recorded.compute.model_copy(update=free_keys(recipe.compute)),
+            }
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder, TrialFolder
 from emodarts.recipe import Recipe, load_recipe
 
-Status = Literal["waiting", "running", "stopped", "done"]
+Status = Literal["waiting", "running", "stopped", "failed", "done"]
 
 #: A trial is called stopped after so many of its longest epochs, and at least so many seconds,
 #: without a change of its files.
@@ -36,7 +36,8 @@ class TrialState:
     Attributes
     ----------
     fold, seed : of the trial; fold None has no test fold.
-    status : ``stopped`` if it is unfinished and its files have not changed for long.
+    status : ``failed`` if a file says so; ``stopped`` if it is unfinished and its files have not
+        changed for long.
     stage : ``search``, ``training`` or ``candidates``; None before the first of its files.
     epoch, epochs : of the stage, done and in all; the latter None where only the search knows.
     ua : of a search on the data for alphas, of a training on its inner validation or else on what
@@ -45,6 +46,7 @@ class TrialState:
     seconds : of all epochs so far.
     left : seconds until it is done, as far as epochs can tell; None if they cannot.
     silent : seconds since its files last changed; None if there are none.
+    failure : why it failed, or ``""``.
     """
 
     fold: int | None
@@ -58,6 +60,7 @@ class TrialState:
     seconds: float = 0.0
     left: float | None = None
     silent: float | None = None
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,14 @@ class RunState:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """Run folders in and below a folder, sorted; nothing below one of them is looked at."""
+    """Run folders in and below a folder, sorted; nothing below one of them is looked at.
+
+    A folder of a run that could not be planned is one, too.
+    """
     found = []
     for place, folders, names in os.walk(folder):
-        if RunFolder(Path(place)).recipe.name in names:
+        run = RunFolder(Path(place))
+        if not {run.recipe.name, run.failure.name}.isdisjoint(names):
             found.append(Path(place))
             folders.clear()
     return sorted(found)
@@ -123,7 +130,8 @@ def state_of(path: Path, now: float) -> RunState:
             for entry in entries
         ]
     except (EmodartsError, OSError, KeyError, TypeError, ValueError) as error:
-        return RunState(str(path), process=process, fault=str(error))
+        fault = _failure(run.failure) or str(error)
+        return RunState(str(path), process=process, fault=fault)
     trials = _with_trainings([_trial(run.trial(*place), place, recipe, now) for place in places])
     return RunState(
         str(path), recipe.name, str(header["corpus"]), process, tuple(trials), _left(trials)
@@ -150,12 +158,14 @@ def _trial(
     longest = max((_number(row, "seconds") or 0.0 for rows in found for row in rows), default=0.0)
     silent = max(0.0, now - changed)
     quiet = silent > max(_SECONDS_OF_SILENCE, _EPOCHS_OF_SILENCE * longest)
+    failure = _failure(folder.failure)
     state = TrialState(
         *place,
-        "stopped" if quiet else "running",
+        "failed" if failure else "stopped" if quiet else "running",
         leading=leading,
         seconds=seconds,
         silent=silent,
+        failure=failure,
     )
     if trainings:
         last = trainings[-1][-1]
@@ -238,6 +248,14 @@ def _leading(folder: TrialFolder, result: Mapping[str, Any]) -> dict[str, list[t
         name: Counter(edge.operation for node in cell for edge in node).most_common()
         for name, cell in found.cells.items()
     }
+
+
+def _failure(path: Path) -> str:
+    """Why a trial or a run failed, from its file; empty if there is none."""
+    if not path.is_file():
+        return ""
+    found = _tried(lambda: str(files.read_object(path, RunError, "message")["message"]))
+    return found or f"see {path}"
 
 
 def _last_change(folder: TrialFolder) -> float | None:

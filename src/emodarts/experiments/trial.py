@@ -11,14 +11,14 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from emodarts import files
+from emodarts import files, parallel
 from emodarts.bundle import Bundle, save_bundle, stretch_of
 from emodarts.dataset import Dataset, Listing, load_dataset
 from emodarts.errors import EmodartsError, RunError, TrainingError
@@ -36,6 +36,7 @@ from emodarts.scoring.predictions import Prediction, write_predictions
 from emodarts.splits import Parts
 from emodarts.systems.searched import candidate_folder
 from emodarts.systems.system import FitTask, Fitted, Outcome
+from emodarts.tracking.trials import tracked
 
 
 def carry_out(spec: TrialSpec, progress: Progress) -> dict[str, Any]:
@@ -61,14 +62,30 @@ def carry_out(spec: TrialSpec, progress: Progress) -> dict[str, Any]:
         return files.read_object(folder.result, RunError, "fold", "seed", "parameters")
     task, parts = make_task(spec, progress)
     system = SYSTEMS[task.recipe.system.kind].build(task.recipe.system)
-    with _explained_memory():
-        if spec.candidate is not None:
-            genotype = Genotype.from_dict(spec.candidate["genotype"])
-            seed, n_folds = spec.candidate["seed"], spec.candidate["inner_folds"]
+    if spec.candidate is not None:
+        genotype = Genotype.from_dict(spec.candidate["genotype"])
+        seed, n_folds = spec.candidate["seed"], spec.candidate["inner_folds"]
+        with _explained_memory():
             return {"ua": system.cross_validate(task, genotype, seed, n_folds)}
+    with _explained_memory(), _tracked(spec, task):
         if spec.stage == "search":
             return _found(spec, system.search(task))
         return _test(spec, run, task, system.fit(task), parts)
+
+
+def _tracked(spec: TrialSpec, task: FitTask) -> AbstractContextManager[None]:
+    """Track a trial where its recipe says so; of several processes, the first does."""
+    recipe, listing = task.recipe, task.data.listing
+    facts = {
+        **recipe.to_dict(),
+        "corpus": listing.corpus,
+        "data_digest": listing.digest,
+        "fold": spec.fold,
+        "seed": spec.seed,
+    }
+    name = f"{recipe.name} on {listing.corpus}, {spec.title}"
+    uri = recipe.compute.mlflow if parallel.leads() else None
+    return tracked(task.folder, uri, name, facts)
 
 
 def is_finished(spec: TrialSpec) -> bool:
@@ -98,7 +115,7 @@ def make_task(spec: TrialSpec, progress: Progress) -> tuple[FitTask, Parts]:
     recipe = load_recipe(run.recipe)
     if recipe.digest() != spec.recipe_digest:
         raise RunError(f"{run.recipe} is not the recipe that this trial was planned with")
-    recipe = recipe.model_copy(update={"compute": recorded_compute(run)})
+    recipe = recipe.model_copy(update={"compute": recorded_compute(run, recipe.compute)})
     device = configure(recipe.compute)
     data = _dataset(run, spec.store, recipe, device)
     parts = _parts(run, spec, data)
