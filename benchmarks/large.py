@@ -50,7 +50,7 @@ def recipe_with(features: str) -> Recipe:
                 **{"n_fft": 512, "hop_length": 160, "pool": 1},
             },
             "network": {
-                "stem": {"channels": [4], "frequency_strides": [8], "time_strides": [8]},
+                "stem": {"channels": [2, 2], "frequency_strides": [4, 4], "time_strides": [4, 4]},
                 "cnn": {"cells": 3, "nodes": 1, "channels": 2},
                 "seqnn": {"mode": "none"},
             },

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from emodarts.errors import shown
 from emodarts.experiments.state import RunState, TrialState, find_runs, state_of
+from emodarts.layout import RunFolder
 from emodarts.progress import format_seconds
 
 _COLOURS = {
@@ -29,7 +31,30 @@ _NAMED = 2
 def states(folder: Path) -> list[RunState]:
     """The state of every run in and below a folder."""
     now = time.time()
-    return [state_of(path, now) for path in find_runs(folder)]
+    return [_finished(path, stamp) or state_of(path, now) for path, stamp in _stamped(folder)]
+
+
+def _stamped(folder: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
+    """Each run with the times of its list of folds and of its result, 0 where there is none."""
+    for path in find_runs(folder):
+        run = RunFolder(path)
+        found = []
+        for file in (run.folds, run.result):
+            try:
+                found.append(file.stat().st_mtime_ns)
+            except OSError:
+                found.append(0)
+        yield path, (found[0], found[1])
+
+
+@cache
+def _finished(path: Path, stamp: tuple[int, int]) -> RunState | None:
+    """The state of a run whose result is of all its folds and seeds: it is read once."""
+    listed, summed_up = stamp
+    if summed_up < listed or not listed:
+        return None
+    state = state_of(path, 0.0)
+    return state if state.trials and state.count("done") == len(state.trials) else None
 
 
 def watch(folder: Path, every: float, *, once: bool) -> None:
