@@ -149,7 +149,7 @@ def total(parts: Sequence[Tensor | None]) -> list[Tensor | None]:
         return list(parts)
     flat = torch.cat([t.reshape(-1) for t in given])
     dist.all_reduce(flat)
-    sums = iter(flat.split([t.numel() for t in given]))
+    sums = iter(torch.split(flat, [t.numel() for t in given]))
     return [t if t is None else next(sums).view_as(t) for t in parts]
 
 
@@ -202,7 +202,7 @@ class _JoinedBatchNorm2d(nn.BatchNorm2d):
         counts = torch.full_like(mean, maps.numel() / maps.shape[1])
         place = torch.zeros(size(), 1, 1, dtype=maps.dtype, device=maps.device)
         place[rank()] = 1.0
-        counts, means, sums = _Sum.apply(place * torch.stack([counts, mean, squares])).unbind(1)
+        counts, means, sums = _sum(place * torch.stack([counts, mean, squares])).unbind(1)
         n = counts.sum(dim=0)
         mean = (counts * means).sum(dim=0) / n
         squares = sums.sum(dim=0) + (counts * (means - mean).square()).sum(dim=0)
@@ -212,10 +212,11 @@ class _JoinedBatchNorm2d(nn.BatchNorm2d):
         if self.track_running_stats:
             with torch.no_grad():
                 momentum = self.momentum or 0.0
-                self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr, operator]
-                self.running_var.lerp_(squares / (n - 1), momentum)  # type: ignore[union-attr, operator]
-                self.num_batches_tracked.add_(1)  # type: ignore[union-attr, operator]
-        return out.to(x.dtype)
+                self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
+                self.running_var.lerp_(squares / (n - 1), momentum)  # type: ignore[union-attr]
+                self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        joined_out: Tensor = out.to(x.dtype)
+        return joined_out
 
 
 class _Sum(torch.autograd.Function):
@@ -228,9 +229,13 @@ class _Sum(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        out: Tensor = _Sum.apply(gradient.contiguous())
-        return out
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _sum(gradient.contiguous())
+
+
+def _sum(x: Tensor) -> Tensor:
+    out: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
+    return out
 
 
 def _table(row: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def mapped_features(
 def _noted(stored: Iterable[NDArray[np.float32]], pieces: list[int]) -> Iterator[memoryview]:
     for features in stored:
         pieces.append(len(features))
-        yield memoryview(np.ascontiguousarray(features)).cast("B")
+        yield np.ascontiguousarray(features).view(np.uint8).data
 
 
 def _complete(path: Path, table: Path, shape: tuple[int, ...]) -> list[int] | None:

@@ -118,18 +118,17 @@ def second_order_gradient(
             grads = torch.autograd.grad(
                 loss(logits, validation[1]), [*alphas, *weights.values()], allow_unused=True
             )
-        grads = parallel.total(grads)
-        direct, vector = grads[: len(alphas)], grads[len(alphas) :]
+        summed = parallel.total(grads)
+        direct, vector = summed[: len(alphas)], summed[len(alphas) :]
         if exact:
             product = _exact_product(alphas, gradient, vector)
         else:
             product = _difference_product(alphas, weights, vector, train_loss, epsilon)
-        product = parallel.total(product)
     xi = step.learning_rate
     return {
         name: _zeros_if_none(d, a) - xi * _zeros_if_none(p, a)
         for (name, a), d, p in zip(
-            supernet.alpha_parameters().items(), direct, product, strict=True
+            supernet.alpha_parameters().items(), direct, parallel.total(product), strict=True
         )
     }
 

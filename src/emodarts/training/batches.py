@@ -146,9 +146,10 @@ class Part:
         """
         index = index.to(self.targets.device)
         features = self.features[index]
-        for number, variant in enumerate(self.variants if version is not None else (), 1):
-            varied = (version == number).to(index.device)
-            features[varied] = variant[index[varied]]
+        if version is not None:
+            for number, variant in enumerate(self.variants, 1):
+                varied = torch.eq(version, number).to(index.device)
+                features[varied] = variant[index[varied]]
         if self.views is not None:
             features = self.views.draw(features)
         return features, self.targets[index]
@@ -197,8 +198,7 @@ def predict_logits(
     training = network.training
     network.eval()
     try:
-        mapped = isinstance(features, MappedRows)
-        lengths = features.lengths if mapped else valid_frames(features)
+        lengths = valid_frames(features) if isinstance(features, Tensor) else features.lengths
         order = torch.argsort(lengths, stable=True)
         _, counts = torch.unique_consecutive(lengths[order], return_counts=True)
         found = [
