@@ -1,6 +1,6 @@
 """A run: a recipe on a corpus, over folds and seeds, in one directory that can be resumed.
 
-It is planned (``plan``), its trials are carried out (``jobs``, ``trial``), and what they leave is
+It is planned (``plan``), its trials are carried out (``local``, ``trial``), and what they leave is
 summed up (``summary``).
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 from emodarts import files
 from emodarts.corpora.utterance import Corpus
 from emodarts.errors import RunError
-from emodarts.experiments.jobs import run_trials
+from emodarts.experiments.local import run_trials
 from emodarts.experiments.plan import Options, make_plan
-from emodarts.experiments.summary import collapses, summarise
+from emodarts.experiments.summary import summarise, warnings_of
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
 from emodarts.progress import Progress, Silent
@@ -47,8 +47,9 @@ def run(
         plan = make_plan(recipe, corpus, Path(out), options, progress)
         results = run_trials(plan.trials, plan.jobs, progress)
         if options.stage == "search" or options.all_data:
-            header = files.read_object(RunFolder(Path(out)).data, RunError, "warnings", "genotypes")
-            warnings = [*header["warnings"], *collapses(results, header["genotypes"])]
+            keys = ("warnings", "genotypes", "n_folds")
+            header = files.read_object(RunFolder(Path(out)).data, RunError, *keys)
+            warnings = warnings_of(results, header)
             return {"name": recipe.name, "trials": results, "warnings": warnings}
         return summarise(plan.trials)
 

@@ -13,6 +13,7 @@ from emodarts.errors import CheckpointError
 from emodarts.events import EventWriter
 from emodarts.layout import TrialFolder
 from emodarts.progress import Progress
+from emodarts.stopping import finished_first
 
 
 class Process(Protocol):
@@ -49,7 +50,8 @@ def run_epochs(
 ) -> None:
     """Run a process to its last epoch; go on from its checkpoint in ``folder`` if there is one.
 
-    Every epoch writes the history as CSV, a checkpoint, and events for TensorBoard.
+    Every epoch writes the history as CSV, a checkpoint, and events for TensorBoard; Ctrl-C stops
+    after that.
 
     Parameters
     ----------
@@ -61,6 +63,8 @@ def run_epochs(
     ------
     CheckpointError
         If the checkpoint is broken or belongs to another process.
+    KeyboardInterrupt
+        After the epoch in which Ctrl-C was pressed.
     """
     checkpoint, table = {
         "search": (folder.search_checkpoint, folder.search_history),
@@ -79,14 +83,15 @@ def run_epochs(
     progress.start(title, n_epochs * steps, done * steps)
     with EventWriter(folder.events, done) as events:
         for epoch in range(done + 1, n_epochs + 1):
-            begun = time.monotonic()
-            scalars = process.run_epoch()
-            if scalars is None:
-                break
-            scalars = {**scalars, "seconds": round(time.monotonic() - begun, 3)}
-            process.history.append({"epoch": epoch, **scalars})
-            files.write_csv(table, list(process.history[0]), process.history)
-            # The checkpoint comes last: a process that is killed before does the epoch again.
-            tensors, values = process.state()
-            save_tensors(checkpoint, tensors, {**values, "history": process.history})
-            events.write(stage, epoch, scalars)
+            with finished_first("this epoch"):
+                begun = time.monotonic()
+                scalars = process.run_epoch()
+                if scalars is None:
+                    break
+                scalars = {**scalars, "seconds": round(time.monotonic() - begun, 3)}
+                process.history.append({"epoch": epoch, **scalars})
+                files.write_csv(table, list(process.history[0]), process.history)
+                # The checkpoint comes last: a process that is killed before does the epoch again.
+                tensors, values = process.state()
+                save_tensors(checkpoint, tensors, {**values, "history": process.history})
+                events.write(stage, epoch, scalars)
