@@ -53,9 +53,7 @@ class OnRay:
                 for reference in ready:
                     yield TrialReport(pending.pop(reference), self._failure(reference))
         except KeyboardInterrupt:
-            sys.stderr.write(
-                "\nStopping after this epoch of each trial. Ctrl-C again stops at once.\n"
-            )
+            sys.stderr.write(STOPPING)
             for reference in pending:
                 ray.cancel(reference, force=False)
             ray.wait(list(pending), num_returns=len(pending))
