@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner, Result
 
 from emodarts import files
+from emodarts.cli.app import app
 from emodarts.errors import EmodartsError, RecipeError, RunError
 from emodarts.experiments.grid import GridFile
 from emodarts.experiments.grid_plan import AskedRun, asked_runs, lay_out
@@ -147,7 +149,8 @@ def test_nothing_is_run_twice_and_only_what_is_asked_for_counts(
     assert [len(each.trials) for each in planned] == [6, 6]
     page = to_markdown(plan_page(planned, 2))
     assert page.count("|      6 |    4 |") == 2
-    assert "About" in page and "unknown" not in page
+    assert "About" in page
+    assert "unknown" not in page
     runs = carry(more, cache)
     assert len(here.done) == 8
     assert [run.path for run in runs] == [run.path for run in first]
@@ -260,6 +263,42 @@ def test_a_run_folder_that_was_half_copied_is_completed(
     carry(file, cache)
     assert len(here.done) == 3
     assert len(list(run.path.with_name(f"{run.path.name}.broken-1").glob("fold-*/seed-0"))) == 3
+
+
+def test_the_command_says_what_failed_and_the_same_command_completes_it(
+    folder: Path, tiny_emodb: Path, cache: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RUNNERS, "local", here)
+    written(
+        folder,
+        recipes={"simple": ["majority.yaml"]},
+        corpora={"small": {"corpus": "emodb", "root": str(tiny_emodb)}},
+    )
+
+    def emodarts(*arguments: str | Path) -> Result:
+        return CliRunner().invoke(app, list(map(str, arguments)))
+
+    command = ("grid", folder / "grid.yaml", "--out", folder / "out", "--cache", cache)
+    planned = emodarts(*command, "--dry-run")
+    assert "No estimate of 3 trials" in planned.stdout
+    assert not (folder / "out").exists()
+    here.failing = {1}
+    done = emodarts(*command)
+    assert done.exit_code == 2
+    assert "simple: small" in done.stdout
+    assert "majority (2 of 3 folds)" in done.stdout
+    assert "error: majority on small: fold 1 seed 0: out of luck" in done.stderr
+    facts = json.loads(emodarts("grid", folder / "out", "--status", "--json").stdout)
+    assert facts["trials"] == {"done": 2, "running": 0, "failed": 1, "waiting": 0}
+    assert facts["runs"][0]["trials"][1]["reason"] == "out of luck"
+    assert "out of luck" in emodarts("grid", folder / "out", "--status").stdout
+    here.failing = set()
+    assert emodarts(*command, "--only", "1").exit_code == 0
+    shown = emodarts("report", folder / "out").stdout
+    assert "2 of 3 folds" not in shown
+    assert (folder / "out" / "comparison.md").read_text() == shown
+    assert "allowed: 1 to 1" in str(emodarts(*command, "--only", "2").exception)
+    assert "is a folder" in str(emodarts("grid", folder / "out").exception)
 
 
 def test_the_plan_of_a_grid_is_refused_if_it_is_none(tmp_path: Path) -> None:

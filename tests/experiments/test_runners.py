@@ -30,7 +30,7 @@ from emodarts.layout import RunFolder, TrialFolder
 from emodarts.progress import Silent
 from emodarts.recipe import Recipe
 
-EPOCHS = 60
+EPOCHS = 20
 
 
 @pytest.fixture(scope="module")

@@ -536,8 +536,10 @@ def report(
     from emodarts.reports.report import compare, load_result
 
     if len(runs) == 1 and is_grid(runs[0]):
+        from emodarts.experiments.grid_run import sum_up
         from emodarts.reports.grid import grid_facts, write_comparison
 
+        sum_up(asked_runs(runs[0]))
         page = write_comparison(runs[0])
         if as_json:
             print_json(grid_facts(asked_runs(runs[0])))

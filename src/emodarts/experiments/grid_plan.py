@@ -79,8 +79,12 @@ class AskedRun:
 
     def states(self) -> list[TrialState]:
         """The state of each trial, as its folder shows it."""
-        whole = _reason(self.folder.failure)
+        whole = self.fault()
         return [self._state(fold, seed, whole) for fold, seed in self.trials]
+
+    def fault(self) -> str | None:
+        """Why the run could not be planned or summed up; None if it could."""
+        return _reason(self.folder.failure)
 
     def reasons(self) -> list[str]:
         """Why trials failed; a reason that all of them share stands once."""

@@ -85,12 +85,10 @@ def run_grid(
                     {"error": type(error).__name__, "message": str(error)},
                 )
         forget_data()
-        try:
-            _carry_out(planned, carrier, progress)
-        finally:
-            for run, specs in planned.items():
-                _sum_up(run, specs)
-    return tuple(each.asked for each in laid_out)
+        _carry_out(planned, carrier, progress)
+        runs = tuple(each.asked for each in laid_out)
+        sum_up(runs)
+    return runs
 
 
 def _plan(
@@ -117,10 +115,9 @@ def _plan(
 def _carry_out(
     planned: Mapping[AskedRun, Sequence[TrialSpec]], carrier: Runner, progress: Progress
 ) -> None:
-    """Run what is not finished; record what fails, and sum up each run as its last trial ends."""
+    """Run what is not finished, and record what fails."""
     owners = {spec: run for run, specs in planned.items() for spec in specs}
     waiting = [spec for spec in owners if not is_finished(spec)]
-    left = {run: sum(owners[spec] == run for spec in waiting) for run in planned}
     done, failed = len(owners) - len(waiting), 0
     for spec in waiting:
         spec.folder.failure.unlink(missing_ok=True)
@@ -136,9 +133,6 @@ def _carry_out(
             _record(report.spec.folder.failure, report.failure)
             reason = report.failure["message"]
             progress.begin(f"failed: {run.title}, {report.spec.title}: {reason}", done, len(owners))
-        left[run] -= 1
-        if not left[run]:
-            _sum_up(run, planned[run])
         lost = f", {failed} failed" if failed else ""
         text = f"{done} of {len(owners)} trials are finished{lost}"
         progress.begin(text, done, len(owners))
@@ -151,21 +145,33 @@ def _record(path: Path, failure: Mapping[str, str]) -> None:
         files.write_json(path, {**failure, "when": now})
 
 
-def _sum_up(run: AskedRun, specs: Sequence[TrialSpec]) -> None:
-    """Write the result of the folds that are finished with every seed."""
-    unfinished = {
-        state.fold: f"fold {state.fold} seed {state.seed} "
-        + (f"failed: {state.reason}" if state.state == "failed" else "is not finished")
-        for state in reversed(run.states())
-        if state.state != "done"
-    }
-    lost = dict(sorted(unfinished.items()))
-    whole = [spec for spec in specs if spec.fold not in lost]
+def sum_up(runs: Sequence[AskedRun]) -> None:
+    """Bring the result of every run up to date: of the folds that are finished with every seed."""
+    for run in runs:
+        states = run.states()
+        unfinished = {
+            state.fold: f"fold {state.fold} seed {state.seed} "
+            + (f"failed: {state.reason}" if state.state == "failed" else "is not finished")
+            for state in reversed(states)
+            if state.state != "done"
+        }
+        lost = dict(sorted(unfinished.items()))
+        whole = [trial for trial in run.trials if trial[0] not in lost]
+        try:
+            if not whole:
+                # It would be of other trials than those that are asked for.
+                run.folder.result.unlink(missing_ok=True)
+            elif lost or not _is_current(run):
+                summarise(run.folder, whole, lost, run.name)
+        except (EmodartsError, OSError) as error:
+            _record(run.folder.failure, {"error": type(error).__name__, "message": str(error)})
+
+
+def _is_current(run: AskedRun) -> bool:
+    """Whether the result is of all trials that are asked for, and of no others."""
     try:
-        if whole:
-            summarise(whole, lost, run.name)
-        else:
-            # Scores of other trials than those that are asked for.
-            run.folder.result.unlink(missing_ok=True)
-    except (EmodartsError, OSError) as error:
-        _record(run.folder.failure, {"error": type(error).__name__, "message": str(error)})
+        result = files.read_object(run.folder.result, RunError, "name", "folds")
+        found = [(f["fold"], seed["seed"]) for f in result["folds"] for seed in f["seeds"]]
+    except (EmodartsError, LookupError, TypeError):
+        return False
+    return result["name"] == run.name and sorted(found) == sorted(run.trials)

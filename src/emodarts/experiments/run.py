@@ -51,7 +51,7 @@ def run(
             header = files.read_object(RunFolder(Path(out)).data, RunError, *keys)
             warnings = warnings_of(results, header)
             return {"name": recipe.name, "trials": results, "warnings": warnings}
-        return summarise(plan.trials)
+        return summarise(RunFolder(Path(out)), [(trial.fold, trial.seed) for trial in plan.trials])
 
 
 def search(

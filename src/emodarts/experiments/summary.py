@@ -9,7 +9,6 @@ from typing import Any
 
 from emodarts import files
 from emodarts.errors import RunError, list_some
-from emodarts.experiments.spec import TrialSpec
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
 from emodarts.recipe import load_recipe
@@ -24,7 +23,8 @@ _KEPT = ("epoch", "parameters", "multiply_adds", "genotype", "search")
 
 
 def summarise(
-    trials: Sequence[TrialSpec],
+    run: RunFolder,
+    trials: Sequence[tuple[int | None, int]],
     left_out: Mapping[int, str] | None = None,
     name: str | None = None,
 ) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def summarise(
 
     Parameters
     ----------
-    trials : of the folds that count, each with every seed, and all of them finished.
+    trials : fold and seed of each; folds that count have every seed, and all are finished.
     left_out : other folds that were asked for, and why they do not count.
     name : by default that of the recipe.
 
@@ -45,13 +45,12 @@ def summarise(
     RunError
         If a trial is not finished, or a file is broken.
     """
-    run = RunFolder(Path(trials[0].run))
     recipe = load_recipe(run.recipe)
     header = files.read_object(
         run.data, RunError, "corpus", "notice", "classes", "warnings", "n_folds"
     )
     classes = tuple(header["classes"])
-    folders = [run.trial(trial.fold, trial.seed) for trial in trials]
+    folders = [run.trial(fold, seed) for fold, seed in trials]
     predictions = [p for folder in folders for p in read_predictions(folder.predictions)[0]]
     write_predictions(run.predictions, predictions, classes)
     results = [
@@ -79,7 +78,7 @@ def summarise(
         "protocol": recipe.evaluation.protocol,
         "split": recipe.evaluation.split,
         "labels": None if recipe.labels is None else list(recipe.labels),
-        "seeds": list(dict.fromkeys(trial.seed for trial in trials)),
+        "seeds": list(dict.fromkeys(seed for _, seed in trials)),
         "definitions": {"ua": UA_DEFINITION, "wa": WA_DEFINITION},
         "genotypes": header["genotypes"],
         "warnings": [

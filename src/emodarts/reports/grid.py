@@ -74,6 +74,8 @@ def _why(run: AskedRun) -> str:
     states = run.states()
     failed = {state.reason: None for state in states if state.state == "failed"}
     done = sum(state.state == "done" for state in states)
+    if done == len(states):
+        return run.fault() or "its result is missing; the same command writes it"
     if not failed:
         return f"{done} of {len(states)} trials are finished, and no fold with every seed"
     return f"no fold is finished with every seed: {list_some(failed, 2)}"
