@@ -1,4 +1,4 @@
-"""The layout of a run folder: which file lies where. Nothing else builds these paths."""
+"""The layout of run and grid folders: which file lies where. Nothing else builds these paths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class _Entry:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __get__(self, folder: TrialFolder | RunFolder, owner: type) -> Path:
+    def __get__(self, folder: TrialFolder | RunFolder | GridFolder, owner: type) -> Path:
         return folder.path / self.name
 
 
@@ -35,6 +35,7 @@ class TrialFolder:
     optimistic : what the best epoch on the test fold would have scored.
     model : folder of the bundle.
     cells : drawing of the genotype.
+    log : what the trial printed, in a grid.
     failure : why the trial failed, in a grid; gone when it begins again.
     result : scores, cost and genotype; its presence says that the trial is finished.
     """
@@ -56,6 +57,7 @@ class TrialFolder:
     optimistic = _Entry("optimistic.json")
     model = _Entry("model")
     cells = _Entry("cells.png")
+    log = _Entry("log.txt")
     failure = _Entry("failure.json")
     result = _Entry("result.json")
 
@@ -89,7 +91,8 @@ class RunFolder:
     report : folder of the report.
     headroom, headroom_page : what ``emodarts headroom`` found, as JSON and in words.
     failure : why the run could not be planned, in a grid.
-    result : scores of the whole run; its presence says that the run is finished.
+    result : scores of the whole run; its presence says that the run is finished. In a grid it may
+        leave out folds that failed, and says so.
     """
 
     path: Path
@@ -111,3 +114,27 @@ class RunFolder:
         """Folder of a fold with a seed; ``fold`` None: no test fold, all data."""
         place = self.path if fold is None else self.path / f"fold-{fold}"
         return TrialFolder(place / f"seed-{seed}")
+
+
+@dataclass(frozen=True)
+class GridFolder:
+    """Files of a grid. Its runs lie below, in ``CORPUS/NAME-DIGEST``.
+
+    Attributes
+    ----------
+    grid : the grid file as it was last asked for.
+    plan : runs and trials that it asks for; others that are here are of earlier versions.
+    comparison : tables of the runs.
+    slurm : folder of what was submitted to SLURM, one subfolder each.
+    """
+
+    path: Path
+
+    grid = _Entry("grid.yaml")
+    plan = _Entry("grid.json")
+    comparison = _Entry("comparison.md")
+    slurm = _Entry("slurm")
+
+    def run(self, place: str) -> RunFolder:
+        """A run by its place in the plan."""
+        return RunFolder(self.path / place)

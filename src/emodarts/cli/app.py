@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from emodarts.cli.grid import grid
 from emodarts.cli.options import (
     AllDataOption,
     CacheOption,
@@ -33,6 +34,7 @@ from emodarts.cli.options import (
     with_request,
 )
 from emodarts.cli.printing import (
+    Stopped,
     Style,
     print_answers,
     print_error,
@@ -74,10 +76,6 @@ _DEBUG = "--debug"
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 #: Unusable files that an error names one by one.
 _NAMED = 100
-
-
-class _Stopped(Exception):
-    """A run was stopped by Ctrl-C; the message is its state."""
 
 
 def _show_version(asked: bool) -> None:
@@ -519,17 +517,35 @@ def prepare(request: PrepareRequest) -> None:
     typer.echo(f"{facts['utterances']} utterances{versions}{left}, stored in {facts['store']}")
 
 
+app.command(epilog="Example:  emodarts grid grid.yaml --out runs/grid --jobs 4")(grid)
+
+
 @app.command(epilog="Example:  emodarts report runs/searched runs/random")
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Run folders; several are compared.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN", help="Run folders; several are compared. Or the folder of a grid."
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Write the report of a run (Markdown and figures), or compare several runs."""
+    """Write the report of a run (Markdown and figures), or compare several runs or a grid."""
+    from emodarts.experiments.grid_plan import asked_runs, is_grid
     from emodarts.reports.markdown import to_markdown
     from emodarts.reports.report import compare, load_result
 
+    if len(runs) == 1 and is_grid(runs[0]):
+        from emodarts.experiments.grid_run import sum_up
+        from emodarts.reports.grid import grid_facts, write_comparison
+
+        sum_up(asked_runs(runs[0]))
+        page = write_comparison(runs[0])
+        if as_json:
+            print_json(grid_facts(asked_runs(runs[0])))
+        else:
+            typer.echo(to_markdown(page))
+        return
     results = [load_result(run) for run in runs]
     text = to_markdown(compare(runs)) if len(runs) > 1 else _write_report(runs[0], results[0])
     if as_json:
@@ -617,14 +633,14 @@ def _carry_out(request: RunRequest, **halves: Any) -> None:
 
 @contextmanager
 def _explained_stop(out: Path, progress: Progress) -> Iterator[None]:
-    """Turn Ctrl-C into :class:`_Stopped`."""
+    """Turn Ctrl-C into :class:`Stopped`."""
     try:
         yield
     except KeyboardInterrupt:
         from emodarts.experiments.summary import describe_state
 
         progress.stop()
-        raise _Stopped(describe_state(out)) from None
+        raise Stopped(describe_state(out), "--resume") from None
 
 
 def _draw_trial(out: Path, trial: dict[str, Any], options: Options) -> str:
@@ -675,8 +691,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show(text)  # type: ignore[attr-defined]
         typer.echo(re.sub(r"^Error: ", "error: ", text.getvalue(), flags=re.M), err=True, nl=False)
         sys.exit(2)
-    except _Stopped as stopped:
-        again = shlex.join(["emodarts", *(a for a in given if a != "--resume"), "--resume"])
+    except Stopped as stopped:
+        words = [a for a in given if a != stopped.option]
+        again = shlex.join(["emodarts", *words, *filter(None, [stopped.option])])
         typer.echo(f"Stopped {stopped}. To go on:  {again}", err=True)
         sys.exit(130)
     except EmodartsError as error:

@@ -1,6 +1,6 @@
 """A run: a recipe on a corpus, over folds and seeds, in one directory that can be resumed.
 
-It is planned (``plan``), its trials are carried out (``jobs``, ``trial``), and what they leave is
+It is planned (``plan``), its trials are carried out (``local``, ``trial``), and what they leave is
 summed up (``summary``).
 """
 
@@ -14,14 +14,13 @@ from typing import Any
 from emodarts import files, parallel
 from emodarts.corpora.utterance import Corpus
 from emodarts.errors import RecipeError, RunError
-from emodarts.experiments.jobs import run_trials
+from emodarts.experiments.local import run_trials
 from emodarts.experiments.plan import Options, Plan, make_plan
-from emodarts.experiments.summary import collapses, summarise
+from emodarts.experiments.summary import summarise, warnings_of
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
 from emodarts.progress import Progress, Silent
 from emodarts.recipe import STRATEGIES, OneShotSpec, Recipe
-from emodarts.tracking.trials import prepare as prepare_tracking
 
 
 def run(
@@ -76,14 +75,13 @@ def _run(
             lambda: make_plan(recipe, corpus, out, options, progress).to_dict()
         )
         plan = Plan.from_dict(made)
-        if recipe.compute.mlflow is not None and parallel.leads():
-            prepare_tracking(recipe.compute.mlflow)
         results = run_trials(plan.trials, plan.jobs, progress)
         if options.stage == "search" or options.all_data:
-            header = files.read_object(RunFolder(out).data, RunError, "warnings", "genotypes")
-            warnings = [*header["warnings"], *collapses(results, header["genotypes"])]
+            keys = ("warnings", "genotypes", "n_folds")
+            header = files.read_object(RunFolder(out).data, RunError, *keys)
+            warnings = warnings_of(results, header)
             return {"name": recipe.name, "trials": results, "warnings": warnings}
-        return summarise(plan.trials)
+        return summarise(RunFolder(out), [(trial.fold, trial.seed) for trial in plan.trials])
 
 
 def search(

@@ -13,6 +13,7 @@ from emodarts.checkpoint import load_tensors, save_tensors
 from emodarts.errors import CheckpointError
 from emodarts.layout import TrialFolder
 from emodarts.progress import Progress
+from emodarts.stopping import finished_first
 from emodarts.tracking.events import EventWriter
 
 
@@ -50,8 +51,8 @@ def run_epochs(
 ) -> None:
     """Run a process to its last epoch; go on from its checkpoint in ``folder`` if there is one.
 
-    Every epoch writes the history as CSV, a checkpoint, and events for TensorBoard and MLflow. Of
-    several processes, the first writes, once all have the same state.
+    Every epoch writes the history as CSV, a checkpoint, and events for TensorBoard and MLflow;
+    Ctrl-C stops after that. Of several processes, the first writes, once all have the same state.
 
     Parameters
     ----------
@@ -66,6 +67,8 @@ def run_epochs(
         of processes.
     TrainingError
         If processes do not have the same state after an epoch.
+    KeyboardInterrupt
+        After the epoch in which Ctrl-C was pressed.
     """
     checkpoint, table = {
         "search": (folder.search_checkpoint, folder.search_history),
@@ -89,18 +92,19 @@ def run_epochs(
     progress.start(title, n_epochs * steps, done * steps)
     with EventWriter(folder, done) if parallel.leads() else nullcontext() as events:
         for epoch in range(done + 1, n_epochs + 1):
-            begun = time.monotonic()
-            scalars = process.run_epoch()
-            if scalars is None:
-                break
-            scalars = {**scalars, "seconds": round(time.monotonic() - begun, 3)}
-            process.history.append({"epoch": epoch, **scalars})
-            tensors, values = process.state()
-            parallel.require_in_step(tensors, f"{stage} epoch {epoch}")
-            if events is None:
-                continue
-            files.write_csv(table, list(process.history[0]), process.history)
-            # The checkpoint comes last: a process that is killed before does the epoch again.
-            values |= {"history": process.history, "processes": parallel.size()}
-            save_tensors(checkpoint, tensors, values)
-            events.write(stage, epoch, scalars)
+            with finished_first("this epoch"):
+                begun = time.monotonic()
+                scalars = process.run_epoch()
+                if scalars is None:
+                    break
+                scalars = {**scalars, "seconds": round(time.monotonic() - begun, 3)}
+                process.history.append({"epoch": epoch, **scalars})
+                tensors, values = process.state()
+                parallel.require_in_step(tensors, f"{stage} epoch {epoch}")
+                if events is None:
+                    continue
+                files.write_csv(table, list(process.history[0]), process.history)
+                # The checkpoint comes last: a process that is killed before does the epoch again.
+                values |= {"history": process.history, "processes": parallel.size()}
+                save_tensors(checkpoint, tensors, values)
+                events.write(stage, epoch, scalars)
