@@ -200,6 +200,7 @@ def test_a_grid_goes_on_without_what_fails_and_never_averages_silently(
     for path in tiny_emodb.iterdir():
         (bad / path.name).write_bytes(path.read_bytes())
     (bad / path.name).write_bytes(b"no audio")
+    min(other for other in bad.iterdir() if other.name != path.name).unlink()
     keys: dict[str, Any] = {
         "recipes": ["majority.yaml", "chance.yaml"],
         "corpora": {

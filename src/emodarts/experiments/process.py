@@ -72,7 +72,8 @@ class TrialProcess:
         with suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
-        self._process.wait()
+        with self._process:
+            self._process.wait()
 
     @property
     def was_killed(self) -> bool:

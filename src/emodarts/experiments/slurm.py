@@ -71,6 +71,9 @@ class Slurm:
             except KeyboardInterrupt:
                 _cancel(number)
             raise
+        finally:
+            if job.stdout is not None:
+                job.stdout.close()
 
     def _options(self, trials: Sequence[TrialSpec], folder: Path) -> list[str]:
         most = "" if self._means.jobs is None else f"%{self._means.jobs}"
