@@ -37,7 +37,7 @@ types: $(VENV)/.dev  ## Check types
 check: lint types test  ## Check format, style and types, and run the tests
 
 bench: $(VENV)/.dev  ## Time everything at small sizes, in minutes; ROOT=DIR of audio files adds features
-	set -e; for name in search_step network hessian scaling; do \
+	set -e; for name in search_step network hessian scaling cost large; do \
 	  $(BIN)/python benchmarks/$$name.py --quick --json bench/$$name.json; done
 	if [ -n "$(ROOT)" ]; then \
 	  $(BIN)/python benchmarks/features.py --quick --root "$(ROOT)" --json bench/features.json; fi

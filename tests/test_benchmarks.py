@@ -200,3 +200,30 @@ def test_what_cannot_be_compared_is_refused(network: dict[str, Any], tmp_path: P
     assert "different benchmarks: 'network' and 'scaling'" in done.stderr
     done = compared(tmp_path, network, {"a": 1}, 2)
     assert "after.json has no benchmark" in done.stderr
+
+
+def test_large(tmp_path: Path) -> None:
+    """The peaks are those of a process whose features were mapped."""
+    result = result_of("large", tmp_path, "--budget", "4096")
+    assert result["failed"] is None
+    assert result["feature_bytes"] == 64 * 64 * 257 * 4
+    assert 0 < result["own_bytes"] <= result["process_bytes"]["peak"]
+
+
+def test_cost(tmp_path: Path) -> None:
+    result = result_of("cost", tmp_path)
+    for what in ("search", "training"):
+        assert result[f"{what}_utterances"]["law"].keys() == {"fixed_s", "per_utterance_s"}
+        for name in ("cells", "nodes"):
+            law = result[f"{what}_{name}"]["law"]
+            assert law["low"] <= law["exponent"] <= law["high"]
+
+
+def test_cost_of_gpus_that_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from cost import estimate
+
+    one, many = (estimate(10**6, gpus, 64, 1, 50, 10.0, 0.0) for gpus in (1, 10))
+    assert many["hours"] == pytest.approx(one["hours"] / 10)
+    assert one["hours"] == pytest.approx(50 * one["epoch_min"] / 60)
+    assert estimate(10**6, 10, 64, 2, 50, 10.0, 30.0)["waiting"] > 0

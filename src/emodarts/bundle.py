@@ -219,6 +219,19 @@ def load_bundle(folder: Path) -> Bundle:
     )
 
 
+def check_bundle(folder: Path) -> None:
+    """Check that both files of a bundle are whole, without building its system.
+
+    Raises
+    ------
+    BundleError
+        If a file is missing or altered, or the format is unknown.
+    """
+    value = files.read_json(folder / DESCRIPTION, BundleError)
+    description = _check_description(folder / DESCRIPTION, value)
+    _read_weights(folder / WEIGHTS, description.weights_sha256)
+
+
 def _check_description(path: Path, value: Any) -> _Description:
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         found = value.get("format") if isinstance(value, dict) else value

@@ -1,7 +1,8 @@
-"""Utterances with their feature maps: from audio to the store, and from the store into memory."""
+"""Utterances with their feature maps: from audio to the store, and from the store to a network."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -13,13 +14,13 @@ from torch import Tensor
 
 from emodarts import files
 from emodarts.audio.augment import variants_of
-from emodarts.audio.store import fill, read
+from emodarts.audio.store import fill, read, stored_bytes
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.errors import AudioError, RunError, list_some
 from emodarts.progress import Progress
 from emodarts.recipe import Recipe
 from emodarts.splits import Indices
-from emodarts.training.batches import Normalisation, Part, class_indices
+from emodarts.training.batches import MappedRows, Normalisation, Part, class_indices
 from emodarts.training.views import Views
 
 #: Columns of the utterance table: all of an utterance but where its audio lies, which other
@@ -106,11 +107,13 @@ class Maps:
     Attributes
     ----------
     features : float32 (M, C, F, T), not normalised.
-    variants : (V, M, C, F, T) augmented versions of every row, or None.
+    variants : V augmented versions of all features.
+    mapped : whether they are on the disk and only mapped into memory.
     """
 
     features: Tensor
-    variants: Tensor | None = None
+    variants: tuple[Tensor, ...] = ()
+    mapped: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +167,7 @@ class Dataset:
 
     def normalisation(self, indices: Indices, name: str = "features") -> Normalisation:
         """Statistics of one input over the pieces of some utterances."""
-        return Normalisation.fit(self.maps[name].features[self.rows(indices)[0]])
+        return Normalisation.fit(self.maps[name].features, self.rows(indices)[0])
 
     def part(
         self,
@@ -184,14 +187,17 @@ class Dataset:
         maps = self.maps[name]
         rows, position = self.rows(indices)
         targets = self.targets(indices)
-        variants = None
-        if varied and maps.variants is not None:
-            variants = normalisation.apply(maps.variants[:, rows]).to(device)
+
+        def chosen(features: Tensor) -> Tensor | MappedRows:
+            if maps.mapped:
+                return MappedRows(features, rows, normalisation, device)
+            return normalisation.apply(features[rows]).to(device)
+
         return Part(
-            normalisation.apply(maps.features[rows]).to(device),
+            chosen(maps.features),
             (targets if position is None else targets[position]).to(device),
             None if position is None else position.to(device),
-            variants,
+            tuple(map(chosen, maps.variants)) if varied else (),
             views,
         )
 
@@ -267,12 +273,18 @@ def fill_store(
 def load_dataset(recipe: Recipe, listing: Listing, store: Path, device: torch.device) -> Dataset:
     """Read the feature maps of a recipe from a store that :func:`fill_store` filled.
 
+    They are left on the disk if ``compute.features`` is ``mapped``, or if it is ``auto`` and they
+    are larger than a quarter of the machine's memory. Results do not depend on it.
+
     Raises
     ------
     AudioError
         If the store lacks features, or if the pieces of two inputs do not correspond.
     """
     variants = variants_of(recipe.training.augmentation)
+    mapped = recipe.compute.features == "mapped" or (
+        recipe.compute.features == "auto" and _are_large(recipe, listing, store, device)
+    )
     maps: dict[str, Maps] = {}
     owners: Tensor | None = None
     for name, spec in recipe.inputs.items():
@@ -285,6 +297,7 @@ def load_dataset(recipe: Recipe, listing: Listing, store: Path, device: torch.de
                 store,
                 device=device,
                 variant=variant,
+                mapped=mapped,
             )
             for variant in (None, *variants)
         ]
@@ -295,7 +308,21 @@ def load_dataset(recipe: Recipe, listing: Listing, store: Path, device: torch.de
                 "give all inputs the same duration and length"
             )
         owners = original.owners
-        stacked = torch.stack([v.features for v in versions]) if versions else None
-        maps[name] = Maps(original.features, stacked)
+        maps[name] = Maps(original.features, tuple(v.features for v in versions), mapped)
     in_pieces = any(spec.length == "segments" for spec in recipe.inputs.values())
     return Dataset(listing, maps, owners if in_pieces else None)
+
+
+def _are_large(recipe: Recipe, listing: Listing, store: Path, device: torch.device) -> bool:
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" not in names:  # on Windows
+        return False
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    of_originals = sum(
+        stored_bytes(
+            listing.utterances, listing.contents, listing.fingerprints[name], spec, store, device
+        )
+        for name, spec in recipe.inputs.items()
+    )
+    versions = 1 + len(variants_of(recipe.training.augmentation))
+    return of_originals * versions > memory / 4

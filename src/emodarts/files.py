@@ -15,6 +15,7 @@ import json
 import os
 import re
 import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,9 +32,16 @@ except ImportError:  # on Windows nothing is locked
 LOCK = ".lock"
 """Name of the file that says which process has a folder to itself."""
 
+_SECONDS_BETWEEN_TRIES = 0.2
+
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write ``data`` to ``path`` atomically; missing folders are created.
+    """Write ``data`` to ``path`` as :func:`write_blocks` does."""
+    write_blocks(path, [data], durable=durable)
+
+
+def write_blocks(path: Path, blocks: Iterable[bytes | memoryview], *, durable: bool = True) -> None:
+    """Write blocks of data one after another to ``path`` atomically; missing folders are created.
 
     ``durable`` waits until the data is on the disk. Otherwise a crash of the machine may leave a
     damaged file, which is acceptable if damage is detected and the file can be made again.
@@ -48,7 +56,8 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
         temporary, file = _open_temporary(path)
         try:
             with file:  # until it has its name, as the lock says that somebody still writes it
-                file.write(data)
+                for block in blocks:
+                    file.write(block)
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
@@ -75,17 +84,41 @@ def _open_temporary(path: Path) -> tuple[Path, IO[bytes]]:
         file.close()  # swept up before it was locked
 
 
-def _lock(file: IO[Any]) -> bool:
-    """Lock a file until it is closed; False if another process, or another opening, has it."""
+def _lock(file: IO[Any], *, shared: bool = False) -> bool:
+    """Lock a file until it is closed; False if another process, or another opening, has it.
+
+    ``shared`` is enough to see that, and can be had of a file that was opened for reading.
+    """
     if fcntl is None:
         return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
         return True  # a file system without locks
     return True
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Wait until no other process has ``path``, a file that is only locked; then have it.
+
+    Raises
+    ------
+    WriteError
+        If the file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+    with file:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -98,24 +131,31 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, error: type[EmodartsError]) -> Iterator[None]:
+def locked(folder: Path, error: type[EmodartsError], *, wait: bool = False) -> Iterator[None]:
     """Keep a folder to this process; it is made if absent, and removed if it is left empty.
 
-    The lock ends with the process, however that ends.
+    The lock ends with the process, however that ends. ``wait`` waits for another process that has
+    the folder.
 
     Raises
     ------
     WriteError
         If the folder cannot be made or written to.
     error
-        If it is a file, or naming the process that has it.
+        If it is a file, or, without ``wait``, naming the process that has it.
     """
     if folder.exists() and not folder.is_dir():
         raise error(f"{folder} is a file; a folder is needed")
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = _take(folder, error)
+        tries = 0
+        while (file := _take(folder)) is None:
+            tries += 1  # as a process that only looks who has it has the file for a moment
+            if tries > 1 and not wait:
+                who = holder(folder) or "another process"
+                raise error(f"{folder} is in use by {who}; wait until it ends")
+            time.sleep(_SECONDS_BETWEEN_TRIES)
     except OSError as cause:
         raise WriteError(f"cannot write to {folder}: {cause.strerror or cause}") from cause
     try:
@@ -128,16 +168,14 @@ def locked(folder: Path, error: type[EmodartsError]) -> Iterator[None]:
                 path.rmdir()
 
 
-def _take(folder: Path, error: type[EmodartsError]) -> IO[str]:
+def _take(folder: Path) -> IO[str] | None:
+    """The locked file of a folder; None: another process has it."""
     path = folder / LOCK
     while True:
         file = path.open("a+", encoding="utf-8")
         if not _lock(file):
-            file.seek(0)
-            with file:
-                raise error(
-                    f"{folder} is in use by {file.read() or 'another process'}; wait until it ends"
-                )
+            file.close()
+            return None
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 break
@@ -147,6 +185,15 @@ def _take(folder: Path, error: type[EmodartsError]) -> IO[str]:
     file.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}")
     file.flush()
     return file
+
+
+def holder(folder: Path) -> str | None:
+    """The process that has a folder to itself, in words; None: nobody has it."""
+    try:
+        with (folder / LOCK).open(encoding="utf-8") as file:
+            return None if _lock(file, shared=True) else file.read() or "another process"
+    except OSError:
+        return None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The layout of a run folder: which file lies where. Nothing else builds these paths."""
+"""The layout of run and grid folders: which file lies where. Nothing else builds these paths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class _Entry:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __get__(self, folder: TrialFolder | RunFolder, owner: type) -> Path:
+    def __get__(self, folder: TrialFolder | RunFolder | GridFolder, owner: type) -> Path:
         return folder.path / self.name
 
 
@@ -31,10 +31,13 @@ class TrialFolder:
     halving : candidates, rounds and scores of a search by successive halving.
     candidates : folder of the genotypes that a search evaluates, one subfolder each.
     events : folder of TensorBoard events.
+    tracking : store and name of the MLflow run.
     predictions : probabilities of every test utterance.
     optimistic : what the best epoch on the test fold would have scored.
     model : folder of the bundle.
     cells : drawing of the genotype.
+    log : what the trial printed, in a grid.
+    failure : why the trial failed, in a grid; gone when it begins again.
     result : scores, cost and genotype; its presence says that the trial is finished.
     """
 
@@ -51,10 +54,13 @@ class TrialFolder:
     halving = _Entry("halving.json")
     candidates = _Entry("candidates")
     events = _Entry("events")
+    tracking = _Entry("mlflow.json")
     predictions = _Entry("predictions.csv")
     optimistic = _Entry("optimistic.json")
     model = _Entry("model")
     cells = _Entry("cells.png")
+    log = _Entry("log.txt")
+    failure = _Entry("failure.json")
     result = _Entry("result.json")
 
     def epoch_weights(self, epoch: int) -> Path:
@@ -86,7 +92,9 @@ class RunFolder:
     optimistic : means over the trials.
     report : folder of the report.
     headroom, headroom_page : what ``emodarts headroom`` found, as JSON and in words.
-    result : scores of the whole run; its presence says that the run is finished.
+    failure : why the run could not be planned, in a grid.
+    result : scores of the whole run; its presence says that the run is finished. In a grid it may
+        leave out folds that failed, and says so.
     """
 
     path: Path
@@ -101,9 +109,34 @@ class RunFolder:
     report = _Entry("report")
     headroom = _Entry("headroom.json")
     headroom_page = _Entry("headroom.md")
+    failure = _Entry("failure.json")
     result = _Entry("result.json")
 
     def trial(self, fold: int | None, seed: int) -> TrialFolder:
         """Folder of a fold with a seed; ``fold`` None: no test fold, all data."""
         place = self.path if fold is None else self.path / f"fold-{fold}"
         return TrialFolder(place / f"seed-{seed}")
+
+
+@dataclass(frozen=True)
+class GridFolder:
+    """Files of a grid. Its runs lie below, in ``CORPUS/NAME-DIGEST``.
+
+    Attributes
+    ----------
+    grid : the grid file as it was last asked for.
+    plan : runs and trials that it asks for; others that are here are of earlier versions.
+    comparison : tables of the runs.
+    slurm : folder of what was submitted to SLURM, one subfolder each.
+    """
+
+    path: Path
+
+    grid = _Entry("grid.yaml")
+    plan = _Entry("grid.json")
+    comparison = _Entry("comparison.md")
+    slurm = _Entry("slurm")
+
+    def run(self, place: str) -> RunFolder:
+        """A run by its place in the plan."""
+        return RunFolder(self.path / place)

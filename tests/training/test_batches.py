@@ -89,7 +89,7 @@ def test_normalisation_is_of_each_coefficient() -> None:
 
 def test_a_batch_holds_the_versions_that_were_drawn() -> None:
     features = torch.arange(4.0).view(4, 1, 1, 1)
-    part = Part(features, torch.arange(4), None, torch.stack([features + 10, features + 20]))
+    part = Part(features, torch.arange(4), None, (features + 10, features + 20))
     assert part.n_versions == 3
     batch, targets = part.batch(torch.tensor([3, 1, 0]), torch.tensor([2, 0, 1]))
     assert batch.flatten().tolist() == [23.0, 1.0, 10.0]

@@ -71,11 +71,9 @@ def parts(n_variants: int = 0) -> tuple[Part, Part]:
     generator = torch.Generator().manual_seed(0)
     targets = torch.arange(40) % 3
     features = torch.randn(40, 1, 8, 10, generator=generator) + targets.view(-1, 1, 1, 1)
-    variants = torch.stack(
-        [features[:25] + 100 * v for v in range(1, n_variants + 1)] or [features]
-    )
+    variants = tuple(features[:25] + 100 * v for v in range(1, n_variants + 1))
     return (
-        Part(features[:25], targets[:25], None, variants if n_variants else None),
+        Part(features[:25], targets[:25], None, variants),
         Part(features[25:], targets[25:]),
     )
 

@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from emodarts import files
+
 SETTLED_NS = 2_000_000_000
 _LINE = re.compile(rb"^([0-9a-f]{64}) ([0-9a-f]{64})$", re.MULTILINE)
 
@@ -63,6 +65,16 @@ class Contents:
                 file.write(f"{key} {content}\n".encode())
         except OSError:
             return
+
+    def of(self, path: Path) -> str:
+        """SHA-256 (hexadecimal) of a file, read only where it is not cached. Raises ``OSError``."""
+        known = self.recall(path)
+        if known is not None:
+            return known
+        key = file_key(path)
+        content = files.sha256_of(path)
+        self.remember(path, key, content)
+        return content
 
     def _load(self, parent: Path) -> dict[str, str]:
         try:

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,7 @@ from emodarts.audio.duplicates import SoundDigest
 from emodarts.audio.entries import Entries, Entry
 from emodarts.audio.features import FeatureExtractor, fit_length
 from emodarts.audio.io import load_audio, open_audio
+from emodarts.audio.mapped import mapped_features
 from emodarts.audio.pieces import prepare, split
 from emodarts.corpora.utterance import Utterance
 from emodarts.errors import AudioError, ShapeError, list_lines, name_once, shown
@@ -185,6 +186,7 @@ def read(
     *,
     device: torch.device | str = "cpu",
     variant: Variant | None = None,
+    mapped: bool = False,
 ) -> FeatureSet:
     """Return stored features, bitwise those of :func:`extract`; reads no audio and no weights.
 
@@ -193,6 +195,7 @@ def read(
     utterances : their paths are not used.
     contents, fingerprint : from the :class:`FeatureSet` or :class:`Filled` of an earlier call.
     spec, folder, device, variant : those of the earlier call.
+    mapped : leave them on the disk, as :func:`emodarts.audio.mapped.mapped_features` does.
 
     Raises
     ------
@@ -200,29 +203,59 @@ def read(
         Naming all utterances whose features are missing from the store or damaged.
     """
     entries = _entries(spec, fingerprint, folder, torch.device(device), variant)
-    gathered = _Gathered(len(utterances), entries.shape)
+    stored = _stored(entries, utterances, contents)
+    if mapped:
+        names = [entries.path(c, u).stem for c, u in zip(contents, utterances, strict=True)]
+        tensor, owners = mapped_features(folder, names, entries.shape, stored)
+    else:
+        gathered = _Gathered(len(utterances), entries.shape)
+        for row, features in enumerate(stored):
+            gathered.add(row, features)
+        tensor, owners = map(torch.from_numpy, gathered.in_order())
+    return FeatureSet(
+        utterances=tuple(utterances),
+        features=tensor,
+        owners=owners,
+        contents=tuple(contents),
+        fingerprint=fingerprint,
+    )
+
+
+def stored_bytes(
+    utterances: Sequence[Utterance],
+    contents: Sequence[str],
+    fingerprint: str,
+    spec: FeatureSpec,
+    folder: Path,
+    device: torch.device,
+) -> int:
+    """What the features of :func:`read` take, in bytes, without those that are missing."""
+    entries = _entries(spec, fingerprint, folder, device, None)
+    total = 0
+    for utterance, content in zip(utterances, contents, strict=True):
+        with suppress(OSError):
+            total += entries.path(content, utterance).stat().st_size
+    return total
+
+
+def _stored(
+    entries: Entries, utterances: Sequence[Utterance], contents: Sequence[str]
+) -> Iterator[NDArray[np.float32]]:
+    """Pieces (k, C, F, T) of each utterance; in the end :class:`AudioError` if some are lost."""
     lost = []
-    for row, (utterance, content) in enumerate(zip(utterances, contents, strict=True)):
+    for utterance, content in zip(utterances, contents, strict=True):
         stored = entries.read(content, utterance)
         if stored is None:
             path = entries.path(content, utterance)
             lost.append(f"{utterance.name}: {path} is {'damaged' if path.exists() else 'missing'}")
         else:
-            gathered.add(row, stored.features)
+            yield stored.features
     if lost:
         raise AudioError(
-            f"the feature store {folder} lacks {len(lost)} of {len(utterances)} utterances; run "
-            "the command that computed them again, with the same cache folder:"
+            f"the feature store {entries.folder} lacks {len(lost)} of {len(utterances)} "
+            "utterances; run the command that computed them again, with the same cache folder:"
             + list_lines(lost, _NAMED)
         )
-    features, rows = gathered.in_order()
-    return FeatureSet(
-        utterances=tuple(utterances),
-        features=torch.from_numpy(features),
-        owners=torch.from_numpy(rows),
-        contents=tuple(contents),
-        fingerprint=fingerprint,
-    )
 
 
 def _entries(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from emodarts.cli.grid import grid
 from emodarts.cli.options import (
     AllDataOption,
     CacheOption,
@@ -33,6 +34,7 @@ from emodarts.cli.options import (
     with_request,
 )
 from emodarts.cli.printing import (
+    Stopped,
     Style,
     print_answers,
     print_error,
@@ -75,10 +77,6 @@ _DEBUG = "--debug"
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 #: Unusable files that an error names one by one.
 _NAMED = 100
-
-
-class _Stopped(Exception):
-    """A run was stopped by Ctrl-C; the message is its state."""
 
 
 def _show_version(asked: bool) -> None:
@@ -524,23 +522,70 @@ def prepare(request: PrepareRequest) -> None:
     typer.echo(f"{facts['utterances']} utterances{versions}{left}, stored in {facts['store']}")
 
 
+app.command(epilog="Example:  emodarts grid grid.yaml --out runs/grid --jobs 4")(grid)
+
+
 @app.command(epilog="Example:  emodarts report runs/searched runs/random")
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Run folders; several are compared.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN", help="Run folders; several are compared. Or the folder of a grid."
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Write the report of a run (Markdown and figures), or compare several runs."""
+    """Write the report of a run (Markdown and figures), or compare several runs or a grid."""
+    from emodarts.experiments.grid_plan import asked_runs, is_grid
     from emodarts.reports.markdown import to_markdown
     from emodarts.reports.report import compare, load_result
 
+    if len(runs) == 1 and is_grid(runs[0]):
+        from emodarts.experiments.grid_run import sum_up
+        from emodarts.reports.grid import grid_facts, write_comparison
+
+        sum_up(asked_runs(runs[0]))
+        page = write_comparison(runs[0])
+        if as_json:
+            print_json(grid_facts(asked_runs(runs[0])))
+        else:
+            typer.echo(to_markdown(page))
+        return
     results = [load_result(run) for run in runs]
     text = to_markdown(compare(runs)) if len(runs) > 1 else _write_report(runs[0], results[0])
     if as_json:
         print_json(results[0] if len(results) == 1 else results)
     else:
         typer.echo(text)
+
+
+@app.command(epilog="Example:  emodarts watch runs")
+def watch(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Run folder, or a folder of run folders.")
+    ],
+    every: Annotated[
+        float,
+        typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two looks."),
+    ] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Show the present state and end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Watch runs from another terminal: epoch, UA, leading operations, time left.
+
+    Only files are read, so the runs may be on another machine that shares the folder. A trial
+    whose files do not change any more is called stopped. UA is that of the data for alphas in a
+    search, of the inner validation (or else the training batches) in a training, and of the test
+    fold once a trial is done.
+    """
+    if not folder.is_dir():
+        raise EmodartsError(f"no such folder: {folder}")
+    from emodarts.cli.watch import states, watch
+
+    if as_json:
+        print_json([state.to_dict() for state in states(folder)])
+    else:
+        watch(folder, every, once=once)
 
 
 def _load_corpus(name: str, root: Path | None, given: Sequence[str] | None) -> Corpus:
@@ -562,6 +607,7 @@ def _carry_out(request: RunRequest, **halves: Any) -> None:
     # Later than what may be wrong, since they load torch.
     from emodarts.experiments.plan import Options
     from emodarts.experiments.run import run
+    from emodarts.parallel import leads
     from emodarts.progress import for_terminal
 
     out = request.out or Path("runs") / f"{recipe.name}-{request.corpus}"
@@ -576,6 +622,8 @@ def _carry_out(request: RunRequest, **halves: Any) -> None:
     progress = for_terminal()
     with _explained_stop(out, progress):
         result = run(recipe, corpus, out, options, progress)
+    if not leads():
+        return
     if "trials" in result:
         text = "\n".join(_draw_trial(out, trial, options) for trial in result["trials"])
         for warning in result["warnings"]:
@@ -590,14 +638,14 @@ def _carry_out(request: RunRequest, **halves: Any) -> None:
 
 @contextmanager
 def _explained_stop(out: Path, progress: Progress) -> Iterator[None]:
-    """Turn Ctrl-C into :class:`_Stopped`."""
+    """Turn Ctrl-C into :class:`Stopped`."""
     try:
         yield
     except KeyboardInterrupt:
         from emodarts.experiments.summary import describe_state
 
         progress.stop()
-        raise _Stopped(describe_state(out)) from None
+        raise Stopped(describe_state(out), "--resume") from None
 
 
 def _draw_trial(out: Path, trial: dict[str, Any], options: Options) -> str:
@@ -648,8 +696,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show(text)  # type: ignore[attr-defined]
         typer.echo(re.sub(r"^Error: ", "error: ", text.getvalue(), flags=re.M), err=True, nl=False)
         sys.exit(2)
-    except _Stopped as stopped:
-        again = shlex.join(["emodarts", *(a for a in given if a != "--resume"), "--resume"])
+    except Stopped as stopped:
+        words = [a for a in given if a != stopped.option]
+        again = shlex.join(["emodarts", *words, *filter(None, [stopped.option])])
         typer.echo(f"Stopped {stopped}. To go on:  {again}", err=True)
         sys.exit(130)
     except EmodartsError as error:

@@ -22,6 +22,17 @@ Style = Literal["table", "json", "csv"]
 """How answers are printed."""
 
 
+class Stopped(Exception):
+    """Work was stopped by Ctrl-C; the message is its state.
+
+    ``option`` is what the same command needs to go on.
+    """
+
+    def __init__(self, state: str, option: str = "") -> None:
+        super().__init__(state)
+        self.option = option
+
+
 def print_json(value: object) -> None:
     """Print one value over several lines."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False))

@@ -78,8 +78,11 @@ def settle_compute(
     return Compute(spec, cells, n_jobs)
 
 
-def recorded_compute(run: RunFolder) -> ComputeSpec:
-    """How a run was begun. Raises :class:`RunError` if its record is missing or broken."""
+def recorded_compute(run: RunFolder, asked: ComputeSpec | None = None) -> ComputeSpec:
+    """How a run was begun, and of ``asked`` what results do not depend on.
+
+    Raises :class:`RunError` if the record is missing or broken.
+    """
     recorded = files.read_object(
         run.environment, RunError, "device", "threads", "cells", "precision"
     )
@@ -88,12 +91,18 @@ def recorded_compute(run: RunFolder) -> ComputeSpec:
         threads=recorded["threads"],
         fast=recorded["cells"] != "plain",
         precision=recorded["precision"],
+        **free_keys(asked or ComputeSpec()),
     )
+
+
+def free_keys(spec: ComputeSpec) -> dict[str, Any]:
+    """Keys that results do not depend on, and that a resumed run may have otherwise."""
+    return {key: getattr(spec, key) for key in ("features", "mlflow")}
 
 
 def _as_recorded(asked: ComputeSpec, run: RunFolder) -> ComputeSpec:
     """What was recorded; refuse what was explicitly asked for and differs."""
-    recorded = recorded_compute(run)
+    recorded = recorded_compute(run, asked)
     for key in ("device", "threads", "fast", "precision"):
         wanted, found = getattr(asked, key), getattr(recorded, key)
         # A default is not a wish: the option need not be repeated.

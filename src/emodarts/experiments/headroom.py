@@ -12,7 +12,7 @@ import torch
 from emodarts import files
 from emodarts.corpora.utterance import Corpus
 from emodarts.errors import RecipeError, RunError
-from emodarts.experiments.jobs import run_trials
+from emodarts.experiments.local import run_trials
 from emodarts.experiments.plan import Options, make_plan
 from emodarts.layout import RunFolder
 from emodarts.progress import Progress, Silent

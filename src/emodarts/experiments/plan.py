@@ -19,14 +19,23 @@ from emodarts.corpora.spelling import common_emotion
 from emodarts.corpora.utterance import Corpus, Utterance
 from emodarts.dataset import Listing, fill_store
 from emodarts.errors import CorpusError, RecipeError, RunError, list_some
-from emodarts.experiments.compute import Compute, settle_compute
+from emodarts.experiments.compute import Compute, free_keys, settle_compute
+from emodarts.experiments.spec import Stage, TrialSpec
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
 from emodarts.progress import Progress
-from emodarts.recipe import SYSTEMS, FeatureSpec, Recipe, differing_keys, load_recipe
+from emodarts.recipe import (
+    SYSTEMS,
+    EvaluationSpec,
+    FeatureSpec,
+    Recipe,
+    differing_keys,
+    load_recipe,
+)
 from emodarts.runtime import configure, describe_environment
 from emodarts.splits import (
     Fold,
+    Folds,
     Parts,
     deployment_fold,
     make_folds,
@@ -34,8 +43,7 @@ from emodarts.splits import (
     settle_duplicates,
     shared_speakers,
 )
-
-Stage = Literal["search", "fit"]
+from emodarts.tracking.trials import prepare
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class Options:
     all_data : hold out no test fold; the model is to be deployed.
     jobs : trials that run side by side, each in a process of its own; ``auto`` is one for each
         thread that torch would use on a CPU, and 1 on other devices.
+    asked_only : plan only the folds and seeds that are asked for; otherwise, those that the folder
+        has besides are part of the run.
     """
 
     resume: bool = False
@@ -65,45 +75,12 @@ class Options:
     asked: tuple[str, ...] = ()
     all_data: bool = False
     jobs: int | Literal["auto"] = 1
+    asked_only: bool = False
 
     @property
     def stage(self) -> Stage:
         """Where a trial ends."""
         return "fit" if self.train else "search"
-
-
-@dataclass(frozen=True)
-class TrialSpec:
-    """One fold with one seed, as plain values: any process can carry it out from the run's folder.
-
-    Attributes
-    ----------
-    run : folder of the run.
-    store : folder of the feature store.
-    recipe_digest : of the recipe in that folder.
-    fold : number of the fold; None: no test fold.
-    seed : of the trial.
-    stage : ``search`` ends with the genotype, ``fit`` with a tested model.
-    candidate : only judge a genotype on inner folds: ``genotype``, ``seed`` and ``inner_folds``.
-    """
-
-    run: str
-    store: str
-    recipe_digest: str
-    fold: int | None
-    seed: int
-    stage: Stage
-    candidate: dict[str, Any] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values; ``TrialSpec(**values)`` is the inverse."""
-        return asdict(self)
-
-    @property
-    def title(self) -> str:
-        """For people, e.g. ``fold 0 seed 0``."""
-        trial = f"seed {self.seed}" if self.fold is None else f"fold {self.fold} seed {self.seed}"
-        return trial if self.candidate is None else f"candidate of {trial}"
 
 
 @dataclass(frozen=True)
@@ -119,6 +96,15 @@ class Plan:
     trials: tuple[TrialSpec, ...]
     jobs: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; :meth:`from_dict` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Plan:
+        """The inverse of :meth:`to_dict`."""
+        return cls(tuple(TrialSpec(**trial) for trial in value["trials"]), value["jobs"])
+
 
 #: A recall of 0.8 on 300 utterances has a standard error of 2.3 points, as epochs differ among each
 #: other.
@@ -131,6 +117,7 @@ class _Division:
 
     parts: dict[tuple[int, int], Parts]
     warnings: tuple[str, ...]
+    n_folds: int
 
     def to_dict(
         self, recipe: Recipe, utterances: Sequence[Utterance], all_data: bool
@@ -163,7 +150,7 @@ def make_plan(
         files.remove_leftovers(out)
     _check_directory(run, options)
     _check_halves(recipe, options)
-    asked = recipe
+    asked, wanted = recipe, recipe.evaluation
     if options.resume and run.recipe.is_file():
         recipe, asked = _continued(recipe, run)
     compute = settle_compute(recipe.compute, run if options.resume else None, options.jobs)
@@ -198,6 +185,8 @@ def make_plan(
             stage=options.stage,
         )
         for fold, seed in division.parts
+        if not options.asked_only
+        or (seed in wanted.seeds and (wanted.folds is None or fold in wanted.folds))
     )
     _check_genotypes(recipe, listing, run, trials, options)
     header = {
@@ -213,6 +202,7 @@ def make_plan(
         "bad": [list(pair) for pair in bad],
         "recipe_digest": recipe.digest(),
         "all_data": options.all_data,
+        "n_folds": division.n_folds,
         "genotypes": _origin(recipe, options),
         "warnings": [
             *division.warnings,
@@ -233,6 +223,8 @@ def make_plan(
         _write_facts(run, listing, compute, device)
     files.write_json(run.folds, folds)
     files.write_json(run.data, header)  # last, as its presence says that the header is whole
+    if recipe.compute.mlflow is not None:
+        prepare(recipe.compute.mlflow)
     if options.genotype is not None:
         for trial in trials:
             options.genotype.save(run.trial(trial.fold, trial.seed).genotype)
@@ -287,7 +279,12 @@ def _continued(recipe: Recipe, run: RunFolder) -> tuple[Recipe, Recipe]:
     }
     return (
         recipe.model_copy(update={"evaluation": now.model_copy(update=both)}),
-        recorded.model_copy(update={"evaluation": was.model_copy(update=both)}),
+        recorded.model_copy(
+            update={
+                "evaluation": was.model_copy(update=both),
+                "compute": recorded.compute.model_copy(update=free_keys(recipe.compute)),
+            }
+        ),
     )
 
 
@@ -316,20 +313,12 @@ def _divide(recipe: Recipe, corpus: Corpus, options: Options) -> _Division:
     """Make the folds that are asked for and their parts, and what every table must say of them."""
     asked = recipe.evaluation
     warnings: tuple[str, ...] = ()
+    n_folds = 1
     if options.all_data:
-        folds: list[Fold] = [deployment_fold(corpus.utterances)]
+        folds = [deployment_fold(corpus.utterances)]
     else:
         made = make_folds(corpus, asked.split, asked.allow_speaker_overlap)
-        by_index, warnings = {fold.index: fold for fold in made.folds}, made.warnings
-        numbers = sorted(by_index if asked.folds is None else asked.folds)
-        if unknown := [k for k in numbers if k not in by_index]:
-            raise RecipeError(
-                f"evaluation.folds: no fold {unknown[0]}; split {asked.split!r} has folds "
-                f"{', '.join(map(str, by_index))}"
-            )
-        folds = [by_index[k] for k in numbers]
-        if len(folds) < len(by_index):
-            warnings = (*warnings, f"not all folds ran: {len(folds)} of {len(by_index)}")
+        folds, warnings, n_folds = asked_folds(asked, made), made.warnings, len(made.folds)
     chooses = "training" in recipe.system.sections and recipe.training.select != "last"
     parts = {
         (fold.index, seed): make_parts(
@@ -354,7 +343,19 @@ def _divide(recipe: Recipe, corpus: Corpus, options: Options) -> _Division:
                 f"in {shared} of {len(parts)} searches, alphas were judged on speakers that train "
                 "the weights: there are too few to keep them apart",
             )
-    return _Division(parts, warnings)
+    return _Division(parts, warnings, n_folds)
+
+
+def asked_folds(asked: EvaluationSpec, made: Folds) -> list[Fold]:
+    """The folds of a recipe among all of its split; raises :class:`RecipeError` for one more."""
+    by_index = {fold.index: fold for fold in made.folds}
+    numbers = sorted(by_index if asked.folds is None else asked.folds)
+    if unknown := [k for k in numbers if k not in by_index]:
+        raise RecipeError(
+            f"evaluation.folds: no fold {unknown[0]}; split {asked.split!r} has folds "
+            f"{', '.join(map(str, by_index))}"
+        )
+    return [by_index[k] for k in numbers]
 
 
 def _narrow_folds(corpus: Corpus, parts: Mapping[tuple[int, int], Parts]) -> list[str]:

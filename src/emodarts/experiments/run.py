@@ -1,25 +1,26 @@
 """A run: a recipe on a corpus, over folds and seeds, in one directory that can be resumed.
 
-It is planned (``plan``), its trials are carried out (``jobs``, ``trial``), and what they leave is
+It is planned (``plan``), its trials are carried out (``local``, ``trial``), and what they leave is
 summed up (``summary``).
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from emodarts import files
+from emodarts import files, parallel
 from emodarts.corpora.utterance import Corpus
-from emodarts.errors import RunError
-from emodarts.experiments.jobs import run_trials
-from emodarts.experiments.plan import Options, make_plan
-from emodarts.experiments.summary import collapses, summarise
+from emodarts.errors import RecipeError, RunError
+from emodarts.experiments.local import run_trials
+from emodarts.experiments.plan import Options, Plan, make_plan
+from emodarts.experiments.summary import summarise, warnings_of
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
 from emodarts.progress import Progress, Silent
-from emodarts.recipe import Recipe
+from emodarts.recipe import STRATEGIES, OneShotSpec, Recipe
 
 
 def run(
@@ -35,7 +36,8 @@ def run(
     ``{"name": ..., "trials": [...], "warnings": [...]}`` with the genotype of every fold and seed.
 
     Nothing but a lock is written to ``out`` before recipe, audio, folds and genotype have been
-    checked. Another process that uses ``out`` meanwhile is refused.
+    checked. Another process that uses ``out`` meanwhile is refused. Processes of ``torchrun``
+    search together, and the first of them writes.
 
     Raises
     ------
@@ -43,14 +45,43 @@ def run(
         Of the part that found the fault; see :mod:`emodarts.errors`.
     """
     options, progress = options or Options(), progress or Silent()
-    with files.locked(Path(out), RunError):
-        plan = make_plan(recipe, corpus, Path(out), options, progress)
+    with parallel.joined(recipe.compute.device):
+        if parallel.size() == 1:
+            return _run(recipe, corpus, Path(out), options, progress)
+        _check_parallel(recipe, options)
+        return _run(recipe, corpus, Path(out), options, progress if parallel.leads() else Silent())
+
+
+def _check_parallel(recipe: Recipe, options: Options) -> None:
+    """Refuse what several processes do not do together."""
+    if options.stage != "search" or options.jobs != 1:
+        raise RunError(
+            f"{parallel.size()} processes only search together: start `emodarts search` with "
+            "torchrun and without --jobs, then `emodarts train --resume` without torchrun"
+        )
+    if recipe.system.kind != "searched" or not isinstance(recipe.search, OneShotSpec):
+        one_shot = [n for n, kind in STRATEGIES.items() if issubclass(kind.spec, OneShotSpec)]
+        raise RecipeError(
+            f"system {recipe.system.kind!r} with search.strategy {recipe.search.strategy!r} is not "
+            f"searched by several processes; allowed: system 'searched' with {', '.join(one_shot)}"
+        )
+
+
+def _run(
+    recipe: Recipe, corpus: Corpus, out: Path, options: Options, progress: Progress
+) -> dict[str, Any]:
+    with files.locked(out, RunError) if parallel.leads() else nullcontext():
+        made = parallel.of_first(
+            lambda: make_plan(recipe, corpus, out, options, progress).to_dict()
+        )
+        plan = Plan.from_dict(made)
         results = run_trials(plan.trials, plan.jobs, progress)
         if options.stage == "search" or options.all_data:
-            header = files.read_object(RunFolder(Path(out)).data, RunError, "warnings", "genotypes")
-            warnings = [*header["warnings"], *collapses(results, header["genotypes"])]
+            keys = ("warnings", "genotypes", "n_folds")
+            header = files.read_object(RunFolder(out).data, RunError, *keys)
+            warnings = warnings_of(results, header)
             return {"name": recipe.name, "trials": results, "warnings": warnings}
-        return summarise(plan.trials)
+        return summarise(RunFolder(out), [(trial.fold, trial.seed) for trial in plan.trials])
 
 
 def search(

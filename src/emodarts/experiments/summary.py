@@ -9,7 +9,6 @@ from typing import Any
 
 from emodarts import files
 from emodarts.errors import RunError, list_some
-from emodarts.experiments.plan import TrialSpec
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
 from emodarts.recipe import load_recipe
@@ -23,23 +22,35 @@ FORMAT = "emodarts.result/2"
 _KEPT = ("epoch", "parameters", "multiply_adds", "genotype", "search")
 
 
-def summarise(trials: Sequence[TrialSpec]) -> dict[str, Any]:
-    """Score all folds and seeds of a run; write its predictions and ``result.json``.
+def summarise(
+    run: RunFolder,
+    trials: Sequence[tuple[int | None, int]],
+    left_out: Mapping[int, str] | None = None,
+    name: str | None = None,
+) -> dict[str, Any]:
+    """Score folds and seeds of a run; write its predictions and ``result.json``.
+
+    Parameters
+    ----------
+    trials : fold and seed of each; folds that count have every seed, and all are finished.
+    left_out : other folds that were asked for, and why they do not count.
+    name : by default that of the recipe.
 
     Returns
     -------
-    The contents of ``result.json``.
+    The contents of ``result.json``. If folds are left out, its name and its warnings say so.
 
     Raises
     ------
     RunError
         If a trial is not finished, or a file is broken.
     """
-    run = RunFolder(Path(trials[0].run))
     recipe = load_recipe(run.recipe)
-    header = files.read_object(run.data, RunError, "corpus", "notice", "classes", "warnings")
+    header = files.read_object(
+        run.data, RunError, "corpus", "notice", "classes", "warnings", "n_folds"
+    )
     classes = tuple(header["classes"])
-    folders = [run.trial(trial.fold, trial.seed) for trial in trials]
+    folders = [run.trial(fold, seed) for fold, seed in trials]
     predictions = [p for folder in folders for p in read_predictions(folder.predictions)[0]]
     write_predictions(run.predictions, predictions, classes)
     results = [
@@ -56,22 +67,23 @@ def summarise(trials: Sequence[TrialSpec]) -> dict[str, Any]:
         values = [files.read_object(f.optimistic, RunError, "warning") for f in folders]
         means = {key: fmean(v[key] for v in values) for key in values[0] if key != "warning"}
         files.write_json(run.optimistic, {**means, "warning": values[0]["warning"]})
+    n_folds, lost = len(scores["folds"]), left_out or {}
+    share = f"{n_folds} of {n_folds + len(lost)} folds"
     result = {
         "format": FORMAT,
-        "name": recipe.name,
+        "name": f"{name or recipe.name} ({share})" if lost else name or recipe.name,
         "system": recipe.system.kind,
         "corpus": header["corpus"],
         "notice": header["notice"],
         "protocol": recipe.evaluation.protocol,
         "split": recipe.evaluation.split,
         "labels": None if recipe.labels is None else list(recipe.labels),
-        "seeds": list(recipe.evaluation.seeds),
+        "seeds": list(dict.fromkeys(seed for _, seed in trials)),
         "definitions": {"ua": UA_DEFINITION, "wa": WA_DEFINITION},
         "genotypes": header["genotypes"],
         "warnings": [
-            *header["warnings"],
-            *_arbitrary(results),
-            *collapses(results, header["genotypes"]),
+            *([f"scores are of {share}: {list_some(lost.values(), 3)}"] if lost else []),
+            *warnings_of(results, header, len(lost)),
         ],
         **scores,
         "parameters": round(fmean(r["parameters"] for r in results)),
@@ -81,6 +93,26 @@ def summarise(trials: Sequence[TrialSpec]) -> dict[str, Any]:
     }
     files.write_json(run.result, result)
     return result
+
+
+def warnings_of(
+    results: Sequence[Mapping[str, Any]], header: Mapping[str, Any], n_lost: int = 0
+) -> list[str]:
+    """What every table must say of a run.
+
+    Parameters
+    ----------
+    results : of its trials.
+    header : its ``data.json``.
+    n_lost : folds that were asked for and are not among the results.
+    """
+    n_asked, n_folds = len({r["fold"] for r in results}) + n_lost, header["n_folds"]
+    return [
+        *([f"not all folds ran: {n_asked} of {n_folds}"] if n_asked < n_folds else []),
+        *header["warnings"],
+        *_arbitrary(results),
+        *_collapses(results, header["genotypes"]),
+    ]
 
 
 def describe_state(out: Path) -> str:
@@ -102,7 +134,7 @@ def describe_state(out: Path) -> str:
     )
 
 
-def _arbitrary(results: Sequence[dict[str, Any]]) -> list[str]:
+def _arbitrary(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """A warning of searches whose supernet learned nothing."""
     searches = [r for r in results if "search" in r]
     blind = [r for r in searches if not r["search"]["above_chance"]]
@@ -120,7 +152,7 @@ def _title(result: Mapping[str, Any]) -> str:
     return f"seed {seed}" if fold is None else f"fold {fold} seed {seed}"
 
 
-def collapses(results: Sequence[Mapping[str, Any]], origin: str | None) -> list[str]:
+def _collapses(results: Sequence[Mapping[str, Any]], origin: str | None) -> list[str]:
     """A warning of genotypes that mostly consist of skip connections, and what to do.
 
     Parameters

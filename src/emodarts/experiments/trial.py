@@ -5,25 +5,27 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import shutil
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from emodarts import files
+from emodarts import files, parallel
 from emodarts.bundle import Bundle, save_bundle, sound_of, stretch_of
 from emodarts.dataset import Dataset, Listing, load_dataset
 from emodarts.errors import EmodartsError, RunError, TrainingError
 from emodarts.experiments.compute import recorded_compute
-from emodarts.experiments.plan import TrialSpec
+from emodarts.experiments.spec import TrialSpec
 from emodarts.fast import keep_freed_memory
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder, TrialFolder
@@ -36,10 +38,13 @@ from emodarts.scoring.predictions import Prediction, write_predictions
 from emodarts.splits import Parts
 from emodarts.systems.searched import candidate_folder
 from emodarts.systems.system import FitTask, Fitted, Outcome
+from emodarts.tracking.trials import tracked
 
 
 def carry_out(spec: TrialSpec, progress: Progress) -> dict[str, Any]:
     """Carry out a trial, or go on with one that was interrupted; a finished one is only read.
+
+    A trial that another process carries out is waited for.
 
     Returns
     -------
@@ -51,39 +56,67 @@ def carry_out(spec: TrialSpec, progress: Progress) -> dict[str, Any]:
     EmodartsError
         Of the part that failed; what was finished stays in the folder.
     """
-    run = RunFolder(Path(spec.run))
-    folder = run.trial(spec.fold, spec.seed)
     if is_finished(spec):
-        if spec.candidate is not None:
-            return files.read_object(_candidate(spec).result, RunError, "ua")
-        if spec.stage == "search":
-            return _found(spec, Genotype.load(folder.genotype))
-        return files.read_object(folder.result, RunError, "fold", "seed", "parameters")
+        return _read(spec)
+    place = _place(spec).path  # of processes that search together, the first has it
+    with files.locked(place, RunError, wait=True) if parallel.leads() else nullcontext():
+        # Whoever had the folder may have finished the trial.
+        return _read(spec) if is_finished(spec) else _compute(spec, progress)
+
+
+def _read(spec: TrialSpec) -> dict[str, Any]:
+    """What a finished trial left."""
+    if spec.candidate is None and spec.stage == "search":
+        return _found(spec, Genotype.load(_place(spec).genotype))
+    keys = ("fold", "seed", "parameters") if spec.candidate is None else ("ua",)
+    return files.read_object(_place(spec).result, RunError, *keys)
+
+
+def _compute(spec: TrialSpec, progress: Progress) -> dict[str, Any]:
+    run = RunFolder(Path(spec.run))
     task, parts = make_task(spec, progress)
     system = SYSTEMS[task.recipe.system.kind].build(task.recipe.system)
-    with _explained_memory():
-        if spec.candidate is not None:
-            genotype = Genotype.from_dict(spec.candidate["genotype"])
-            seed, n_folds = spec.candidate["seed"], spec.candidate["inner_folds"]
+    if spec.candidate is not None:
+        genotype = Genotype.from_dict(spec.candidate["genotype"])
+        seed, n_folds = spec.candidate["seed"], spec.candidate["inner_folds"]
+        with _explained_memory():
             return {"ua": system.cross_validate(task, genotype, seed, n_folds)}
+    with _explained_memory(), _tracked(spec, task):
         if spec.stage == "search":
             return _found(spec, system.search(task))
         return _test(spec, run, task, system.fit(task), parts)
 
 
+def _tracked(spec: TrialSpec, task: FitTask) -> AbstractContextManager[None]:
+    """Track a trial where its recipe says so; of several processes, the first does."""
+    recipe, listing = task.recipe, task.data.listing
+    facts = {
+        **recipe.to_dict(),
+        "corpus": listing.corpus,
+        "data_digest": listing.digest,
+        "fold": spec.fold,
+        "seed": spec.seed,
+    }
+    name = f"{recipe.name} on {listing.corpus}, {spec.title}"
+    uri = recipe.compute.mlflow if parallel.leads() else None
+    return tracked(task.folder, uri, name, facts)
+
+
 def is_finished(spec: TrialSpec) -> bool:
     """Whether a trial has left all that it is to leave."""
-    if spec.candidate is not None:
-        return _candidate(spec).result.is_file()
-    folder = RunFolder(Path(spec.run)).trial(spec.fold, spec.seed)
-    return (folder.genotype if spec.stage == "search" else folder.result).is_file()
+    place = _place(spec)
+    searched = spec.candidate is None and spec.stage == "search"
+    return (place.genotype if searched else place.result).is_file()
 
 
-def _candidate(spec: TrialSpec) -> TrialFolder:
-    asked = spec.candidate or {}
-    genotype = Genotype.from_dict(asked["genotype"])
-    folder = RunFolder(Path(spec.run)).trial(spec.fold, spec.seed)
-    return candidate_folder(folder, genotype, asked["seed"], asked["inner_folds"])
+def _place(spec: TrialSpec) -> TrialFolder:
+    """Folder of what the trial leaves."""
+    if spec.candidate is None:
+        return spec.folder
+    genotype = Genotype.from_dict(spec.candidate["genotype"])
+    return candidate_folder(
+        spec.folder, genotype, spec.candidate["seed"], spec.candidate["inner_folds"]
+    )
 
 
 def make_task(spec: TrialSpec, progress: Progress) -> tuple[FitTask, Parts]:
@@ -98,7 +131,7 @@ def make_task(spec: TrialSpec, progress: Progress) -> tuple[FitTask, Parts]:
     recipe = load_recipe(run.recipe)
     if recipe.digest() != spec.recipe_digest:
         raise RunError(f"{run.recipe} is not the recipe that this trial was planned with")
-    recipe = recipe.model_copy(update={"compute": recorded_compute(run)})
+    recipe = recipe.model_copy(update={"compute": recorded_compute(run, recipe.compute)})
     device = configure(recipe.compute)
     data = _dataset(run, spec.store, recipe, device)
     parts = _parts(run, spec, data)
@@ -107,7 +140,7 @@ def make_task(spec: TrialSpec, progress: Progress) -> tuple[FitTask, Parts]:
         data=data,
         parts=parts.without_test(),
         seed=derive_seed(spec.seed, "fold", spec.fold or 0),  # folds of one seed draw independently
-        folder=run.trial(spec.fold, spec.seed),
+        folder=spec.folder,
         device=device,
         progress=progress,
         title=spec.title,
@@ -292,24 +325,31 @@ def _explained_memory() -> Iterator[None]:
 
 
 def main(text: str, ends_with: str = "") -> int:
-    """Carry out a trial given as JSON; an error of the project's own is printed as JSON.
+    """Carry out a trial given as JSON, and print why it failed as JSON, if it does.
 
-    ``ends_with`` is ``"stdin"`` if this process is to end when its standard input does.
+    ``ends_with`` is ``"stdin"`` if this process is to end when its standard input does, and to
+    stop as by Ctrl-C when it gets a byte there.
     """
     keep_freed_memory()
     show_warnings_plainly()
-    if ends_with == "stdin":
-        threading.Thread(target=_end_with_input, daemon=True).start()
     try:
+        if ends_with == "stdin":
+            threading.Thread(target=_obey_input, daemon=True).start()
         carry_out(TrialSpec(**json.loads(text)), Lines())
-    except EmodartsError as error:
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if not isinstance(error, EmodartsError):
+            traceback.print_exc()
         sys.stdout.write(json.dumps({"error": type(error).__name__, "message": str(error)}))
         return 2
     return 0
 
 
-def _end_with_input() -> None:
-    os.read(0, 1)
+def _obey_input() -> None:
+    if os.read(0, 1):
+        _thread.interrupt_main()
+        os.read(0, 1)
     os._exit(1)  # as if killed: what is being written is as it was, and can be resumed
 
 

@@ -83,6 +83,13 @@ class ComputeSpec(Section):
     """Precision of maps in search and training. ``bf16`` halves their memory and is meant for GPUs;
     it is recorded, since results differ, and works with ``search.order`` 1 only. Weights, losses,
     features and test scores are float32 in any case."""
+    features: Literal["auto", "memory", "mapped"] = "auto"
+    """Where features are during search and training: in memory, or on the disk and read batch by
+    batch (``mapped``), for corpora that are larger than memory, or on a GPU than its memory.
+    ``auto`` maps what is larger than a quarter of the machine's memory. Results are the same."""
+    mlflow: str | None = None
+    """Store that MLflow (extra ``mlflow``) tracks each trial in: ``sqlite:////PATH/mlflow.db``, or
+    the address of a server. A store that fails gives a warning and does not stop the run."""
 
 
 LABEL_SCHEMES: dict[str, tuple[str, ...] | None] = {

@@ -95,7 +95,7 @@ def _read(source: str | Path, extended_by: tuple[Path, ...] = ()) -> tuple[Path,
         raise RecipeError(
             f"cannot read recipe {source}: {reason}; give a YAML file or one of {', '.join(known)}"
         ) from error
-    value = _parse_yaml(text, str(source))
+    value = parse_yaml(text, str(source))
     if value is None:
         value = {}
     if not isinstance(value, dict):
@@ -150,7 +150,7 @@ def _override(value: dict[str, Any], override: str) -> None:
         # A copy, as a YAML alias can make two keys share one mapping.
         value[parent] = dict(inner)
         value = value[parent]
-    value[last] = _parse_yaml(text, f"--set {key}")
+    value[last] = parse_yaml(text, f"--set {key}")
 
 
 class _Loader(yaml.SafeLoader):
@@ -178,7 +178,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
+    """Values of YAML text; raises :class:`RecipeError` with ``where`` and the line."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:

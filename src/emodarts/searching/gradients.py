@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from emodarts import parallel
 from emodarts.fast.base import plain_cells
 from emodarts.searching.supernet import Supernet
 
@@ -60,7 +61,8 @@ def first_order_gradient(supernet: Supernet, validation: Batch, loss: Loss) -> d
         grads = torch.autograd.grad(
             loss(logits, validation[1]), list(alphas.values()), allow_unused=True
         )
-    return {k: _zeros_if_none(g, alphas[k]) for k, g in zip(alphas, grads, strict=True)}
+    found = parallel.total(grads)
+    return {k: _zeros_if_none(g, alphas[k]) for k, g in zip(alphas, found, strict=True)}
 
 
 def second_order_gradient(
@@ -105,7 +107,9 @@ def second_order_gradient(
         gradient = torch.autograd.grad(
             train_value, list(weights.values()), create_graph=exact, allow_unused=True
         )
-        ahead = look_ahead(weights, [g if g is None else g.detach() for g in gradient], step)
+        ahead = look_ahead(
+            weights, parallel.total([g if g is None else g.detach() for g in gradient]), step
+        )
         if not exact:
             del gradient  # each of these copies is as large as the supernet
         with _weights_set_to(weights, ahead):
@@ -114,16 +118,17 @@ def second_order_gradient(
             grads = torch.autograd.grad(
                 loss(logits, validation[1]), [*alphas, *weights.values()], allow_unused=True
             )
-        direct, vector = grads[: len(alphas)], grads[len(alphas) :]
+        summed = parallel.total(grads)
+        direct, vector = summed[: len(alphas)], summed[len(alphas) :]
         if exact:
             product = _exact_product(alphas, gradient, vector)
         else:
             product = _difference_product(alphas, weights, vector, train_loss, epsilon)
     xi = step.learning_rate
     return {
-        name: _zeros_if_none(d, a) - xi * p
+        name: _zeros_if_none(d, a) - xi * _zeros_if_none(p, a)
         for (name, a), d, p in zip(
-            supernet.alpha_parameters().items(), direct, product, strict=True
+            supernet.alpha_parameters().items(), direct, parallel.total(product), strict=True
         )
     }
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emodarts import files
+from emodarts import files, parallel
 from emodarts.checkpoint import pack_optimiser, unpack_optimiser, with_prefix, without_prefix
 from emodarts.cost import Meter
+from emodarts.errors import RecipeError
 from emodarts.fast import resolve
 from emodarts.genotype import Genotype
 from emodarts.recipe import NetworkSpec, OneShotSpec
@@ -60,7 +61,10 @@ def build_supernet(
         task.n_classes,
         search.spec.alphas.initial_sd,
         n_channels,
-        implementation=resolve(task.compute.fast, task.device, task.compute.precision),
+        # Fast cells know the batch of one process only.
+        implementation=resolve(
+            task.compute.fast and parallel.size() == 1, task.device, task.compute.precision
+        ),
         precision=task.compute.precision,
         edge=edge,
     )
@@ -175,7 +179,16 @@ def search_one_shot(spec: OneShotSpec, task: SearchTask, hooks: Hooks | None = N
         If the checkpoint is broken.
     TrainingError
         If the loss is not finite.
+    RecipeError
+        If a batch has fewer rows than there are processes.
     """
+    for part in (task.weights, task.alphas):
+        fewest = len(part) // -(-len(part) // spec.batch_size)
+        if fewest < parallel.size():
+            raise RecipeError(
+                f"search.batch_size {spec.batch_size}: a batch of {fewest} rows cannot be divided "
+                f"among {parallel.size()} processes"
+            )
     search = Search(spec, task, hooks or Hooks())
     run_epochs(
         search,
@@ -218,10 +231,12 @@ class Search:
         self.build()
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of weights and alphas alike."""
+        """Cross-entropy of weights and alphas alike; of several processes, the part of this one."""
         weights = self._class_weights
         weights = None if weights is None else weights.to(logits.dtype)
-        return functional.cross_entropy(logits, targets, weight=weights)
+        mean = functional.cross_entropy(logits, targets, weight=weights)
+        mass = len(targets) if weights is None else weights[targets].sum()
+        return parallel.part_of_mean(mean, mass)
 
     @property
     def epoch(self) -> int:
@@ -243,6 +258,7 @@ class Search:
         torch.manual_seed(derive_seed(self.task.seed, "supernet"))
         weights, alphas = self.spec.weights, self.spec.alphas
         self.supernet = self.hooks.build(self).to(self.task.device)
+        parallel.join_batch_norms(self.supernet)
         self.weight_optimiser = torch.optim.SGD(
             self.supernet.weight_parameters().values(),
             lr=weights.learning_rate,
@@ -276,7 +292,9 @@ class Search:
         part = self.task.alphas
         self.supernet.mixing = mixing or self.mixing
         try:
-            logits = join_pieces(predict_logits(self.supernet, part.features), part.owners)
+            rows = parallel.share(len(part))
+            logits = parallel.gathered(predict_logits(self.supernet, part.features[rows]))
+            logits = join_pieces(logits, part.owners)
         finally:
             self.supernet.mixing = self.mixing
         return loss_and_ua(logits, part.utterance_targets)
@@ -312,13 +330,19 @@ class Search:
         for step, index in enumerate(batches):
             torch.manual_seed(derive_seed(task.seed, "search step", epoch, step))
             where = f"search epoch {epoch + 1}, step {step + 1}"
-            train = task.weights.batch(index)
+            train = parallel.own(task.weights.batch(index))
             mixing = self.supernet.mixing = self.hooks.draw(self, train)
+            if parallel.size() > 1:  # what is drawn from here on is of the own rows
+                torch.manual_seed(
+                    derive_seed(task.seed, "search step", epoch, step, parallel.rank())
+                )
             validation = None if warm_up else next(alpha_batches)
             if validation is not None:
                 self._step_alphas(train, validation)
             if self.hooks.disturb is not None:
                 masks = random_state(task.device)
+                if parallel.size() > 1:  # the same perturbation in all processes
+                    torch.manual_seed(derive_seed(task.seed, "search disturbs", epoch, step))
                 self.supernet.mixing = self.hooks.disturb(self, train, mixing)
                 restore_random_state(task.device, masks)
             loss, ua = self.step_weights(train, where, validation)
@@ -373,7 +397,7 @@ class Search:
 
         part = self.task.alphas
         for index in endless_batches(len(part), self.spec.batch_size, seed):
-            yield part.batch(index)
+            yield parallel.own(part.batch(index))
 
     def _step_alphas(self, train: Batch, validation: Batch) -> None:
         device = train[0].device
@@ -403,7 +427,9 @@ class Search:
         gradients: dict[str, Tensor | None] = dict(
             zip(
                 weights,
-                torch.autograd.grad(loss, list(weights.values()), allow_unused=True),
+                parallel.total(
+                    torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+                ),
                 strict=True,
             )
         )
@@ -416,7 +442,7 @@ class Search:
         self.weight_optimiser.step()
         self.steps += 1
         self.weight_optimiser.zero_grad()  # a copy of all weights that the next step does not need
-        value, ua = loss_and_ua(logits.detach(), train[1])
+        value, ua = loss_and_ua(*map(parallel.gathered, (logits.detach(), train[1])))
         require_finite(value, f"{where}: the loss")
         return value, ua
 
@@ -430,7 +456,8 @@ class Search:
             "genotype": genotype.to_dict(),
         }
         self.records.append(record)
-        files.write_json(self.task.folder.alphas, self.records)
+        if parallel.leads():
+            files.write_json(self.task.folder.alphas, self.records)
         entropies = {
             f"entropy_{name}": float(torch.special.entr(w.detach()).sum(dim=1).mean())
             for name, w in self.supernet.edge_weights().items()

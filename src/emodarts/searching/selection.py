@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emodarts import parallel
 from emodarts.genotype import EDGES_PER_NODE, NONE, Edge, Genotype
 from emodarts.runtime import derive_seed
 from emodarts.searching.mixing import Mixing
@@ -105,7 +106,8 @@ def _train(search: Search, kept: Mapping[str, Tensor], epoch: int) -> None:
     search.supernet.train()
     search.supernet.mixing = masked(search.mixing, kept)
     for index in shuffled_batches(len(task.weights), spec.batch_size, seed):
-        search.step_weights(task.weights.batch(index), f"selection, epoch {epoch + 1}")
+        batch = parallel.own(task.weights.batch(index))
+        search.step_weights(batch, f"selection, epoch {epoch + 1}")
     search.supernet.mixing = search.mixing
 
 

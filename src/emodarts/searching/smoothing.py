@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from emodarts import parallel
 from emodarts.recipe.search import SmoothingSpec
 from emodarts.searching.gradients import (
     Batch,
@@ -60,8 +61,10 @@ def _worst(
                 supernet.mixing = _constant(moved)
                 restore_random_state(device, masks)
                 loss = search.loss(supernet(train[0]), train[1])
-                gradients = torch.autograd.grad(loss, list(moved.values()))
+                gradients = parallel.total(torch.autograd.grad(loss, list(moved.values())))
                 for (name, n), gradient in zip(found.items(), gradients, strict=True):
+                    if gradient is None:
+                        continue
                     ascended = n + _STRIDE * size / spec.steps * gradient.sign()
                     found[name] = ascended.clamp(-size, size)
     finally:

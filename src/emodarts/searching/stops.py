@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emodarts import parallel
 from emodarts.genotype import Genotype
 from emodarts.searching.gradients import Batch, first_order_gradient, frozen_running_statistics
 from emodarts.searching.one_shot import Search
@@ -119,7 +120,7 @@ class GradientMatching:
         with frozen_running_statistics(search.supernet):
             loss = search.loss(search.supernet(validation[0]), validation[1])
             found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-        return dict(zip(weights, found, strict=True))
+        return dict(zip(weights, parallel.total(found), strict=True))
 
 
 _CANDIDATE = re.compile(r"(.*\.edges\.\d+(?:\.operation)*\.operations\.\d+)\.")

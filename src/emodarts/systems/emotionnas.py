@@ -225,6 +225,6 @@ def _divided(genotype: Genotype) -> dict[str, Genotype]:
 def _joined_data(data: Dataset) -> Dataset:
     """The maps of both streams as one, on which both are trained together."""
     maps = list(data.maps.values())
-    variants = [m.variants for m in maps if m.variants is not None]
-    together = Maps(joined([m.features for m in maps]), joined(variants) if variants else None)
+    variants = zip(*(m.variants for m in maps), strict=True)
+    together = Maps(joined([m.features for m in maps]), tuple(map(joined, variants)))
     return replace(data, maps={"features": together})

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from emodarts import files
+from emodarts import files, parallel
 from emodarts.errors import GenotypeError, RunError
 from emodarts.fast import resolve
 from emodarts.genotype import Genotype
@@ -94,7 +94,8 @@ class Searched:
                 cross_validate=lambda *asked: self.cross_validate(task, *asked),
             )
         )
-        genotype.save(path)
+        if parallel.leads():
+            genotype.save(path)
         return genotype
 
     def fit(self, task: FitTask) -> Outcome:

@@ -1,10 +1,12 @@
-"""Features and targets as tensors that stay on the device; no loader sits in the loop."""
+"""Features and targets as tensors that stay on the device, or on the disk where they are large."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,9 @@ from torch.nn import functional
 from emodarts.errors import TrainingError
 from emodarts.scoring.metrics import confusion_matrix, ua
 from emodarts.training.views import Views, valid_frames
+
+#: Rows that statistics are computed of at a time.
+_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -28,17 +33,72 @@ class Normalisation:
     sd: Tensor
 
     @classmethod
-    def fit(cls, features: Tensor) -> Normalisation:
-        """Statistics over pieces and frames of features ``(M, C, F, T)``; NaN is left out."""
-        values = features.double()
-        mean = values.nanmean(dim=(0, 3))
-        variance = (values - mean[:, :, None]).square().nanmean(dim=(0, 3))
-        return cls(mean.float(), variance.sqrt().clamp_min(1e-5).float())
+    def fit(cls, features: Tensor, rows: Tensor | None = None) -> Normalisation:
+        """Statistics over pieces and frames of features ``(M, C, F, T)``; NaN is left out.
+
+        Only those at ``rows`` count, if given. Memory does not grow with their number.
+        """
+        chosen = torch.arange(len(features)) if rows is None else rows
+        chunks = torch.split(chosen, _ROWS_AT_ONCE)
+        shape = features.shape[1:3]
+        total, count, squares = (torch.zeros(shape, dtype=torch.float64) for _ in range(3))
+        for chunk in chunks:
+            values = features[chunk].double()
+            total += values.nansum(dim=(0, 3))
+            count += (~torch.isnan(values)).sum(dim=(0, 3))
+        mean = total / count
+        for chunk in chunks:
+            values = features[chunk].double()
+            squares += (values - mean[:, :, None]).square().nansum(dim=(0, 3))
+        return cls(mean.float(), (squares / count).sqrt().clamp_min(1e-5).float())
 
     def apply(self, features: Tensor) -> Tensor:
         """Features ``(..., C, F, T)`` -> the same shape with mean 0 and deviation 1."""
         mean, sd = self.mean.to(features.device), self.sd.to(features.device)
         return (features - mean[..., None]) / sd[..., None]
+
+
+@dataclass(frozen=True, eq=False)
+class MappedRows:
+    """Rows of features that stay on the disk, normalised when they are read.
+
+    Attributes
+    ----------
+    source : (N, C, F, T), mapped into memory.
+    rows : (M,) of the source.
+    normalisation : of what is read.
+    device : that it is brought to.
+    """
+
+    source: Tensor
+    rows: Tensor
+    normalisation: Normalisation
+    device: torch.device
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(M, C, F, T)``."""
+        return len(self.rows), *self.source.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: slice) -> MappedRows: ...
+
+    @overload
+    def __getitem__(self, index: Tensor) -> Tensor: ...
+
+    def __getitem__(self, index: slice | Tensor) -> MappedRows | Tensor:
+        """Normalised features ``(B, C, F, T)`` of the rows at ``index``; a slice reads none."""
+        if isinstance(index, slice):
+            return replace(self, rows=self.rows[index])
+        return self.normalisation.apply(self.source[self.rows[index.cpu()]]).to(self.device)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Frames of each row that are not missing ``(M,)``."""
+        return valid_frames(self.source[:, :1, :1][self.rows])
 
 
 @dataclass(frozen=True)
@@ -47,18 +107,18 @@ class Part:
 
     Attributes
     ----------
-    features : (M, C, F, T) float32; NaN where frames are missing.
+    features : (M, C, F, T) float32, in memory or on the disk; NaN where frames are missing.
     targets : (M,) class indices.
     owners : (M,) utterance that each row is a piece of, counted from 0, ascending; None where
         every utterance is one piece.
-    variants : (V, M, C, F, T) augmented versions of every row, or None.
+    variants : V augmented versions of all features.
     views : draw what batches are made of; None takes the features as they are.
     """
 
-    features: Tensor
+    features: Tensor | MappedRows
     targets: Tensor
     owners: Tensor | None = None
-    variants: Tensor | None = None
+    variants: Sequence[Tensor | MappedRows] = ()
     views: Views | None = None
 
     def __len__(self) -> int:
@@ -67,7 +127,7 @@ class Part:
     @property
     def n_versions(self) -> int:
         """Versions of every row: the original and its variants."""
-        return 1 if self.variants is None else 1 + len(self.variants)
+        return 1 + len(self.variants)
 
     @property
     def utterance_targets(self) -> Tensor:
@@ -86,10 +146,10 @@ class Part:
         """
         index = index.to(self.targets.device)
         features = self.features[index]
-        if version is not None and self.variants is not None:
-            version = version.to(index.device)
-            varied = version > 0
-            features[varied] = self.variants[version[varied] - 1, index[varied]]
+        if version is not None:
+            for number, variant in enumerate(self.variants, 1):
+                varied = torch.eq(version, number).to(index.device)
+                features[varied] = variant[index[varied]]
         if self.views is not None:
             features = self.views.draw(features)
         return features, self.targets[index]
@@ -127,7 +187,9 @@ def endless_batches(n: int, size: int, seeds: Callable[[int], int]) -> Iterator[
 
 
 @torch.inference_mode()
-def predict_logits(network: nn.Module, features: Tensor, batch_size: int = 64) -> Tensor:
+def predict_logits(
+    network: nn.Module, features: Tensor | MappedRows, batch_size: int = 64
+) -> Tensor:
     """Logits ``(M, K)`` of features ``(M, C, F, T)`` in eval mode; the mode is restored.
 
     Frames that are missing (NaN) are cut off: maps of one length share a batch, so that nothing in
@@ -136,7 +198,7 @@ def predict_logits(network: nn.Module, features: Tensor, batch_size: int = 64) -
     training = network.training
     network.eval()
     try:
-        lengths = valid_frames(features)
+        lengths = valid_frames(features) if isinstance(features, Tensor) else features.lengths
         order = torch.argsort(lengths, stable=True)
         _, counts = torch.unique_consecutive(lengths[order], return_counts=True)
         found = [

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from emodarts import files
+from emodarts import files, parallel
 from emodarts.checkpoint import load_tensors, save_tensors
 from emodarts.cost import Meter
 from emodarts.errors import CheckpointError
-from emodarts.events import EventWriter
 from emodarts.layout import TrialFolder
 from emodarts.progress import Progress
+from emodarts.stopping import finished_first
+from emodarts.tracking.events import EventWriter
 
 
 class Process(Protocol):
@@ -49,7 +51,8 @@ def run_epochs(
 ) -> None:
     """Run a process to its last epoch; go on from its checkpoint in ``folder`` if there is one.
 
-    Every epoch writes the history as CSV, a checkpoint, and events for TensorBoard.
+    Every epoch writes the history as CSV, a checkpoint, and events for TensorBoard and MLflow;
+    Ctrl-C stops after that. Of several processes, the first writes, once all have the same state.
 
     Parameters
     ----------
@@ -60,7 +63,12 @@ def run_epochs(
     Raises
     ------
     CheckpointError
-        If the checkpoint is broken or belongs to another process.
+        If the checkpoint is broken, belongs to another process, or was written by another number
+        of processes.
+    TrainingError
+        If processes do not have the same state after an epoch.
+    KeyboardInterrupt
+        After the epoch in which Ctrl-C was pressed.
     """
     checkpoint, table = {
         "search": (folder.search_checkpoint, folder.search_history),
@@ -68,6 +76,11 @@ def run_epochs(
     }[stage]
     if checkpoint.is_file():
         tensors, values = load_tensors(checkpoint)
+        if (begun_by := values.get("processes", 1)) != parallel.size():
+            raise CheckpointError(
+                f"{checkpoint} was written by {begun_by} processes and there are "
+                f"{parallel.size()} now; go on with {begun_by}, as sums depend on their number"
+            )
         try:
             process.history[:] = values["history"]
             process.restore(tensors, values)
@@ -77,16 +90,21 @@ def run_epochs(
             ) from error
     done = len(process.history)
     progress.start(title, n_epochs * steps, done * steps)
-    with EventWriter(folder.events, done) as events:
+    with EventWriter(folder, done) if parallel.leads() else nullcontext() as events:
         for epoch in range(done + 1, n_epochs + 1):
-            meter = Meter()
-            scalars = process.run_epoch()
-            if scalars is None:
-                break
-            scalars = {**scalars, **meter.spent(scalars["steps"]).to_dict()}
-            process.history.append({"epoch": epoch, **scalars})
-            files.write_csv(table, list(process.history[0]), process.history)
-            # The checkpoint comes last: a process that is killed before does the epoch again.
-            tensors, values = process.state()
-            save_tensors(checkpoint, tensors, {**values, "history": process.history})
-            events.write(stage, epoch, scalars)
+            with finished_first("this epoch"):
+                meter = Meter()
+                scalars = process.run_epoch()
+                if scalars is None:
+                    break
+                scalars = {**scalars, **meter.spent(scalars["steps"]).to_dict()}
+                process.history.append({"epoch": epoch, **scalars})
+                tensors, values = process.state()
+                parallel.require_in_step(tensors, f"{stage} epoch {epoch}")
+                if events is None:
+                    continue
+                files.write_csv(table, list(process.history[0]), process.history)
+                # The checkpoint comes last: a process that is killed before does the epoch again.
+                values |= {"history": process.history, "processes": parallel.size()}
+                save_tensors(checkpoint, tensors, values)
+                events.write(stage, epoch, scalars)

@@ -1,0 +1,147 @@
+"""The live view of runs in a terminal: a line for each run, and a row for each trial under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from emodarts.errors import shown
+from emodarts.experiments.state import RunState, TrialState, find_runs, state_of
+from emodarts.layout import RunFolder
+from emodarts.progress import format_seconds
+
+_COLOURS = {
+    "running": "green",
+    "stopped": "yellow",
+    "failed": "red",
+    "done": "blue",
+    "waiting": "dim",
+}
+#: Operations of a cell that are named.
+_NAMED = 2
+
+
+def states(folder: Path) -> list[RunState]:
+    """The state of every run in and below a folder."""
+    now = time.time()
+    return [_finished(path, stamp) or state_of(path, now) for path, stamp in _stamped(folder)]
+
+
+def _stamped(folder: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
+    """Each run with the times of its list of folds and of its result, 0 where there is none."""
+    for path in find_runs(folder):
+        run = RunFolder(path)
+        found = []
+        for file in (run.folds, run.result):
+            try:
+                found.append(file.stat().st_mtime_ns)
+            except OSError:
+                found.append(0)
+        yield path, (found[0], found[1])
+
+
+@cache
+def _finished(path: Path, stamp: tuple[int, int]) -> RunState | None:
+    """The state of a run whose result is of all its folds and seeds: it is read once."""
+    listed, summed_up = stamp
+    if summed_up < listed or not listed:
+        return None
+    state = state_of(path, 0.0)
+    return state if state.trials and state.count("done") == len(state.trials) else None
+
+
+def watch(folder: Path, every: float, *, once: bool) -> None:
+    """Show the state again and again until Ctrl-C; once where the output is no terminal."""
+    console = Console(highlight=False)
+    if once or not console.is_terminal:
+        console.print(view(folder, states(folder)))
+        return
+    with Live(view(folder, states(folder)), console=console, auto_refresh=False) as live:
+        try:
+            while True:
+                time.sleep(every)
+                live.update(view(folder, states(folder)), refresh=True)
+        except KeyboardInterrupt:
+            return
+
+
+def view(folder: Path, runs: Sequence[RunState]) -> Group:
+    """What is shown of runs; of a single one also the trials that are done."""
+    if not runs:
+        return Group(Text(f"no run in {shown(folder)} yet; a run appears once features are stored"))
+    parts: list[Text | Table] = []
+    for run in runs:
+        parts.append(_headline(run))
+        rows = [t for t in run.trials if t.status not in ("waiting", "done") or len(runs) == 1]
+        rows = [t for t in rows if t.status != "waiting"]
+        if rows:
+            parts.append(_table(rows))
+    if len(runs) > 1:
+        trials = [trial for run in runs for trial in run.trials]
+        parts.append(Text(f"all {len(runs)} runs: {_counts(trials)}", style="bold"))
+    return Group(*parts)
+
+
+def _headline(run: RunState) -> Text:
+    text = Text(shown(run.path), style="bold", overflow="fold")
+    if run.fault is not None:
+        return text.append(f"  {shown(run.fault)}", style="not bold red")
+    facts = [f"{run.recipe} on {run.corpus}", _counts(run.trials)]
+    if run.ua is not None:
+        facts.append(f"mean UA {_percent(run.ua)}")
+    if run.count("running") and run.left is not None:
+        facts.append(f"about {format_seconds(run.left)} left")
+    if run.process is not None and run.count("done") < len(run.trials):
+        facts.append(f"in use by {run.process}")
+    return text.append(f"  {shown('; '.join(facts))}", style="not bold")
+
+
+def _counts(trials: Sequence[TrialState]) -> str:
+    found = {status: sum(t.status == status for t in trials) for status in _COLOURS}
+    others = [f"{n} {status}" for status, n in found.items() if n and status != "done"]
+    return ", ".join([f"{found['done']} of {len(trials)} trials done", *others])
+
+
+def _table(trials: Sequence[TrialState]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("trial", "", "stage"):
+        table.add_column(title, no_wrap=True)
+    for title in ("epoch", "UA", "left"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("leading operations, or failure", overflow="fold")
+    for t in trials:
+        name = f"seed {t.seed}" if t.fold is None else f"fold {t.fold} seed {t.seed}"
+        status: str = t.status
+        if status == "stopped" and t.silent is not None:
+            status += f" for {format_seconds(t.silent)}"
+        epoch = "" if t.stage is None else str(t.epoch)
+        left = "" if t.left is None or t.status != "running" else format_seconds(t.left)
+        table.add_row(
+            name,
+            Text(status, style=_COLOURS[t.status]),
+            t.stage or "",
+            epoch if t.epochs is None else f"{epoch}/{t.epochs}",
+            "" if t.ua is None else _percent(t.ua),
+            left,
+            Text(shown(t.failure), style="red") if t.failure else Text(_operations(t)),
+        )
+    return table
+
+
+def _operations(trial: TrialState) -> str:
+    """``normal sep_conv_3x3 5, skip_connect 2; sequence lstm 4``."""
+    return "; ".join(
+        f"{cell} {', '.join(f'{shown(name)} {n}' for name, n in operations[:_NAMED])}"
+        for cell, operations in (trial.leading or {}).items()
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,1 @@
+"""What follows a run from outside. Nothing here breaks a run."""
