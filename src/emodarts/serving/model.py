@@ -190,7 +190,7 @@ class Model:
             speech = [part.probabilities for part in group if part.probabilities is not None]
             if self._cuts:
                 speech = speech[:1]
-            found = torch.cat(speech).mean(dim=0).tolist() if speech else []
+            found = self.bundle.joined(torch.cat(speech)).tolist() if speech else []
             yield Answer(
                 file="",
                 start=round(offset + group[0].start, 3),
