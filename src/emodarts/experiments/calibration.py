@@ -1,4 +1,4 @@
-"""The temperature of a trial, from development utterances that did not train the answers to them."""
+"""The temperature of a trial, from answers to development utterances that were held out."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ class Calibration:
         return vars(self)
 
 
-def utterance_probabilities(
-    data: Dataset, fitted: Fitted, indices: Indices
-) -> NDArray[np.float64]:
+def utterance_probabilities(data: Dataset, fitted: Fitted, indices: Indices) -> NDArray[np.float64]:
     """Probabilities [shape=(N, K)] of utterances, each classified by itself, as a file is."""
     found = [fitted.probabilities(data.inputs((i,))).double().mean(dim=0) for i in indices]
     return np.stack([row.numpy() for row in found])
@@ -67,8 +65,7 @@ def calibrate(task: FitTask, outcome: Outcome) -> Calibration:
     elif n_folds := task.recipe.training.calibration_folds:
         _, folds = inner_folds(data.utterances, task.parts.train, n_folds, task.seed)
         pairs = [
-            (_fit_apart(task, outcome, k, train), judged)
-            for k, (train, judged) in enumerate(folds)
+            (_fit_apart(task, outcome, k, train), judged) for k, (train, judged) in enumerate(folds)
         ]
         fitted_on = "inner folds"
     else:

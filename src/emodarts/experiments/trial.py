@@ -170,9 +170,7 @@ def _test(
         "calibration": calibration.to_dict(),
     }
     if parts.test:
-        predictions = classify(
-            spec, task.data, outcome.fitted, parts, calibration.temperature
-        )
+        predictions = classify(spec, task.data, outcome.fitted, parts, calibration.temperature)
         write_predictions(folder.predictions, predictions, task.data.classes)
         facts |= _scores(predictions, task.data.classes)
     if outcome.members and parts.test:

@@ -149,7 +149,7 @@ class TrainingSpec(Section):
                 "allowed with oversample: class_weights false"
             )
         if self.calibration_folds == 1:
-            raise ValueError("calibration_folds 1 leaves nothing to train on; allowed: 0, 2 or more")
+            raise ValueError("calibration_folds 1 leaves nothing to train on; allowed: 0, 2, ...")
         if self.calibration_folds and self.select != "last":
             raise ValueError(
                 f"calibration_folds does nothing with select {self.select!r}, whose validation "

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emodarts.audio.features import _decibels, delta, mel_filterbank
+from emodarts.audio.features import decibels, delta, mel_filterbank
 from emodarts.bundle import Bundle
 from emodarts.errors import ExportError
 from emodarts.recipe import FeatureSpec
@@ -62,10 +62,7 @@ class Graph(nn.Module):
         batch, n_pieces = sound.shape[0], sound.shape[1]
         maps = self.front(sound.flatten(0, 1))  # (B P, F, T)
         pool = functional.max_pool2d if spec.pool_by == "max" else functional.avg_pool2d
-        if spec.pool > 1:
-            maps = pool(maps[:, None], (1, spec.pool))
-        else:
-            maps = maps[:, None]
+        maps = pool(maps[:, None], (1, spec.pool))
         maps = torch.cat([maps, *(delta(maps, order) for order in range(1, spec.deltas + 1))], 1)
         maps = (maps - self.mean) / self.sd
         if spec.padding == "masked":
@@ -220,7 +217,7 @@ class Power(nn.Module):
     def forward(self, sound: Tensor) -> Tensor:
         """(R, n) -> power (R, half, frames, b) of centred frames, zeros at both ends."""
         a, b, half = self.a, self.b, self.n_fft // 2
-        rows, n = sound.shape
+        n = sound.shape[1]
         frames = 1 + (n + 2 * half - self.n_fft) // self.hop
         padded = functional.pad(sound, (half, half + (-(n + 2 * half)) % b))
         index = torch.arange(frames) * (self.hop // b) + torch.arange(a)[:, None]  # (a, frames)
@@ -261,7 +258,7 @@ class Spectral(nn.Module):
     def forward(self, sound: Tensor) -> Tensor:
         """See the class."""
         power = (self.power(sound) @ self.bands).sum(dim=1)  # (R, frames, F)
-        maps = _decibels(power.transpose(1, 2))
+        maps = decibels(power.transpose(1, 2))
         return self.dct @ maps if self.coefficients else maps
 
 
