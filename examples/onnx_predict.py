@@ -1,4 +1,4 @@
-"""Name the emotion in WAV or FLAC files with an exported model: python onnx_predict.py MODEL FILE...
+"""Name the emotion in audio files by an exported model: python onnx_predict.py MODEL FILE...
 
 The model comes from `emodarts export emodb --onnx emodb.onnx`; emodarts itself is not needed.
 """
@@ -18,4 +18,4 @@ for path in sys.argv[2:]:
     if rate != wanted:
         sys.exit(f"{path} has {rate} Hz; resample it to {wanted} Hz first")
     [[shares]] = session.run(None, {"waveform": samples.mean(axis=1)[np.newaxis]})
-    print(path, classes[int(np.argmax(shares))], dict(zip(classes, shares.round(3).tolist())))
+    print(path, classes[int(shares.argmax())], dict(zip(classes, shares.tolist(), strict=True)))

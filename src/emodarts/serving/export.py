@@ -66,7 +66,7 @@ def export_onnx(
     """Write a model as ONNX, unless its answers differ from those of torch.
 
     The file takes ``waveform`` ``(batch, samples)``, float32 at the sample rate in its metadata,
-    and gives ``probabilities`` ``(batch, classes)``. It needs onnxruntime and nothing of this package.
+    and gives ``probabilities`` ``(batch, classes)``. It needs onnxruntime, and not this package.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def export_onnx(
     origin = model.bundle.origin
     metadata = {
         "classes": json.dumps(list(model.classes), ensure_ascii=False),
-        "sample_rate": str(graph.spec.sample_rate),
+        "sample_rate": str(graph.sample_rate),
         "digest": digest,
         "corpus": str(origin.get("corpus", "")),
         "licence": licence_note(model),
@@ -126,26 +126,74 @@ def licence_note(model: Model) -> str:
 
 
 def _translate(graph: Graph) -> Any:
-    # Several pieces and rows, so that no size is taken for a constant.
-    example = torch.zeros(3, int(2.6 * graph.spec.n_samples) + 7)
+    """The three parts of a graph, each on its own: one symbol for all sizes would take minutes."""
+    import onnx
+
+    size = graph.answers.spec.n_samples
+    batch, rows, count = (torch.export.Dim(name) for name in ("batch", "rows", "pieces"))
+    # Several rows and pieces, so that no size is taken for a constant.
+    sound = torch.zeros(3, int(2.6 * size) + 7)
+    n_classes = graph.answers(sound[:1, :size], torch.tensor([size])).shape[1]
+    pieces = _translate_part(
+        graph.pieces,
+        {"waveform": (sound, {0: batch, 1: torch.export.Dim.DYNAMIC})},
+        ["sound", "lengths", "weights"],
+    )
+    answers = _translate_part(
+        graph.answers,
+        {
+            "sound": (torch.zeros(5, size), {0: rows}),
+            "samples": (torch.full((5,), size), {0: rows}),
+        },
+        ["answers"],
+    )
+    mean = _translate_part(
+        graph.mean,
+        {
+            "found": (torch.full((6, n_classes), 0.2), {0: torch.export.Dim.DYNAMIC}),
+            "weights": (torch.ones(3, 2), {0: batch, 1: count}),
+        },
+        ["probabilities"],
+    )
+    for program, prefix in ((answers, "b_"), (mean, "c_")):
+        onnx.compose.add_prefix(program, prefix, inplace=True)
+    both = onnx.compose.merge_models(
+        pieces,
+        answers,
+        [("sound", "b_sound"), ("lengths", "b_samples")],
+        outputs=["weights", "b_answers"],
+    )
+    program = onnx.compose.merge_models(
+        both, mean, [("b_answers", "c_found"), ("weights", "c_weights")]
+    )
+    _rename_output(program.graph, "probabilities")
+    return program
+
+
+def _rename_output(graph: Any, name: str) -> None:
+    [output] = graph.output
+    for node in graph.node:
+        node.output[:] = [name if o == output.name else o for o in node.output]
+    output.name = name
+
+
+def _translate_part(part: Any, given: dict[str, tuple[Any, Any]], outputs: list[str]) -> Any:
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                graph,
-                (example,),
+                part,
+                tuple(tensor for tensor, _ in given.values()),
                 dynamo=True,
                 external_data=False,
                 opset_version=OPSET,
-                input_names=["waveform"],
-                output_names=["probabilities"],
-                dynamic_shapes=({0: torch.export.Dim("batch"), 1: torch.export.Dim.DYNAMIC},),
+                input_names=list(given),
+                output_names=outputs,
+                dynamic_shapes=tuple(shape for _, shape in given.values()),
                 verbose=False,
             )
     except Exception as error:  # torch has an exception of its own for each stage
-        reason = str(error).strip().splitlines()
-        raise ExportError(
-            f"this model cannot be exported to ONNX: {reason[0] if reason else error!r}"
-        ) from error
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ExportError(f"this model cannot be exported to ONNX: {reason}") from error
     if program is None:
         raise ExportError("this model cannot be exported to ONNX: torch gave no program")
     return program.model_proto
@@ -178,7 +226,7 @@ def _quantised(program: Any) -> Any:
         front = [
             node.name
             for node in onnx.load(ready).graph.node
-            if node.op_type == "MatMul" and any(i.startswith("front.") for i in node.input)
+            if node.op_type == "MatMul" and any("front." in name for name in node.input)
         ]
         quantize_dynamic(
             ready,

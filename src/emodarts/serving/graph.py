@@ -45,32 +45,54 @@ class Graph(nn.Module):
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
         spec = _exportable(bundle)
-        fitted = cast(FittedNetwork, bundle.fitted)
+        self.sample_rate = spec.sample_rate
         self.pieces = Pieces(spec)
-        self.front = _front(spec)
-        self.spec = spec
-        self.network = _unrolled(cast(Classifier, fitted.network).for_inference())
-        self.temperature = bundle.temperature
-        mean, sd = fitted.normalisation.mean, fitted.normalisation.sd
-        self.register_buffer("mean", mean[..., None])
-        self.register_buffer("sd", sd[..., None])
+        self.answers = Answers(spec, cast(FittedNetwork, bundle.fitted))
+        self.mean = Mean(bundle.temperature)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """See the class."""
+        sound, samples, weights = self.pieces(waveform)
+        found: Tensor = self.mean(self.answers(sound, samples), weights)
+        return found
+
+
+class Answers(nn.Module):
+    """Pieces ``(R, n_samples)`` and the samples of sound in each ``(R,)`` -> ``(R, K)``."""
+
+    def __init__(self, spec: FeatureSpec, fitted: FittedNetwork) -> None:
+        super().__init__()
+        self.spec = spec
+        self.front = Columns(spec) if isinstance(spec, WaveformSpec) else Spectral(cast(Any, spec))
+        self.network = _unrolled(cast(Classifier, fitted.network).for_inference())
+        self.register_buffer("mean", fitted.normalisation.mean[..., None])
+        self.register_buffer("sd", fitted.normalisation.sd[..., None])
+
+    def forward(self, sound: Tensor, samples: Tensor) -> Tensor:
+        """See the class."""
         spec = self.spec
-        sound, samples, weights = self.pieces(waveform)  # (B, P, L), (B, P), (B, P)
-        batch, n_pieces = sound.shape[0], sound.shape[1]
-        maps = self.front(sound.flatten(0, 1))  # (B P, F, T)
         pool = functional.max_pool2d if spec.pool_by == "max" else functional.avg_pool2d
-        maps = pool(maps[:, None], (1, spec.pool))
+        maps = pool(self.front(sound)[:, None], (1, spec.pool))  # (R, 1, F, T)
         maps = torch.cat([maps, *(delta(maps, order) for order in range(1, spec.deltas + 1))], 1)
         maps = (maps - self.mean) / self.sd
         if spec.padding == "masked":
             steps = torch.arange(maps.shape[3], dtype=torch.int32)
-            valid = spec.frames_of(samples.flatten()).to(torch.int32)[:, None, None, None]
+            valid = spec.frames_of(samples).to(torch.int32)[:, None, None, None]
             maps = torch.where(steps < valid, maps, torch.full_like(maps, math.nan))
-        found = torch.softmax(self.network(maps), dim=1).reshape(batch, n_pieces, -1)
+        return torch.softmax(self.network(maps), dim=1)
+
+
+class Mean(nn.Module):
+    """Probabilities of pieces ``(B P, K)`` and their weights ``(B, P)`` -> ``(B, K)``."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, found: Tensor, weights: Tensor) -> Tensor:
+        """See the class."""
         shares = weights / weights.sum(dim=1, keepdim=True)
+        found = found.reshape(weights.shape[0], weights.shape[1], found.shape[1])
         joined = (found * shares[:, :, None]).sum(dim=1)
         if self.temperature == 1.0:
             return joined
@@ -82,15 +104,13 @@ class Pieces(nn.Module):
 
     Returns
     -------
-    samples ``(B, P, L)``, zeros behind the sound; samples of sound in each piece ``(B, P)``; and 1
+    samples ``(B P, n_samples)``, zeros behind the sound; samples of sound in each ``(B P,)``; and 1
     for the pieces that count ``(B, P)``.
     """
 
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__()
         self.spec = spec
-        # Frames behind the end of the sound see it, and deltas see those.
-        self.margin = getattr(spec, "n_fft", 0) + (8 * spec.pool * _hop(spec) if spec.deltas else 0)
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See the class."""
@@ -111,11 +131,8 @@ class Pieces(nn.Module):
         else:
             counted = torch.ones_like(start, dtype=torch.bool)
             first = torch.zeros_like(start)
-        size = whole
-        if spec.padding == "masked" and spec.length != "repeat":
-            size = torch.sym_min(n + self.margin, whole)
         samples = torch.clamp(length - first, max=whole)
-        place = torch.arange(size)
+        place = torch.arange(whole)
         if spec.length == "repeat":
             inside = place % samples[:, :, None]
             samples = torch.full_like(samples, whole)
@@ -129,7 +146,7 @@ class Pieces(nn.Module):
             heard = weights * self._sounds(found).to(found.dtype)
             any_heard = heard.amax(dim=1, keepdim=True)
             weights = torch.where(any_heard > 0, heard, weights)
-        return found, samples, weights
+        return found.flatten(0, 1), samples.flatten(), weights
 
     def _trimmed(self, waveform: Tensor, decibels: float) -> tuple[Tensor, Tensor]:
         n = waveform.shape[1]
@@ -336,11 +353,3 @@ def _exportable(bundle: Bundle) -> FeatureSpec:
             "mfcc, stft, waveform"
         )
     raise ExportError(f"this model cannot be exported to ONNX: {reason}")
-
-
-def _front(spec: FeatureSpec) -> nn.Module:
-    return Columns(spec) if isinstance(spec, WaveformSpec) else Spectral(cast(Any, spec))
-
-
-def _hop(spec: FeatureSpec) -> int:
-    return int(getattr(spec, "hop_length", getattr(spec, "frame_length", 1)))
