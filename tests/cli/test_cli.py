@@ -23,7 +23,7 @@ from emodarts.cli.app import app
 
 COMMANDS = (
     *("demo", "corpora", "prepare", "run", "search", "train", "headroom", "predict", "evaluate"),
-    *("recipes", "report"),
+    *("recipes", "report", "models", "export", "explain"),
 )
 
 

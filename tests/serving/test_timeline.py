@@ -69,6 +69,7 @@ def test_a_text_grid_has_no_gap_and_quotes_labels(tmp_path: Path) -> None:
         write_text_grids(tmp_path, [[odd], [answer(0, 1, 1.0, "c/x.wav")]])
 
 
+@pytest.mark.filterwarnings("ignore")  # of audformat about pandas
 def test_audformat_reads_what_was_written(tmp_path: Path) -> None:
     audformat = pytest.importorskip("audformat")
     odd = answer(3661.25, 90000.5, 0.6, "b, c.wav").or_uncertain(0.7)

@@ -16,7 +16,7 @@ from emodarts.serving.export import licence_note
 from emodarts.serving.model import Model
 from emodarts.serving.shipped import CARD
 
-_NAME = r"[\w.-]+/[\w.-]+"
+_NAME = r"\w[\w.-]*/\w[\w.-]*"
 
 
 def write_folder(source: Path, folder: Path, run: Path | None = None) -> None:
