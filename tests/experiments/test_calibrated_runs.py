@@ -23,6 +23,8 @@ FEATURES = {
     "hop_length": 128,
     "n_mels": 16,
 }
+STEM = {"channels": [2], "frequency_strides": [4], "time_strides": [4]}
+SEQNN = {"mode": "fixed", "recurrent": "lstm", "layers": 1, "width": 4}
 
 
 @pytest.mark.parametrize(
@@ -35,8 +37,9 @@ def test_predictions_are_those_of_the_calibrated_model(
     recipe = Recipe.from_dict(
         {
             "features": FEATURES,
-            "system": {"kind": "logistic_regression"},
-            "training": {"calibration_folds": folds},
+            "network": {"stem": STEM, "cnn": {"cells": 0}, "seqnn": SEQNN},
+            "search": {"strategy": "random"},
+            "training": {"calibration_folds": folds, "epochs": 2, "ensemble": 2},
             "evaluation": {"protocol": protocol, "split": "groups:3", "folds": [0]},
             "compute": {"device": "cpu", "threads": 1},
         }

@@ -166,6 +166,7 @@ def _translate(graph: Graph) -> Any:
     program = onnx.compose.merge_models(
         both, mean, [("b_answers", "c_found"), ("weights", "c_weights")]
     )
+    del program.opset_import[1:]  # each part brought the same
     _rename_output(program.graph, "probabilities")
     return program
 

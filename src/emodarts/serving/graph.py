@@ -132,7 +132,7 @@ class Pieces(nn.Module):
             counted = torch.ones_like(start, dtype=torch.bool)
             first = torch.zeros_like(start)
         samples = torch.clamp(length - first, max=whole)
-        place = torch.arange(whole)
+        place = torch.arange(n + whole)[:whole]  # a constant would be a megabyte of the file
         if spec.length == "repeat":
             inside = place % samples[:, :, None]
             samples = torch.full_like(samples, whole)
