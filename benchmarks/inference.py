@@ -11,8 +11,11 @@ from the end of a window to its answer.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +51,18 @@ def main() -> None:
         ways: dict[str, Any] = {"torch": lambda: model.predict(sound, sample_rate=rate)}
         for name, session in sessions.items():
             ways[name] = lambda session=session: session.run(None, {"waveform": sound[None]})
-        latency = spreads(in_turn(ways, REPEATS[size_of(arguments)]))
+        repeats = REPEATS[size_of(arguments)]
+        latency = spreads(in_turn(ways, repeats))
+        processor = spreads(
+            [{name: cpu_seconds(way) for name, way in ways.items()} for _ in range(repeats)]
+        )
         memory = {"torch": in_fresh_process(answer_torch, arguments.model, sound)[1]["peak"]}
         for name, path in paths.items():
-            memory[name] = in_fresh_process(answer_onnx, path, sound)[1]["peak"]
+            memory[name] = peak_of_onnx(path, len(sound))
         measured: dict[str, Any] = {
             "seconds_of_sound": SECONDS,
             "latency_s": latency,
+            "processor_s": processor,
             "real_time_factor": {n: found["median"] / SECONDS for n, found in latency.items()},
             "stream_latency_s": stream_latency(model, sound, rate),
             "peak_bytes": memory,
@@ -68,7 +76,8 @@ def main() -> None:
             measured["labels"] = compare_labels(model, sessions, arguments.root, rate)
     for name in latency:
         print(
-            f"{name:6} {show({k: 1e3 * v for k, v in latency[name].items()}, 1)} ms, RTF "
+            f"{name:6} {show({k: 1e3 * v for k, v in latency[name].items()}, 1)} ms, processor "
+            f"{show({k: 1e3 * v for k, v in processor[name].items()}, 1)} ms, RTF "
             f"{measured['real_time_factor'][name]:.5f}, {memory[name] / MIB:.0f} MiB, "
             f"{measured['file_bytes'][name] / 1e6:.2f} MB"
         )
@@ -118,9 +127,27 @@ def answer_torch(model: str, sound: NDArray[np.float32]) -> None:
     loaded.predict(sound, sample_rate=spec.sample_rate)
 
 
-def answer_onnx(path: Path, sound: NDArray[np.float32]) -> None:
-    """Load a file and answer once. The process has torch, which a user of the file has not."""
-    open_session(path).run(None, {"waveform": sound[None]})
+def peak_of_onnx(path: Path, samples: int) -> int:
+    """Peak bytes of a process with numpy and onnxruntime alone that loads a file and answers."""
+    code = (
+        "import re, sys, numpy, onnxruntime\n"
+        "options = onnxruntime.SessionOptions()\n"
+        "options.intra_op_num_threads = 1\n"
+        "session = onnxruntime.InferenceSession(sys.argv[1], options)\n"
+        "noise = numpy.random.default_rng(0).standard_normal((1, int(sys.argv[2])))\n"
+        "session.run(None, {'waveform': noise.astype('float32')})\n"
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+    )
+    command = [sys.executable, "-c", code, str(path), str(samples)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return int(found) * 1024
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Processor time of a call: unlike wall time, it says something on a busy machine."""
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
 
 
 def compare_labels(model: Model, sessions: Any, root: Path, rate: int) -> dict[str, Any]:

@@ -90,4 +90,5 @@ def _fit_apart(task: FitTask, outcome: Outcome, fold: int, train: Indices) -> Fi
         folder=folder,
         title=f"calibration fold {fold} of {task.title}",
     )
-    return SYSTEMS[recipe.system.kind].build(recipe.system).fit(inner).fitted
+    fitted: Fitted = SYSTEMS[recipe.system.kind].build(recipe.system).fit(inner).fitted
+    return fitted

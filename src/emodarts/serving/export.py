@@ -255,7 +255,8 @@ def _speech_like(seconds: float, rate: int) -> Samples:
     syllables = np.clip(np.sin(2 * np.pi * 3.1 * time), 0, None) ** 2
     sound = 0.1 * syllables * (buzz + 0.3 * noise)
     sound[: n // 10] = 0
-    return sound.astype(np.float32)
+    found: Samples = sound.astype(np.float32)
+    return found
 
 
 def _compare(model: Model, data: bytes, sounds: Sequence[Samples]) -> tuple[float, float]:

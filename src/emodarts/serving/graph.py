@@ -23,7 +23,6 @@ from emodarts.recipe import FeatureSpec
 from emodarts.recipe.features import LogMelSpec, MfccSpec, StftSpec, WaveformSpec
 from emodarts.space.sequence_ops import Recurrent
 from emodarts.systems.neural import FittedNetwork
-from emodarts.training.classifier import Classifier
 
 _SILENT_POWER = 10**-6.5
 """That of -65 dB, as in :mod:`emodarts.audio.speech`."""
@@ -60,11 +59,14 @@ class Graph(nn.Module):
 class Answers(nn.Module):
     """Pieces ``(R, n_samples)`` and the samples of sound in each ``(R,)`` -> ``(R, K)``."""
 
+    mean: Tensor
+    sd: Tensor
+
     def __init__(self, spec: FeatureSpec, fitted: FittedNetwork) -> None:
         super().__init__()
         self.spec = spec
         self.front = Columns(spec) if isinstance(spec, WaveformSpec) else Spectral(cast(Any, spec))
-        self.network = _unrolled(cast(Classifier, fitted.network).for_inference())
+        self.network = _unrolled(fitted.network.for_inference())
         self.register_buffer("mean", fitted.normalisation.mean[..., None])
         self.register_buffer("sd", fitted.normalisation.sd[..., None])
 
@@ -124,7 +126,7 @@ class Pieces(nn.Module):
         whole = spec.n_samples
         if spec.length == "segments":
             step = max(1, whole // 2)
-            places = torch.arange((torch.sym_max(n - whole, 0) + step - 1) // step + 1)
+            places = torch.arange((_largest(n - whole, 0) + step - 1) // step + 1)
             last = torch.clamp(length - whole, min=0)  # (B, 1)
             counted = places * step < last + step  # (B, P)
             first = torch.minimum(places * step, last)
@@ -179,9 +181,10 @@ class Pieces(nn.Module):
         """Whether a block of a whole piece is louder than silence."""
         block = round(_BLOCK * self.spec.sample_rate)
         size = pieces.shape[2] // block * block
-        blocks = pieces[:, :, :size].unflatten(2, (-1, block))
+        blocks = _split(pieces[:, :, :size], 2, (-1, block))
         centred = blocks - blocks.mean(dim=3, keepdim=True)
-        return centred.square().mean(dim=3).amax(dim=2) > _SILENT_POWER
+        loud: Tensor = centred.square().mean(dim=3).amax(dim=2) > _SILENT_POWER
+        return loud
 
 
 class Power(nn.Module):
@@ -238,11 +241,12 @@ class Power(nn.Module):
         frames = 1 + (n + 2 * half - self.n_fft) // self.hop
         padded = functional.pad(sound, (half, half + (-(n + 2 * half)) % b))
         index = torch.arange(frames) * (self.hop // b) + torch.arange(a)[:, None]  # (a, frames)
-        blocks = padded.unflatten(1, (-1, b)).index_select(1, index.flatten())
-        framed = blocks.unflatten(1, (a, -1)) * self.window  # (R, a, frames, b)
-        inner = (self.first @ framed.flatten(2)).unflatten(2, (-1, b)).unflatten(1, (2, -1))
+        blocks = _split(padded, 1, (-1, b)).index_select(1, index.flatten())
+        framed = _split(blocks, 1, (a, -1)) * self.window  # (R, a, frames, b)
+        inner = _split(_split(self.first @ framed.flatten(2), 2, (-1, b)), 1, (2, -1))
         found = inner[:, 0] @ self.real + inner[:, 1] @ self.imaginary  # (R, half, frames, 2 b)
-        return found[..., :b].square() + found[..., b:].square()
+        power: Tensor = found[..., :b].square() + found[..., b:].square()
+        return power
 
 
 class Spectral(nn.Module):
@@ -265,8 +269,8 @@ class Spectral(nn.Module):
         half = self.power.a // 2 + 1
         placed = np.zeros((half * self.power.b, len(weights)))
         np.add.at(placed, self.power.slots(), weights.T)
-        placed = placed.reshape(half, self.power.b, -1)
-        self.register_buffer("bands", torch.from_numpy(placed).float())
+        bands = placed.reshape(half, self.power.b, -1)
+        self.register_buffer("bands", torch.from_numpy(bands).float())
         self.coefficients = isinstance(spec, MfccSpec)
         if isinstance(spec, MfccSpec):
             dct = scipy.fft.dct(np.eye(spec.n_mels), norm="ortho", axis=0)[: spec.n_features]
@@ -289,7 +293,7 @@ class Columns(nn.Module):
     def forward(self, sound: Tensor) -> Tensor:
         """See the class."""
         frames = sound.shape[1] // self.length
-        return sound[:, : frames * self.length].unflatten(1, (-1, self.length)).transpose(1, 2)
+        return _split(sound[:, : frames * self.length], 1, (-1, self.length)).transpose(1, 2)
 
 
 class _BothWays(Recurrent):
@@ -306,7 +310,7 @@ class _BothWays(Recurrent):
             ways = []
             for suffix in ("", "_reverse"):
                 width = getattr(old, f"weight_ih_l{layer}{suffix}").shape[1]
-                way = type(old)(width, old.hidden_size, batch_first=True)
+                way = cast(Any, type(old))(width, old.hidden_size, batch_first=True)
                 state = {
                     f"{name}_l0": getattr(old, f"{name}_l{layer}{suffix}").detach()
                     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -328,13 +332,26 @@ class _BothWays(Recurrent):
         return x
 
 
+def _split(x: Tensor, dim: int, sizes: tuple[int, int]) -> Tensor:
+    """One axis as two."""
+    found: Tensor = x.unflatten(dim, sizes)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _largest(one: int, two: int) -> int:
+    """Of sizes that may be symbols."""
+    found: int = torch.sym_max(one, two)  # type: ignore[no-untyped-call]
+    return found
+
+
 def _unrolled(network: nn.Module) -> nn.Module:
     network = copy.deepcopy(network).float().eval().requires_grad_(False)
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, Recurrent) and child.recurrent.bidirectional:
                 setattr(parent, name, _BothWays(child))
-    return network.to(memory_format=torch.contiguous_format)
+    made: nn.Module = cast(Any, network).to(memory_format=torch.contiguous_format)
+    return made
 
 
 def _exportable(bundle: Bundle) -> FeatureSpec:
