@@ -46,11 +46,14 @@ _HOMES = {
 }
 
 
-def load(folder: str) -> Model:
-    """Load a trained model from its folder. Raises :class:`BundleError`."""
+def load(name: str) -> Model:
+    """Load a trained model: its folder, the name of a shipped one, or ``hub:USER/NAME``.
+
+    Raises :class:`BundleError`.
+    """
     from emodarts.serving.model import Model
 
-    return Model.load(folder)
+    return Model.load(name)
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
@@ -28,6 +29,7 @@ from emodarts.corpora.utterance import Utterance
 from emodarts.errors import BundleError, GenotypeError, list_some
 from emodarts.genotype import Genotype
 from emodarts.recipe import SYSTEMS, FeatureSpec, SystemSpec
+from emodarts.scoring.calibration import calibrated
 from emodarts.systems.system import Fitted, Saved
 
 FORMAT = "emodarts.model/4"
@@ -76,8 +78,8 @@ class Bundle:
     classes : labels in the order of the probabilities.
     fingerprints : of what extracts each input, e.g. of a checkpoint; see
         :attr:`FeatureExtractor.fingerprint`.
-    temperature : by which the logarithms of the probabilities are divided (Guo et al., 2017,
-        arXiv 1706.04599); 1 leaves them as they are.
+    temperature : of the probabilities of an utterance; see
+        :func:`emodarts.scoring.calibration.calibrated`.
     emotions : the common names (:data:`emodarts.corpora.utterance.COMMON_EMOTIONS`) of the labels
         that each class stands for, where they have some.
     trained_on : :func:`stretch_of` every utterance that had a part in search or training, and
@@ -123,11 +125,15 @@ class Bundle:
         return found
 
     def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Named feature maps ``(B, C, F, T)``, as extracted -> probabilities ``(B, K)``."""
-        found = self.fitted.probabilities(inputs)
-        if self.temperature == 1.0:
-            return found
-        return torch.softmax(found.log() / self.temperature, dim=1)
+        """Named feature maps ``(B, C, F, T)`` of pieces -> probabilities ``(B, K)``."""
+        return self.fitted.probabilities(inputs)
+
+    def joined(self, pieces: Tensor) -> NDArray[np.float64]:
+        """Probabilities ``(M, K)`` of the pieces of one utterance -> of the utterance ``(K,)``.
+
+        Their mean, calibrated.
+        """
+        return calibrated(pieces.double().mean(dim=0).numpy(), self.temperature)
 
 
 def stretch_of(content: str, utterance: Utterance) -> str:

@@ -51,6 +51,10 @@ class BundleError(EmodartsError):
     """A model bundle is missing a file, was altered, or has an unknown format."""
 
 
+class ExportError(EmodartsError):
+    """A model cannot be exported, or what was exported answers differently."""
+
+
 class RunError(EmodartsError):
     """A run folder cannot be used in the requested way."""
 

@@ -29,6 +29,7 @@ class TrialFolder:
     search_checkpoint, training_checkpoint : state after the last whole epoch.
     epochs : folder of the weights of each epoch, kept until the optimistic score is known.
     halving : candidates, rounds and scores of a search by successive halving.
+    calibration : folder of the trainings that the temperature is fitted on, kept until it is.
     candidates : folder of the genotypes that a search evaluates, one subfolder each.
     events : folder of TensorBoard events.
     tracking : store and name of the MLflow run.
@@ -52,6 +53,7 @@ class TrialFolder:
     training_checkpoint = _Entry("training.safetensors")
     epochs = _Entry("epochs")
     halving = _Entry("halving.json")
+    calibration = _Entry("calibration")
     candidates = _Entry("candidates")
     events = _Entry("events")
     tracking = _Entry("mlflow.json")

@@ -24,7 +24,7 @@ from emodarts.cost import MEASURED
 
 COMMANDS = (
     *("demo", "corpora", "prepare", "run", "search", "train", "headroom", "predict", "evaluate"),
-    *("recipes", "report", "grid"),
+    *("recipes", "report", "grid", "watch", "serve", "models", "export", "explain"),
 )
 
 

@@ -121,10 +121,10 @@ def _power(waveform: Tensor, window: Tensor, n_fft: int, hop_length: int) -> Ten
     return parts[..., 0].square() + parts[..., 1].square()
 
 
-def _decibels(power: Tensor) -> Tensor:
+def decibels(power: Tensor) -> Tensor:
     """dB, floored at 80 below the maximum *of the utterance*: (B, F, T)."""
-    decibels = 10.0 * torch.log10(power.clamp(min=_POWER_FLOOR))
-    return torch.maximum(decibels, decibels.amax(dim=(1, 2), keepdim=True) - _TOP_DB)
+    found = 10.0 * torch.log10(power.clamp(min=_POWER_FLOOR))
+    return torch.maximum(found, found.amax(dim=(1, 2), keepdim=True) - _TOP_DB)
 
 
 def band_frequencies(spec: FeatureSpec) -> Tensor | None:
@@ -152,7 +152,7 @@ class Spectrogram(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, n_samples) -> (B, 1 + n_fft // 2, frames)."""
-        return _decibels(_power(waveform, self.window, self.spec.n_fft, self.spec.hop_length))
+        return decibels(_power(waveform, self.window, self.spec.n_fft, self.spec.hop_length))
 
 
 class LogMel(nn.Module):
@@ -181,7 +181,7 @@ class LogMel(nn.Module):
         """(B, n_samples) -> (B, n_mels, frames)."""
         power = _power(waveform, self.window, self.spec.n_fft, self.spec.hop_length)
         parts = [self.mel[bands, bins] @ power[:, bins] for bands, bins in self.reach]
-        return _decibels(torch.cat(parts, dim=1))
+        return decibels(torch.cat(parts, dim=1))
 
 
 class Mfcc(LogMel):

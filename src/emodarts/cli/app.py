@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,6 +21,7 @@ from emodarts.cli.options import (
     CorpusOption,
     JsonOption,
     LabelsOption,
+    ModelArgument,
     PrepareRequest,
     ReaderOption,
     RecipeCommand,
@@ -39,6 +40,7 @@ from emodarts.cli.printing import (
     print_answers,
     print_error,
     print_json,
+    print_models,
     print_readers,
     print_recipes,
     print_warning,
@@ -326,7 +328,7 @@ def headroom(
     "--format json",
 )
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
+    model: ModelArgument,
     files: Annotated[
         list[Path] | None,
         # A file that cannot be read shall not keep the others from being answered.
@@ -360,32 +362,68 @@ def predict(
             help="From the start of a window to the next. [default: window]",
         ),
     ] = None,
+    per: Annotated[
+        Literal["window", "segment", "file"],
+        typer.Option(
+            help="With --window, what is answered for: each window, neighbouring windows of one "
+            "label as a segment, or the file by the mean of its windows."
+        ),
+    ] = "window",
+    abstain: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            min=0.0,
+            max=1.0,
+            help="Answer `uncertain` where no class has this probability, e.g. 0.6.",
+        ),
+    ] = 0.0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", min=1, help="Files that are read side by side.")
+    ] = 1,
     style: Annotated[
-        Style, typer.Option("--format", help="json prints one object on each line.")
+        Style,
+        typer.Option(
+            "--format",
+            help="json prints one object on each line; audformat and textgrid (Praat) are written "
+            "to the folder --out.",
+        ),
     ] = "table",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder for --format audformat or textgrid."),
+    ] = None,
 ) -> None:
     """Name the emotion in audio files of any sample rate and length.
 
-    Files that cannot be used are named on standard error and the others are classified; the exit
-    code is then 2. Silence and noise have no emotion: their label is empty, and a note says why.
+    Files that cannot be used are named at the end on standard error and the others are classified;
+    the exit code is then 2. Silence and noise have no emotion: their label is empty, and a note
+    says why.
     """
-    from emodarts.serving.model import Model, find_audio
+    from emodarts.progress import Silent, for_terminal
+    from emodarts.serving.model import Model, Segment, find_audio
+    from emodarts.serving.timeline import segments as join_windows
+    from emodarts.serving.timeline import whole, write_audformat, write_text_grids
     from emodarts.serving.windows import check_windows
 
     check_windows(window, hop)
-    segments: list[tuple[Path, float, float | None]] = []
+    if per != "window" and window is None:
+        raise EmodartsError(f"--per {per} needs --window")
+    if (out is None) == (style in ("audformat", "textgrid")):
+        raise EmodartsError("--out and --format audformat or textgrid belong together")
+    segments: list[Segment] = []
     faults: list[EmodartsError] = []
     left_out: list[tuple[str, Sequence[tuple[object, str]]]] = []
     for path in files or ():
         try:
             inside, unread = find_audio(path)
-            segments += [(file, 0.0, None) for file in inside]
+            segments += [Segment(file) for file in inside]
             left_out.append((str(path), unread))
         except EmodartsError as error:
             faults.append(error)
     if corpus is not None:
         listed = _load_corpus(corpus, root, reader)
-        segments += _segments(listed, part)
+        segments += [Segment(*found) for found in _segments(listed, part)]
         left_out.append((f"corpus {corpus}", listed.skipped))
     elif root is not None or reader or part is not None:
         raise EmodartsError("--root, --corpus-option and --part need --corpus")
@@ -395,29 +433,153 @@ def predict(
     for place, skipped in left_out:
         if skipped:
             print_warning(f"{shown(place)}: not everything is read:{list_skipped(skipped)}")
+    # Lines of answers that are printed at once would go through a bar.
+    quiet = len(segments) == 1 or not sys.stderr.isatty() or style in ("json", "csv")
+    progress = Silent() if quiet else for_terminal()
+    progress.start("predict", len(segments))
+    classified = 0
+
+    def groups() -> Iterator[list[Answer]]:
+        nonlocal classified
+        for found in loaded.predict_many(segments, window, hop, jobs=jobs):
+            progress.advance()
+            if isinstance(found, EmodartsError):
+                faults.append(found)
+                continue
+            classified += 1
+            if per == "segment" or style == "textgrid":
+                found = join_windows(found)
+            elif per == "file":
+                found = [whole(found)]
+            yield [answer.or_uncertain(abstain) for answer in found]
+
+    if style == "textgrid" and out is not None:
+        write_text_grids(out, groups())
+    elif style == "audformat" and out is not None:
+        write_audformat(out, loaded.classes, (a for group in groups() for a in group))
+    else:
+        answers = (a for group in groups() for a in group)
+        print_answers(style, loaded.classes, answers)
+    progress.stop()
     for fault in faults:
         print_error(fault)
-    failed, classified = len(faults), 0
-
-    def answers() -> Iterator[Answer]:
-        nonlocal failed, classified
-        for file, start, end in segments:
-            try:
-                found = loaded.predict(file, window, hop, start=start, end=end)
-            except EmodartsError as error:
-                failed += 1
-                print_error(error)
-            else:
-                classified += 1
-                yield from found
-
-    print_answers(style, loaded.classes, answers())
-    if failed and classified:
-        inputs = "1 input" if failed == 1 else f"{failed} inputs"
+    if faults and classified:
+        inputs = "1 input" if len(faults) == 1 else f"{len(faults)} inputs"
         were = "was" if classified == 1 else "were"
         print_error(f"{inputs} failed; the other {classified} {were} classified.")
-    if failed:
+    if faults:
         raise typer.Exit(2)
+
+
+@app.command(epilog="Example:  emodarts models")
+def models(as_json: JsonOption = False) -> None:
+    """List the models that come with the package: what each was trained on, and what it is for."""
+    from emodarts.serving.shipped import card_summary, shipped_models
+
+    found = {name: card_summary(folder) for name, folder in shipped_models().items()}
+    if as_json:
+        print_json(found)
+    else:
+        print_models(found)
+
+
+@app.command(epilog="Example:  emodarts export emodb --onnx emodb.onnx")
+def export(
+    model: ModelArgument,
+    onnx: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write one file from sound to probabilities, for onnxruntime (extra `onnx`).",
+        ),
+    ] = None,
+    check: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--check",
+            metavar="AUDIO",
+            help="With --onnx: compare on this file too, beside generated sound (may be repeated).",
+        ),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="With --onnx: keep weights in 8 bits; smaller, inexact.")
+    ] = False,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", metavar="DIR", help="Write the model and its card to a folder."),
+    ] = None,
+    hub: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER/NAME", help="Put that folder on the Hugging Face Hub (extra `hub`)."
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            metavar="DIR",
+            help="With --folder or --hub: run of the same recipe whose scores the card shall have.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model for other programs and places.
+
+    An ONNX file is compared with the model on the way, and not written if an answer differs.
+    """
+    if sum(place is not None for place in (onnx, folder, hub)) != 1:
+        raise EmodartsError("Give one of --onnx FILE, --folder DIR, --hub USER/NAME.")
+    if onnx is None and (check or int8):
+        raise EmodartsError("--check and --int8 need --onnx")
+    if onnx is not None:
+        if run is not None:
+            raise EmodartsError("--run needs --folder or --hub")
+        from emodarts.serving.export import export_onnx
+        from emodarts.serving.model import Model
+
+        found = export_onnx(Model.load(model), onnx, check or (), int8=int8)
+        if as_json:
+            print_json(found.to_dict())
+            return
+        typer.echo(
+            f"{found.path}: {found.bytes / 1e6:.2f} MB. On {found.sounds} sounds, probabilities "
+            f"differ by at most {found.difference:.1g} and {100 * found.same_labels:.0f} % of the "
+            "labels are the same."
+        )
+        return
+    from emodarts.serving.hub import push, write_folder
+    from emodarts.serving.shipped import find_model
+
+    place = find_model(model)
+    if folder is not None:
+        write_folder(place, folder, run)
+    where = str(folder) if hub is None else push(place, hub, run)
+    if as_json:
+        print_json({"where": where})
+    else:
+        typer.echo(where)
+
+
+@app.command(epilog="Example:  emodarts explain emodb talk.wav --out talk.png")
+def explain(
+    model: ModelArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Audio file of up to a minute.")],
+    out: Annotated[Path, typer.Option("--out", metavar="PNG", help="Picture to write.")],
+) -> None:
+    """Draw which time and frequency an answer depends on, over the spectrogram.
+
+    Each part of the sound is made quieter in turn; red parts speak for the label, blue ones
+    against it.
+    """
+    from emodarts.serving.explain import explain as occlude
+    from emodarts.serving.explain import write_picture
+    from emodarts.serving.model import Model
+
+    found = occlude(Model.load(model), file)
+    write_picture(found, out)
+    print_answers("table", list(found.answer.probabilities), [found.answer])
+    typer.echo(f"\nPicture: {out}")
 
 
 @app.command(
@@ -425,7 +587,7 @@ def predict(
     epilog="Example:  emodarts evaluate runs/x/fold-0/seed-0/model --corpus ravdess --root ravdess",
 )
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
+    model: ModelArgument,
     corpus: CorpusOption,
     root: RootOption = None,
     reader: ReaderOption = None,

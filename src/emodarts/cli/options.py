@@ -106,6 +106,21 @@ def complete_corpus(incomplete: str) -> list[str]:
     return [name for name in READERS if name.startswith(incomplete)]
 
 
+def complete_model(incomplete: str) -> list[str]:
+    """Names of shipped models that begin so."""
+    from emodarts.serving.shipped import shipped_models
+
+    return [name for name in shipped_models() if name.startswith(incomplete)]
+
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Folder of a trained model, or the name of one that `emodarts models` lists.",
+        autocompletion=complete_model,
+    ),
+]
 RecipeArgument = Annotated[
     str,
     typer.Argument(

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
 import typer
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from emodarts.serving.model import Answer
     from emodarts.systems.listing import Listed
 
-Style = Literal["table", "json", "csv"]
-"""How answers are printed."""
+Style = Literal["table", "json", "csv", "audformat", "textgrid"]
+"""How answers are printed, or written to a folder."""
 
 
 class Stopped(Exception):
@@ -52,6 +53,12 @@ def print_readers(readers: Mapping[str, tuple[str, Sequence[str]]]) -> None:
     """Print what each reader reads, and its options."""
     rows = [(name, what, " ".join(options)) for name, (what, options) in readers.items()]
     typer.echo(plain_table(Table(words("corpus", "what it is", "options"), tuple(rows))))
+
+
+def print_models(models: Mapping[str, str]) -> None:
+    """Print the name of each model and what it is."""
+    for name, summary in models.items():
+        typer.echo(f"{name}\n{fill(summary, 96, initial_indent='    ', subsequent_indent='    ')}")
 
 
 def print_recipes(recipes: Mapping[str, Listed]) -> None:

@@ -7,19 +7,22 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
 from emodarts import files
 from emodarts.errors import RunError, list_some
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
 from emodarts.recipe import load_recipe
 from emodarts.recipe.system import BASELINES
+from emodarts.scoring.calibration import calibrated, calibration_error
 from emodarts.scoring.metrics import METRICS, UA_DEFINITION, WA_DEFINITION, aggregate
-from emodarts.scoring.predictions import read_predictions, write_predictions
+from emodarts.scoring.predictions import Prediction, read_predictions, write_predictions
 
 FORMAT = "emodarts.result/2"
 
 #: What of a trial stands beside its scores.
-_KEPT = ("epoch", "parameters", "multiply_adds", "genotype", "search")
+_KEPT = ("epoch", "parameters", "multiply_adds", "genotype", "search", "calibration")
 
 
 def summarise(
@@ -89,6 +92,7 @@ def summarise(
         "parameters": round(fmean(r["parameters"] for r in results)),
         "multiply_adds": round(fmean(r["multiply_adds"] for r in results)),
         **_single_networks(results),
+        "calibration": _calibration(predictions, details, classes),
         "baselines": _baselines(results, len(classes)),
     }
     files.write_json(run.result, result)
@@ -172,6 +176,27 @@ def _collapses(results: Sequence[Mapping[str, Any]], origin: str | None) -> list
         "(search.genotype_epoch: best), search for fewer epochs (search.epochs), and compare with "
         "random cells (search: {strategy: random})"
     ]
+
+
+def _calibration(
+    predictions: Sequence[Prediction],
+    details: Mapping[tuple[int, int], Mapping[str, Any]],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """ECE of all test predictions, before and after the temperature of their trial."""
+    facts = [d["calibration"] for d in details.values()]
+    found = np.array([p.probabilities for p in predictions])
+    temperatures = [details[p.fold, p.seed]["calibration"]["temperature"] for p in predictions]
+    # The inverse of a temperature is a temperature.
+    pairs = zip(found, temperatures, strict=True)
+    before = np.stack([calibrated(row, 1 / temperature) for row, temperature in pairs])
+    truth = np.array([classes.index(p.label) for p in predictions])
+    return {
+        "fitted_on": facts[0]["fitted_on"],
+        "temperature": fmean(f["temperature"] for f in facts),
+        "ece_before": calibration_error(before, truth),
+        "ece": calibration_error(found, truth),
+    }
 
 
 def _single_networks(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from emodarts import files, parallel
 from emodarts.bundle import Bundle, save_bundle, sound_of, stretch_of
 from emodarts.dataset import Dataset, Listing, load_dataset
 from emodarts.errors import EmodartsError, RunError, TrainingError
+from emodarts.experiments.calibration import calibrate, utterance_probabilities
 from emodarts.experiments.compute import recorded_compute
 from emodarts.experiments.spec import TrialSpec
 from emodarts.fast import keep_freed_memory
@@ -33,6 +34,7 @@ from emodarts.progress import Lines, Progress, show_warnings_plainly
 from emodarts.recipe import SYSTEMS, Recipe, SystemSpec, load_recipe
 from emodarts.recipe.system import BASELINES
 from emodarts.runtime import configure, derive_seed
+from emodarts.scoring.calibration import calibrated
 from emodarts.scoring.metrics import METRICS, score
 from emodarts.scoring.predictions import Prediction, write_predictions
 from emodarts.splits import Parts
@@ -189,6 +191,7 @@ def _test(
     """Test a fitted system and write what the trial is to leave; ``result.json`` comes last."""
     folder, recipe, listing = task.folder, task.recipe, task.data.listing
     genotype = outcome.fitted.genotype
+    calibration = calibrate(task, outcome)
     facts: dict[str, Any] = {
         "fold": spec.fold,
         "seed": spec.seed,
@@ -197,9 +200,10 @@ def _test(
         "parameters": outcome.cost.parameters,
         "multiply_adds": outcome.cost.multiply_adds,
         "genotype": None if genotype is None else genotype.to_dict(),
+        "calibration": calibration.to_dict(),
     }
     if parts.test:
-        predictions = classify(spec, task.data, outcome.fitted, parts)
+        predictions = classify(spec, task.data, outcome.fitted, parts, calibration.temperature)
         write_predictions(folder.predictions, predictions, task.data.classes)
         facts |= _scores(predictions, task.data.classes)
     if outcome.members and parts.test:
@@ -215,6 +219,7 @@ def _test(
         inputs=recipe.inputs,
         classes=task.data.classes,
         fingerprints=listing.fingerprints,
+        temperature=calibration.temperature,
         emotions=files.read_object(run.data, RunError, "emotions")["emotions"],
         trained_on=[
             *(stretch_of(listing.contents[i], listing.utterances[i]) for i in parts.development),
@@ -247,13 +252,14 @@ def _test(
     return result
 
 
-def classify(spec: TrialSpec, data: Dataset, fitted: Fitted, parts: Parts) -> list[Prediction]:
+def classify(
+    spec: TrialSpec, data: Dataset, fitted: Fitted, parts: Parts, temperature: float = 1.0
+) -> list[Prediction]:
     """Classify the test utterances, each by itself, as a model classifies a file."""
     predictions = []
-    for index in parts.test:
+    found = calibrated(utterance_probabilities(data, fitted, parts.test), temperature)
+    for index, probabilities in zip(parts.test, found, strict=True):
         utterance = data.utterances[index]
-        pieces = fitted.probabilities(data.inputs((index,)))
-        probabilities = pieces.double().mean(dim=0)
         predictions.append(
             Prediction(
                 name=utterance.name,
@@ -261,7 +267,7 @@ def classify(spec: TrialSpec, data: Dataset, fitted: Fitted, parts: Parts) -> li
                 fold=spec.fold or 0,
                 seed=spec.seed,
                 label=utterance.known_label(),
-                predicted=data.classes[int(probabilities.numpy().argmax())],
+                predicted=data.classes[int(probabilities.argmax())],
                 probabilities=tuple(probabilities.tolist()),
             )
         )

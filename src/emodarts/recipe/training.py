@@ -133,6 +133,10 @@ class TrainingSpec(Section):
     ensemble: Annotated[int, Field(ge=1, le=20)] = 1
     """Number of networks that are trained from different seeds and answer together, by the mean of
     their log-probabilities. They make one model, of as many times the parameters."""
+    calibration_folds: Annotated[int, Field(ge=0, le=20)] = 0
+    """Where nothing is left out for validation: number of groups of development speakers that are
+    left out in turn, to fit the temperature of the probabilities on the answers to them. 3 makes
+    training take three times as long; 0 leaves probabilities as they are."""
     optimistic: bool = False
     """After the choice, also report what the best epoch on the test fold would have scored; keeps
     the weights of every epoch on disk until then."""
@@ -143,6 +147,13 @@ class TrainingSpec(Section):
             raise ValueError(
                 "oversample and class_weights both correct for the size of classes; "
                 "allowed with oversample: class_weights false"
+            )
+        if self.calibration_folds == 1:
+            raise ValueError("calibration_folds 1 leaves nothing to train on; allowed: 0, 2, ...")
+        if self.calibration_folds and self.select != "last":
+            raise ValueError(
+                f"calibration_folds does nothing with select {self.select!r}, whose validation "
+                "utterances fit the temperature; allowed: select last"
             )
         if self.ensemble > 1 and self.optimistic:
             raise ValueError(

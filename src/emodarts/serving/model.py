@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import tee
 from pathlib import Path
@@ -27,10 +29,14 @@ from emodarts.audio.speech import SILENT, lacks_speech
 from emodarts.bundle import Bundle, load_bundle
 from emodarts.corpora.folder import AUDIO_SUFFIXES, walk_files, why_unread
 from emodarts.errors import AudioError, BundleError, EmodartsError, list_skipped, shown
+from emodarts.serving.shipped import find_model
 from emodarts.serving.windows import LONGEST, check_windows, cut, loses, pieces, resample
 
 Audio = NDArray[np.floating[Any]]
 """Samples ``(n,)`` or ``(n, channels)``, full scale 1."""
+
+UNCERTAIN = "uncertain"
+"""Label of an answer that is less confident than was asked for."""
 
 _BATCH = 32
 
@@ -43,7 +49,8 @@ class Answer:
     ----------
     file : path; ``""`` for samples that come from no file.
     start, end : seconds.
-    label : the most probable class; ``""`` where there is no sound, or none like speech.
+    label : the most probable class, or ``uncertain``; ``""`` where there is no sound, or none like
+        speech.
     probabilities : by class, in the model's class order; they sum to 1. Empty without a label.
     note : why there is no label, or what is wrong with the file; else ``""``.
     """
@@ -55,9 +62,23 @@ class Answer:
     probabilities: dict[str, float]
     note: str = ""
 
+    def or_uncertain(self, least: float) -> Answer:
+        """The same, with the label ``uncertain`` if no class has at least this probability."""
+        if self.probabilities and max(self.probabilities.values()) < least:
+            return replace(self, label=UNCERTAIN)
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)
+
+
+class Segment(NamedTuple):
+    """A file, or a part of it in seconds."""
+
+    file: Path
+    start: float = 0.0
+    end: float | None = None
 
 
 class Model:
@@ -91,9 +112,12 @@ class Model:
                 )
 
     @classmethod
-    def load(cls, folder: str | Path) -> Model:
-        """Load a bundle. Raises :class:`BundleError`."""
-        return cls(load_bundle(Path(folder)))
+    def load(cls, name: str | Path) -> Model:
+        """Load a model: its folder, the name of a shipped one, or ``hub:USER/NAME``.
+
+        Raises :class:`BundleError`.
+        """
+        return cls(load_bundle(find_model(name)))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -109,6 +133,7 @@ class Model:
         sample_rate: int | None = None,
         start: float = 0.0,
         end: float | None = None,
+        abstain: float = 0.0,
     ) -> list[Answer]:
         """Classify a file or an array, or a segment of it, as a whole or window by window.
 
@@ -120,6 +145,7 @@ class Model:
         hop : seconds between the starts of windows; by default ``window``.
         sample_rate : Hz, of an array; a file has its own.
         start, end : of the segment in seconds; ``end`` None is the end of the audio.
+        abstain : answers whose highest probability is lower have the label ``uncertain``.
 
         Raises
         ------
@@ -150,7 +176,48 @@ class Model:
             answers = list(self._answers([mono], rate, window, hop, mixdown, start))
         if not answers:
             raise too_short(mixdown.name, mixdown.n_samples, rate)
-        return answers
+        return [answer.or_uncertain(abstain) for answer in answers]
+
+    def predict_many(
+        self,
+        sources: Iterable[str | Path | Segment],
+        window: float | None = None,
+        hop: float | None = None,
+        *,
+        abstain: float = 0.0,
+        jobs: int = 1,
+    ) -> Iterator[list[Answer] | EmodartsError]:
+        """Classify many files, several at a time, in their order.
+
+        Parameters
+        ----------
+        sources : files, or segments of them.
+        jobs : threads; as many files are open at a time.
+        window, hop, abstain : see :meth:`predict`.
+
+        Yields
+        ------
+        The answers of each file, or why it has none.
+        """
+
+        def classify(source: str | Path | Segment) -> list[Answer] | EmodartsError:
+            file, start, end = source if isinstance(source, Segment) else Segment(Path(source))
+            try:
+                return self.predict(file, window, hop, start=start, end=end, abstain=abstain)
+            except EmodartsError as error:
+                return error
+
+        if jobs == 1:
+            yield from map(classify, sources)
+            return
+        with ThreadPoolExecutor(jobs) as pool:
+            waiting: deque[Future[list[Answer] | EmodartsError]] = deque()
+            for source in sources:
+                waiting.append(pool.submit(classify, source))
+                if len(waiting) >= 2 * jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def stream(
         self, chunks: Iterable[Audio], sample_rate: int, window: float, hop: float | None = None
@@ -195,7 +262,7 @@ class Model:
             speech = [part.probabilities for part in group if part.probabilities is not None]
             if self._cuts:
                 speech = speech[:1]
-            found = torch.cat(speech).mean(dim=0).tolist() if speech else []
+            found = self.bundle.joined(torch.cat(speech)).tolist() if speech else []
             yield Answer(
                 file="",
                 start=round(offset + group[0].start, 3),

@@ -245,6 +245,8 @@ class JointNetwork(nn.Module):
 
 def _frames_present(features: Tensor) -> Tensor | None:
     """Which frames are not missing (NaN): ``(B, T)``; None if all are there."""
+    if torch.compiler.is_exporting():  # an exported graph cannot branch on values
+        return ~torch.isnan(features[:, 0, 0])
     if features.is_meta or not torch.isnan(features[:, 0, 0, -1]).any():
         return None
     return ~torch.isnan(features[:, 0, 0])

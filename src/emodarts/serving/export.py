@@ -1,0 +1,287 @@
+"""A model as one ONNX file from sound to probabilities (the extra ``onnx``)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from emodarts import files
+from emodarts.audio.io import load_audio
+from emodarts.errors import ExportError
+from emodarts.serving.graph import Graph
+from emodarts.serving.model import Model
+
+OPSET = 20
+TOLERANCE = 1e-4
+"""Largest difference of a probability from that of torch."""
+TOLERANCE_INT8 = 0.05
+"""The same, of a file whose products are in int8."""
+
+_SECONDS = (0.3, 1.0, 2.5, 8.0, 13.7)
+"""Lengths of the generated sounds that an export is compared on."""
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes
+    ----------
+    path : of the file.
+    bytes : its size.
+    sounds : number of sounds that it was compared with torch on.
+    difference : largest difference of a probability.
+    same_labels : share of the sounds whose label is the same.
+    """
+
+    path: Path
+    bytes: int
+    sounds: int
+    difference: float
+    same_labels: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**vars(self), "path": str(self.path)}
+
+
+def export_onnx(
+    model: Model, path: Path, check: Sequence[Path] = (), *, int8: bool = False
+) -> Exported:
+    """Write a model as ONNX, unless its answers differ from those of torch.
+
+    The file takes ``waveform`` ``(batch, samples)``, float32 at the sample rate in its metadata,
+    and gives ``probabilities`` ``(batch, classes)``. It needs onnxruntime, and not this package.
+
+    Parameters
+    ----------
+    check : audio files to compare on, beside generated sounds.
+    int8 : keep the weights of recurrent and dense layers, and multiply, in 8 bits.
+
+    Raises
+    ------
+    ExportError
+        If the extra is missing, the model is of a kind that cannot be exported, or an answer
+        differs by more than 1e-4, or 0.05 with ``int8``. No file is left then.
+    AudioError
+        If a file to check on cannot be used.
+    """
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            f"{error.name} is missing; install the extra: pip install 'emodarts[onnx]'"
+        ) from error
+    graph = Graph(model.bundle).eval()
+    sounds = _sounds(model, check)
+    program = _translate(graph)
+    if int8:
+        program = _quantised(program)
+    digest = hashlib.sha256(program.SerializeToString()).hexdigest()
+    origin = model.bundle.origin
+    metadata = {
+        "classes": json.dumps(list(model.classes), ensure_ascii=False),
+        "sample_rate": str(graph.sample_rate),
+        "digest": digest,
+        "corpus": str(origin.get("corpus", "")),
+        "licence": licence_note(model),
+    }
+    onnx.helper.set_model_props(program, metadata)
+    data = program.SerializeToString()
+    difference, same = _compare(model, data, sounds)
+    allowed = TOLERANCE_INT8 if int8 else TOLERANCE
+    if not difference <= allowed:
+        raise ExportError(
+            f"the exported model answers differently: a probability differs by {difference:.2g}; "
+            f"allowed: {allowed:g}. Nothing was written"
+        )
+    files.write_bytes(path, data)
+    return Exported(path, len(data), len(sounds), difference, same)
+
+
+def licence_note(model: Model) -> str:
+    """What must be said of the data that a model was trained on."""
+    corpus = model.bundle.origin.get("corpus", "unknown data")
+    notice = model.bundle.origin.get("notice")
+    return f"Trained on {corpus}: the terms of that corpus may limit the use of the model." + (
+        f" {notice}" if notice else ""
+    )
+
+
+def _translate(graph: Graph) -> Any:
+    """The three parts of a graph, each on its own: one symbol for all sizes would take minutes."""
+    import onnx
+
+    size = graph.answers.spec.n_samples
+    batch, rows, count = (torch.export.Dim(name) for name in ("batch", "rows", "pieces"))
+    # Several rows and pieces, so that no size is taken for a constant.
+    sound = torch.zeros(3, int(2.6 * size) + 7)
+    n_classes = graph.answers(sound[:1, :size], torch.tensor([size])).shape[1]
+    pieces = _translate_part(
+        graph.pieces,
+        {"waveform": (sound, {0: batch, 1: torch.export.Dim.DYNAMIC})},
+        ["sound", "lengths", "weights"],
+    )
+    answers = _translate_part(
+        graph.answers,
+        {
+            "sound": (torch.zeros(5, size), {0: rows}),
+            "samples": (torch.full((5,), size), {0: rows}),
+        },
+        ["answers"],
+    )
+    mean = _translate_part(
+        graph.mean,
+        {
+            "found": (torch.full((6, n_classes), 0.2), {0: torch.export.Dim.DYNAMIC}),
+            "weights": (torch.ones(3, 2), {0: batch, 1: count}),
+        },
+        ["probabilities"],
+    )
+    for program, prefix in ((answers, "b_"), (mean, "c_")):
+        onnx.compose.add_prefix(program, prefix, inplace=True)
+    both = onnx.compose.merge_models(
+        pieces,
+        answers,
+        [("sound", "b_sound"), ("lengths", "b_samples")],
+        outputs=["weights", "b_answers"],
+    )
+    program = onnx.compose.merge_models(
+        both, mean, [("b_answers", "c_found"), ("weights", "c_weights")]
+    )
+    del program.opset_import[1:]  # each part brought the same
+    _rename_output(program.graph, "probabilities")
+    return program
+
+
+def _rename_output(graph: Any, name: str) -> None:
+    [output] = graph.output
+    for node in graph.node:
+        node.output[:] = [name if o == output.name else o for o in node.output]
+    output.name = name
+
+
+def _translate_part(part: Any, given: dict[str, tuple[Any, Any]], outputs: list[str]) -> Any:
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                part,
+                tuple(tensor for tensor, _ in given.values()),
+                dynamo=True,
+                external_data=False,
+                opset_version=OPSET,
+                input_names=list(given),
+                output_names=outputs,
+                dynamic_shapes=tuple(shape for _, shape in given.values()),
+                verbose=False,
+            )
+    except Exception as error:  # torch has an exception of its own for each stage
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ExportError(f"this model cannot be exported to ONNX: {reason}") from error
+    if program is None:
+        raise ExportError("this model cannot be exported to ONNX: torch gave no program")
+    return program.model_proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the exporter says to itself."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _quantised(program: Any) -> Any:
+    """Recurrent and dense layers in int8; the features stay as they are."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        plain, ready, small = (str(Path(folder) / name) for name in ("a", "b", "c"))
+        onnx.save(program, plain)
+        quant_pre_process(plain, ready, skip_symbolic_shape=True)
+        front = [
+            node.name
+            for node in onnx.load(ready).graph.node
+            if node.op_type == "MatMul" and any("front." in name for name in node.input)
+        ]
+        quantize_dynamic(
+            ready,
+            small,
+            op_types_to_quantize=["MatMul", "Gemm", "LSTM"],
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=front,
+        )
+        return onnx.load(small)
+
+
+def _sounds(model: Model, check: Sequence[Path]) -> list[Samples]:
+    [spec] = model.bundle.inputs.values()
+    rate = spec.sample_rate
+    found = [_speech_like(seconds, rate) for seconds in _SECONDS]
+    return [*found, *(load_audio(path, rate) for path in check)]
+
+
+def _speech_like(seconds: float, rate: int) -> Samples:
+    """Syllables of a buzz and noise between silences."""
+    n = round(seconds * rate)
+    time = np.arange(n) / rate
+    noise = np.random.default_rng(n).standard_normal(n)
+    buzz = np.sign(np.sin(2 * np.pi * (140 * time + 6 * np.sin(5 * time))))
+    syllables = np.clip(np.sin(2 * np.pi * 3.1 * time), 0, None) ** 2
+    sound = 0.1 * syllables * (buzz + 0.3 * noise)
+    sound[: n // 10] = 0
+    found: Samples = sound.astype(np.float32)
+    return found
+
+
+def _compare(model: Model, data: bytes, sounds: Sequence[Samples]) -> tuple[float, float]:
+    """Largest difference of a probability, alone and in a batch, and the share of same labels."""
+    session = open_session(data)
+    [spec] = model.bundle.inputs.values()
+    difference, same = 0.0, 0
+    for sound in sounds:
+        [answer] = model.predict(sound, sample_rate=spec.sample_rate)
+        if not answer.label:
+            continue
+        expected = np.array([answer.probabilities[name] for name in model.classes])
+        batch = np.stack([sound, sound[::-1]])
+        alone, together = (session.run(None, {"waveform": x})[0][0] for x in (batch[:1], batch))
+        difference = max(difference, *(np.abs(x - expected).max() for x in (alone, together)))
+        same += int(alone.argmax() == expected.argmax())
+    return float(difference), same / len(sounds)
+
+
+def open_session(data: bytes | Path, threads: int = 1) -> Any:
+    """An onnxruntime session of a file or its contents, on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.log_severity_level = 3
+    source = data if isinstance(data, bytes) else str(data)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

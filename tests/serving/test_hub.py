@@ -1,0 +1,113 @@
+"""A model as a folder for the Hub, and there and back by a stand-in of the Hub."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import emodarts
+from emodarts.bundle import DESCRIPTION, WEIGHTS
+from emodarts.errors import BundleError, ExportError, RunError
+from emodarts.serving.hub import make_card, push, write_folder
+from emodarts.serving.model import Model
+from emodarts.serving.shipped import CARD, find_model
+
+RESULT: dict[str, Any] = {
+    "name": "default",
+    "corpus": "emodb",
+    "classes": ["anger", "happiness", "neutral", "sadness"],
+    "split": "groups:5",
+    "protocol": "full",
+    "seeds": [0],
+    "n_test": 40,
+    **dict.fromkeys(("ua", "wa", "macro_f1"), 0.875),
+    **{f"{k}_sd_folds": 0.0613 for k in ("ua", "wa", "macro_f1")},
+    **{f"{k}_sd_seeds": None for k in ("ua", "wa", "macro_f1")},
+    "pooled": {"ua": 0.88, "ua_interval": [0.81, 0.93], "bootstrap_unit": "speaker"},
+    "confusion": [[7, 3, 0, 0], [1, 9, 0, 0], [0, 0, 10, 0], [0, 0, 0, 10]],
+    "folds": [
+        {"ua": 0.9, "test_speakers": ["03"]},
+        {"ua": 0.85, "test_speakers": ["08", "09"]},
+    ],
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text(json.dumps(RESULT))
+    return tmp_path / "run"
+
+
+def test_a_card_has_scores_with_spread_recall_limits_and_licence(run: Path) -> None:
+    model = Model.load("emodb")
+    card = make_card(model, run)
+    assert card.startswith("---\nlibrary_name:")
+    for words in (
+        "87.5 % | 6.1 %",
+        "81.0 to 93.0 %",
+        "| anger | 10 | 70.0 % |",
+        "85.0 % (speakers 08, 09)",
+        "the terms of that corpus",
+        "Not for decisions about people",
+        "nothing; it is the model to deploy",
+    ):
+        assert words in card, words
+    other = {**RESULT, "corpus": "ravdess"}
+    (run / "result.json").write_text(json.dumps(other))
+    with pytest.raises(RunError, match="ravdess"):
+        make_card(model, run)
+
+
+def test_a_folder_needs_no_network_and_is_a_model(tmp_path: Path, run: Path) -> None:
+    shipped = find_model("emodb")
+    write_folder(shipped, tmp_path / "plain")
+    assert (tmp_path / "plain" / CARD).read_text() == (shipped / CARD).read_text()
+    write_folder(shipped, tmp_path / "scored", run)
+    assert "70.0 %" in (tmp_path / "scored" / CARD).read_text()
+    assert Model.load(tmp_path / "scored").classes == Model.load(shipped).classes
+
+
+def test_there_and_back_by_a_stand_in_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "hub"
+
+    class Api:
+        def create_repo(self, name: str, exist_ok: bool) -> str:
+            (store / name).mkdir(parents=True, exist_ok=exist_ok)
+            return f"https://hub.example/{name}"
+
+        def upload_folder(self, repo_id: str, folder_path: str) -> None:
+            for file in Path(folder_path).iterdir():
+                (store / repo_id / file.name).write_bytes(file.read_bytes())
+
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+        if not (store / name).is_dir():
+            raise OSError("404: no such repository")
+        assert sorted(allow_patterns) == sorted([CARD, DESCRIPTION, WEIGHTS])
+        return str(store / name)
+
+    stand_in = SimpleNamespace(HfApi=Api, snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", stand_in)
+    assert push(find_model("emodb"), "me/small") == "https://hub.example/me/small"
+    assert sorted(p.name for p in (store / "me" / "small").iterdir()) == [
+        CARD,
+        DESCRIPTION,
+        WEIGHTS,
+    ]
+    assert emodarts.load("hub:me/small").classes[0] == "anger"
+    with pytest.raises(BundleError, match="404"):
+        emodarts.load("hub:me/none")
+    with pytest.raises(BundleError, match="USER/NAME"):
+        emodarts.load("hub:../etc/passwd")
+    with pytest.raises(ExportError, match="USER/NAME"):
+        push(find_model("emodb"), "small")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ExportError, match=r"emodarts\[hub\]"):
+        push(find_model("emodb"), "me/small")
