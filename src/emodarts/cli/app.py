@@ -45,6 +45,7 @@ from emodarts.errors import (
     AudioError,
     CorpusError,
     EmodartsError,
+    RunError,
     list_lines,
     list_skipped,
     name_once,
@@ -519,19 +520,43 @@ def prepare(request: PrepareRequest) -> None:
     typer.echo(f"{facts['utterances']} utterances{versions}{left}, stored in {facts['store']}")
 
 
-@app.command(epilog="Example:  emodarts report runs/searched runs/random")
+@app.command(epilog="Example:  emodarts report runs/searched runs/random --html report.html")
 def report(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN", help="Run folders; several are compared.")
     ],
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Also write one HTML file that holds it all."),
+    ] = None,
+    latex: Annotated[
+        Path | None,
+        typer.Option("--latex", metavar="FILE", help="Also write the tables of numbers as LaTeX."),
+    ] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option(
+            "--audio",
+            metavar="FOLDER",
+            help="Folder of the corpus: --html links the utterances that it lists, to be played.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the report of a run (Markdown and figures), or compare several runs."""
     from emodarts.reports.markdown import to_markdown
-    from emodarts.reports.report import compare, load_result
+    from emodarts.reports.report import compare, load_result, runs_in, write_latex, write_page
 
+    if audio is not None and html is None:
+        raise RunError("--audio needs --html FILE, which is what plays it")
+    runs = runs_in(runs)
     results = [load_result(run) for run in runs]
     text = to_markdown(compare(runs)) if len(runs) > 1 else _write_report(runs[0], results[0])
+    if html is not None:
+        write_page(runs, html, audio)
+        text += f"\nPage: {html}" if len(runs) == 1 else f"\n\nPage: {html}"
+    if latex is not None:
+        write_latex(runs, latex)
     if as_json:
         print_json(results[0] if len(results) == 1 else results)
     else:

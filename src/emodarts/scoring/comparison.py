@@ -1,4 +1,4 @@
-"""Comparison of two systems on the same utterances."""
+"""Comparison of systems on the same utterances, two at a time, and a correction for many pairs."""
 
 from __future__ import annotations
 
@@ -64,6 +64,20 @@ def paired_test(
         )
         result[name] = {"difference": float(test.statistic), "p": float(test.pvalue)}
     return result
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm, Scand. J. Statist. 6, 1979, 65-70).
+
+    The k-th smallest of n, from 0, is multiplied by n - k; none gets below a smaller one's, or
+    above 1.
+    """
+    corrected = [0.0] * len(p)
+    least = 0.0
+    for k, index in enumerate(sorted(range(len(p)), key=lambda index: p[index])):
+        least = max(least, min(1.0, (len(p) - k) * p[index]))
+        corrected[index] = least
+    return corrected
 
 
 def _check_same_utterances(a: Sequence[Prediction], b: Sequence[Prediction]) -> None:
