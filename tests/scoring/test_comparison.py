@@ -10,7 +10,7 @@ import pytest
 from toy_predictions import AB, prediction, speakers_alike, two_by_two
 
 from emodarts.errors import RunError
-from emodarts.scoring.comparison import PERMUTATIONS, paired_test
+from emodarts.scoring.comparison import PERMUTATIONS, holm, paired_test
 from emodarts.scoring.predictions import Prediction
 
 
@@ -84,3 +84,10 @@ def test_many_speakers_use_drawn_flips_with_a_fixed_seed() -> None:
 def test_paired_test_refuses(a: list[Prediction], b: list[Prediction], message: str) -> None:
     with pytest.raises(RunError, match=message):
         paired_test(a, b, AB)
+
+
+def test_holm_by_hand() -> None:
+    # Sorted: 0.01 * 4, 0.02 * 3, 0.03 * 2, and 0.8; the third is not less than the second.
+    assert holm([0.03, 0.01, 0.8, 0.02]) == pytest.approx([0.06, 0.04, 0.8, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []

@@ -6,15 +6,21 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from emodarts import files
 from emodarts.errors import RunError
 from emodarts.layout import RunFolder
 from emodarts.reports import plots
-from emodarts.reports.document import Block, Column, Figure, Link, Recording, Section, Table
-from emodarts.reports.document import numbers as numbers_of
-from emodarts.reports.document import words
+from emodarts.reports.document import (
+    Block,
+    Column,
+    Figure,
+    Link,
+    Recording,
+    Section,
+    Table,
+    numbers,
+    words,
+)
 from emodarts.reports.tables import NOTHING, percent
 from emodarts.scoring.confidence import BINS, Reliability, reliability, surest_mistakes
 from emodarts.scoring.groups import GroupScores, gap, scores_by_group
@@ -62,7 +68,7 @@ def _group_table(
     caption = f"Means over seeds. UA is over the classes that a {what} has."
     if with_gap:
         caption += " A gap is the largest minus the smallest value, in percentage points."
-    return Table((*words(what), *numbers_of(*titles)), tuple(rows), (caption,))
+    return Table((*words(what), *numbers(*titles)), tuple(rows), (caption,))
 
 
 def _describe_speakers(speakers: Mapping[str, GroupScores]) -> str:
@@ -84,7 +90,9 @@ def calibration_section(predictions: Sequence[Prediction], classes: Sequence[str
         f"The mean confidence is {percent(found.confidence)} % and the accuracy "
         f"{percent(found.accuracy)} %: on the whole the model is {verb} sure than it is right."
     )
-    figure = Figure("reliability.png", _describe_reliability(found), plots.reliability_figure(found))
+    figure = Figure(
+        "reliability.png", _describe_reliability(found), plots.reliability_figure(found)
+    )
     return Section("Calibration", (text, figure))
 
 
@@ -94,7 +102,9 @@ def _describe_reliability(found: Reliability) -> str:
         for b in found.bins
         if b.count
     ]
-    return f"Reliability diagram, accuracy by confidence with counts of answers: {'; '.join(parts)}."
+    return (
+        f"Reliability diagram, accuracy by confidence with counts of answers: {'; '.join(parts)}."
+    )
 
 
 def mistake_section(
@@ -120,8 +130,8 @@ def mistake_section(
     if not mistakes:
         return Section("Surest mistakes", ("Every test utterance was classified correctly.",))
     sounds: Mapping[str, Link] = {}
-    columns: list[Column] = [*words("utterance", "speaker"), *numbers_of("fold")]
-    columns += [*words("true", "answer"), *numbers_of("confidence %", "of the true class %")]
+    columns: list[Column] = [*words("utterance", "speaker"), *numbers("fold")]
+    columns += [*words("true", "answer"), *numbers("confidence %", "of the true class %")]
     text = "The wrong answers with the highest probability (mean over seeds)."
     if audio is not None:
         sounds = _recordings(run, [m.name for m in mistakes], audio, page)
@@ -139,9 +149,7 @@ def mistake_section(
     return Section("Surest mistakes", (text, Table(tuple(columns), tuple(rows))))
 
 
-def _recordings(
-    run: Path, names: Iterable[str], audio: Path, page: Path
-) -> dict[str, Recording]:
+def _recordings(run: Path, names: Iterable[str], audio: Path, page: Path) -> dict[str, Recording]:
     """Links to the sound of utterances: files called as they are, with the content of the run."""
     if not audio.is_dir():
         raise RunError(f"--audio {audio} is not a folder; give the folder of the corpus")
@@ -167,14 +175,3 @@ def _recordings(
 def _utterances(run: Path) -> list[dict[str, str]]:
     path = RunFolder(run).utterances
     return files.read_csv(path, RunError) if path.is_file() else []
-
-
-def confusion_table(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Table:
-    """Counts of answers for each true class, with their shares of it."""
-    counts = np.array(confusion, dtype=np.int64).reshape(len(classes), len(classes))
-    rows = tuple(
-        (name, *(f"{n:,} ({percent(n / row.sum())} %)" if row.sum() else "0" for n in row))
-        for name, row in zip(classes, counts, strict=True)
-    )
-    caption = "Rows are true classes, columns answers; shares are of the true class."
-    return Table((*words("true"), *numbers_of(*classes)), rows, (caption,))

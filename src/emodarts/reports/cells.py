@@ -343,7 +343,10 @@ def _draw_line(axes: Axes, graph: _Graph, y: NDArray[np.float64], line: _Line) -
     label, width = line.operation, _EDGE
     if line.strength is not None:
         strongest = max(other.strength or 0.0 for other in graph.lines)
-        label, width = f"{label}  {line.strength:.2f}", _EDGE * (0.5 + 1.5 * line.strength / strongest)
+        label, width = (
+            f"{label}  {line.strength:.2f}",
+            _EDGE * (0.5 + 1.5 * line.strength / strongest),
+        )
     _draw_arrow(axes, points, colour, width)
     x, height = points[-1]
     _draw_box(axes, x, height, label, colour, colour, graph.box, _BOX_HEIGHT)

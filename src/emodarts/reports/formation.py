@@ -94,7 +94,9 @@ def formation_figure(records: Records) -> Figure:
 
     drawn = [(r["epoch"], Genotype.from_dict(r["genotype"]).cells) for r in moments(records)]
     names = list(drawn[0][1])
-    figure = new_figure(1.7 * len(drawn) + 0.4, 1.35 * len(names) + 0.5)
+    width, height = 1.7 * len(drawn) + 0.5, 1.3 * len(names) + 0.9
+    figure = new_figure(width, height, "none")
+    figure.subplots_adjust(0.4 / width, 0.6 / height, 1 - 0.05 / width, 1 - 0.3 / height, 0.05, 0.1)
     grid = np.atleast_2d(figure.subplots(len(names), len(drawn), squeeze=False))
     families: dict[str, str] = {}
     for row, name in enumerate(names):
@@ -106,9 +108,7 @@ def formation_figure(records: Records) -> Figure:
             if column == 0:
                 axes.set_ylabel(name, fontsize=9)
     handles = [Line2D([], [], color=c, label=family, linewidth=2) for family, c in families.items()]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False
-    )
+    figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
 
@@ -135,7 +135,7 @@ def _draw_small(axes: Axes, cell: CellGenotype) -> dict[str, str]:
 
 
 def describe_formation(records: Records) -> str:
-    """Say in words what :func:`formation_figure` shows: what changed, and when for the last time."""
+    """Say in words what :func:`formation_figure` shows, and how often cells changed."""
     cells = [Genotype.from_dict(record["genotype"]).cells for record in records]
     parts = []
     for name in cells[0]:
@@ -184,7 +184,10 @@ def edge_figure(
     """Draw the weights of each edge of a cell over the epochs, a small plot for each edge."""
     edges = edges_of(nodes_of(weights.shape[1]))
     rows = -(-len(edges) // _ROW)
-    figure = new_figure(7.4, 1.35 * rows + 0.9)
+    width, height = 7.4, 1.35 * rows + 1.5
+    figure = new_figure(width, height, "none")
+    # A layout that looks for the room itself takes most of the time of a report.
+    figure.subplots_adjust(0.6 / width, 1.1 / height, 0.99, 1 - 0.55 / height, 0.08, 0.35)
     plots = np.atleast_1d(figure.subplots(rows, _ROW, sharex=True, sharey=True)).ravel()
     for axes, (node, source), values in zip(plots, edges, weights.swapaxes(0, 1), strict=False):
         for column, (name, style) in enumerate(
@@ -195,13 +198,11 @@ def edge_figure(
         axes.tick_params(labelsize=7)
     for axes in plots[len(edges) :]:
         axes.axis("off")
-    figure.suptitle(f"{cell} cell", fontsize=10)
-    figure.supxlabel("epoch", fontsize=8)
-    figure.supylabel("softmax weight", fontsize=8)
+    figure.suptitle(f"{cell} cell", fontsize=10, y=1 - 0.1 / height)
+    figure.supxlabel("epoch", fontsize=8, y=0.75 / height)
+    figure.supylabel("softmax weight", fontsize=8, x=0.05 / width)
     handles, labels = plots[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=4, fontsize=7, frameon=False
-    )
+    figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=7, frameon=False)
     return figure
 
 

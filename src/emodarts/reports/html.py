@@ -76,9 +76,9 @@ def _drawing(figure: Figure, name: str) -> Any:
     from markupsafe import Markup, escape
 
     svg = to_svg(figure.drawing, name)
-    described = f'<svg role="img" aria-label="{escape(figure.alternative)}" '
+    described = f'<svg role="img" aria-label="{escape(_finalise(figure.alternative))}" '
     # Safe: an element that was parsed as XML and written anew.
-    return Markup(re.sub(r"^<svg ", lambda _: described, svg, count=1))  # noqa: S704
+    return Markup(re.sub(r"^<svg ", lambda _: described, svg, count=1))
 
 
 def _hash(text: str) -> str:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,9 +104,14 @@ def drawable(classes: Sequence[str], what: str = "class") -> tuple[list[str], li
 
 
 def _changes(character: str) -> bool:
-    return unicodedata.category(character) in ("Mn", "Mc", "Cc", "Cf", "Zl", "Zp") or unicodedata.bidirectional(
-        character
-    ) in ("R", "AL")
+    return unicodedata.category(character) in (
+        "Mn",
+        "Mc",
+        "Cc",
+        "Cf",
+        "Zl",
+        "Zp",
+    ) or unicodedata.bidirectional(character) in ("R", "AL")
 
 
 @lru_cache
@@ -197,13 +202,14 @@ class Point:
 def size_figure(systems: Sequence[Point], published: Sequence[Point]) -> Figure:
     """Draw UA against parameters: systems as filled dots, published ones as hollow squares.
 
-    Labels stand in a legend of numbers, so that none lies on another.
+    Labels stand in a legend of numbers below, so that none lies on another.
     """
-    figure = new_figure(7.4, 3.6 + 0.1 * max(0, len(systems) + len(published) - 12))
+    points = [*systems, *published]
+    figure = new_figure(5.4, 3.2 + 0.17 * len(points))
     axes = figure.add_subplot()
     names, fonts = drawable([point.name for point in systems], "system")
     labels = [*names, *(f"{point.name}, as published" for point in published)]
-    for number, (point, label) in enumerate(zip([*systems, *published], labels, strict=True), 1):
+    for number, (point, label) in enumerate(zip(points, labels, strict=True), 1):
         own = number <= len(systems)
         colour = _BLUE if own else _GREY
         axes.errorbar(
@@ -225,10 +231,10 @@ def size_figure(systems: Sequence[Point], published: Sequence[Point]) -> Figure:
             textcoords="offset points",
             fontsize=8,
         )
-    axes.set(xscale="log", xlabel="parameters", ylabel="UA, %", ylim=(0, 101))
-    legend = axes.legend(
-        fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0), handletextpad=0.4
-    )
+    lowest = 100 * min(point.ua - (point.sd or 0) for point in points)
+    axes.set(xscale="log", xlabel="parameters", ylabel="UA, %", ylim=(max(0, lowest - 5), 101))
+    axes.margins(x=0.1)
+    legend = figure.legend(fontsize=8, frameon=False, loc="outside lower left", handletextpad=0.4)
     for text in legend.get_texts():
         text.set(parse_math=False, fontfamily=fonts)
     return figure
@@ -451,11 +457,14 @@ def line_styles(names: Sequence[str]) -> list[dict[str, Any]]:
     return styles
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(
+    width: float, height: float, layout: Literal["constrained", "none"] = "constrained"
+) -> Figure:
+    """An empty figure of a size in inches; ``none`` leaves the room around plots to the caller."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=150, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

@@ -12,11 +12,11 @@ from emodarts.reports.document import Block, Code
 
 _SPLITS = (
     (r"speaker", "Each fold tests on one speaker, and nothing of that speaker is used before."),
-    (r"session", "Each fold tests on one session; its speakers are not used before."),
+    (r"session", "Each fold tests on one session, and nothing of it is used before."),
     (
         r"groups:(\d+)",
-        "The speakers are divided into {0} groups; each fold tests on one, which is not used "
-        "before.",
+        "The speakers are divided into {0} groups; each fold tests on one of them, and nothing of "
+        "it is used before.",
     ),
     (r"official.*", "The test is the part that the publishers of the corpus set aside."),
     (r"column", "The test is what a column of the user's table sets aside."),
@@ -29,14 +29,18 @@ _SPLITS = (
     (r".+", "The folds come from a file."),
 )
 _PROTOCOLS = {
-    "paper": "Of the other utterances, 70 % are for the search and 30 % for training; the search "
-    "part chooses the epoch.",
-    "full": "The search uses all other utterances. Training uses them, too, but for some speakers "
-    "where an epoch has to be chosen.",
+    "paper": (
+        "70 % of the other utterances are for the search, and choose the epoch of the training.",
+        "30 % of the other utterances train the network; the rest chooses its epoch.",
+    ),
+    "full": (
+        "All other utterances are for the search.",
+        "All other utterances train the network, but for some speakers where an epoch is chosen.",
+    ),
 }
 _CHOICES = {
-    "ua": "The epoch with the best UA on these inner validation data is tested.",
-    "loss": "The epoch with the lowest loss on these inner validation data is tested.",
+    "ua": "The epoch with the best UA on these utterances is tested.",
+    "loss": "The epoch with the lowest loss on these utterances is tested.",
     "last": "The weights of the last epoch are tested, so no epoch is chosen.",
 }
 
@@ -52,7 +56,9 @@ def protocol_in_words(result: Mapping[str, Any], recipe: Recipe) -> str:
         sentences.append("Folds that share speakers between training and test were accepted.")
     used = recipe.system.sections
     if "training" in used:
-        sentences += [_PROTOCOLS[result["protocol"]], _CHOICES[recipe.training.select]]
+        searching, training = _PROTOCOLS[result["protocol"]]
+        sentences += [searching] if result["genotypes"] == "searched" else []
+        sentences += [training, _CHOICES[recipe.training.select]]
     sentences.append("No choice used the utterances of a test fold.")
     n_seeds = len(result["seeds"])
     if n_seeds > 1:

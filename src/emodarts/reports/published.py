@@ -34,8 +34,6 @@ def size_section(results: Sequence[Mapping[str, Any]]) -> Section | None:
     ]
     if not systems:
         return None
-    figure = Figure(
-        "size.png", describe_sizes(systems, PUBLISHED), size_figure(systems, PUBLISHED)
-    )
+    figure = Figure("size.png", describe_sizes(systems, PUBLISHED), size_figure(systems, PUBLISHED))
     blocks: tuple[Block, ...] = (figure, _CAPTION)
     return Section("UA against parameters", blocks)

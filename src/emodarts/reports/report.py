@@ -282,9 +282,7 @@ def _class_section(result: Mapping[str, Any]) -> Section:
     return Section("Classes", (tables.class_table(result), figure, *legend))
 
 
-def _setup_section(
-    run: Path, result: Mapping[str, Any], recipe: Recipe, page: Path
-) -> Section:
+def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe, page: Path) -> Section:
     data = files.read_object(RunFolder(run).data, RunError, "n_utterances", "n_speakers", "digest")
     environment = files.read_object(RunFolder(run).environment, RunError)
     merged = [entry for entry in result.get("labels") or () if "=" in entry]
@@ -491,9 +489,7 @@ def _search_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Sec
     return Section("Search", blocks)
 
 
-def _edge_figure(
-    alphas: Sequence[list[dict[str, Any]]], recipe: Recipe, cell: str
-) -> Figure:
+def _edge_figure(alphas: Sequence[list[dict[str, Any]]], recipe: Recipe, cell: str) -> Figure:
     operations = recipe.network.operations
     epochs, weights = formation.edge_weights(alphas, operations, cell)
     return Figure(

@@ -33,9 +33,7 @@ def _of_one(result: Mapping[str, Any]) -> str:
     name, best = max(rivals.items(), key=lambda item: item[1])
     rival = "uniform guessing" if name == "chance" else f"the baseline {name.replace('_', ' ')}"
     first = f"{result['name']} was tested on {_data(result)}."
-    second = (
-        f"Its UA is {_score(result)}, {_lead(result['ua'] - best)} {rival} ({percent(best)} %)."
-    )
+    second = f"Its UA is {_score(result)}, {_lead(result['ua'], best)} {rival} ({percent(best)} %)."
     interval = result["pooled"]["ua_interval"]
     if interval is None or result["pooled"]["bootstrap_unit"] != "speaker":
         third = "Without several known speakers it cannot be said whether that is more than chance."
@@ -51,9 +49,7 @@ def _of_one(result: Mapping[str, Any]) -> str:
     return f"{first} {second} {third}"
 
 
-def _of_several(
-    results: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, str], Any]
-) -> str:
+def _of_several(results: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, str], Any]) -> str:
     names = [result["name"] for result in results]
     if len({(r["corpus"], tuple(sorted(r["classes"]))) for r in results}) > 1:
         return (
@@ -67,7 +63,7 @@ def _of_several(
     told = f"{len(results)} systems were tested on {on}: {list_some(names, 6)}."
     won = (
         f"{winner['name']} has the highest UA, {_score(winner)}, "
-        f"{_lead(winner['ua'] - second['ua'])} the next, {second['name']} ({_score(second)})."
+        f"{_lead(winner['ua'], second['ua'])} the next, {second['name']} ({_score(second)})."
     )
     return f"{told} {won} {_tested(ranked, tests)}"
 
@@ -105,6 +101,7 @@ def _score(result: Mapping[str, Any]) -> str:
     return f"{percent(result['ua'])} %" + ("" if sd is None else f" ± {percent(sd)}")
 
 
-def _lead(difference: float) -> str:
-    points = f"{abs(100 * difference):.1f} points"
-    return f"{points} {'above' if difference >= 0 else 'below'}"
+def _lead(ua: float, other: float) -> str:
+    """The difference of the percentages as they are printed."""
+    difference = float(percent(ua)) - float(percent(other))
+    return f"{abs(difference):.1f} points {'above' if difference >= 0 else 'below'}"
