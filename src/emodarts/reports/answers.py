@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from emodarts import files
@@ -37,10 +38,10 @@ def group_section(run: Path, predictions: Sequence[Prediction], classes: Sequenc
         predictions, {p.name: p.speaker for p in predictions if p.speaker is not None}, classes
     )
     if len(speakers) > 1:
-        drawing = plots.speaker_figure({name: s.ua for name, s in speakers.items()})
+        draw = partial(plots.speaker_figure, {name: s.ua for name, s in speakers.items()})
         blocks += [
             _group_table("speaker", speakers, classes),
-            Figure("speakers.png", _describe_speakers(speakers), drawing),
+            Figure("speakers.png", _describe_speakers(speakers), draw),
         ]
     gender_of = {row["name"]: row["gender"] for row in _utterances(run) if row.get("gender")}
     genders = scores_by_group(predictions, gender_of, classes)
@@ -91,7 +92,7 @@ def calibration_section(predictions: Sequence[Prediction], classes: Sequence[str
         f"{percent(found.accuracy)} %: on the whole the model is {verb} sure than it is right."
     )
     figure = Figure(
-        "reliability.png", _describe_reliability(found), plots.reliability_figure(found)
+        "reliability.png", _describe_reliability(found), partial(plots.reliability_figure, found)
     )
     return Section("Calibration", (text, figure))
 

@@ -5,7 +5,7 @@ All text is plain; a renderer such as :mod:`emodarts.reports.markdown` escapes i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, Union
 
@@ -109,11 +109,12 @@ class Figure:
     ----------
     file : its name.
     alternative : what the drawing shows, in words, for readers who do not see it.
+    draw : makes the drawing, which takes a while.
     """
 
     file: str
     alternative: str
-    drawing: Drawing
+    draw: Callable[[], Drawing]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from emodarts.errors import RunError
 from emodarts.genotype import CellGenotype, Genotype
 from emodarts.reports.cells import Strengths, operation_family
-from emodarts.reports.plots import line_styles, new_figure
+from emodarts.reports.plots import line_styles, new_figure, whole_epochs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -196,6 +196,7 @@ def edge_figure(
             axes.plot(epochs, values[:, column], label=name, linewidth=1.2, **style)
         axes.set_title(f"{_source(source)} to node {node}", fontsize=8)
         axes.tick_params(labelsize=7)
+        whole_epochs(axes)
     for axes in plots[len(edges) :]:
         axes.axis("off")
     figure.suptitle(f"{cell} cell", fontsize=10, y=1 - 0.1 / height)

@@ -75,7 +75,7 @@ def _address(link: Link) -> str:
 def _drawing(figure: Figure, name: str) -> Any:
     from markupsafe import Markup, escape
 
-    svg = to_svg(figure.drawing, name)
+    svg = to_svg(figure.draw(), name)
     described = f'<svg role="img" aria-label="{escape(_finalise(figure.alternative))}" '
     # Safe: an element that was parsed as XML and written anew.
     return Markup(re.sub(r"^<svg ", lambda _: described, svg, count=1))

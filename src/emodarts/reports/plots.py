@@ -422,7 +422,7 @@ def alpha_figure(cells: Mapping[str, Weights]) -> Figure:
         for column, (name, style) in enumerate(zip(names, line_styles(names), strict=True)):
             axes.plot(weights.epochs, weights.values[:, column], label=name, linewidth=1.4, **style)
         axes.set(title=f"{cell} cell", xlabel="epoch")
-        _whole_epochs(axes)
+        whole_epochs(axes)
         columns = 2 if len(names) > 6 else 1
         axes.legend(
             loc="upper center",
@@ -523,7 +523,7 @@ def _mark_chosen(axes: Axes, curve: Curve, *columns: str, scale: float = 1.0) ->
 
 def _finish(axes: Axes) -> None:
     """Whole epochs on the axis, and a legend that names each thing once."""
-    _whole_epochs(axes)
+    whole_epochs(axes)
     named = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if named:
         axes.legend(list(named.values()), list(named), fontsize=8, frameon=False)
@@ -531,7 +531,7 @@ def _finish(axes: Axes) -> None:
         axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes)
 
 
-def _whole_epochs(axes: Axes) -> None:
+def whole_epochs(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from emodarts.reports.document import Block, Figure, Section
@@ -34,6 +35,8 @@ def size_section(results: Sequence[Mapping[str, Any]]) -> Section | None:
     ]
     if not systems:
         return None
-    figure = Figure("size.png", describe_sizes(systems, PUBLISHED), size_figure(systems, PUBLISHED))
+    figure = Figure(
+        "size.png", describe_sizes(systems, PUBLISHED), partial(size_figure, systems, PUBLISHED)
+    )
     blocks: tuple[Block, ...] = (figure, _CAPTION)
     return Section("UA against parameters", blocks)

@@ -11,6 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,7 +159,7 @@ def write_report(run: Path) -> Path:
     report = make_report(run)
     folder = RunFolder(run).report
     for figure in report.figures():
-        files.write_bytes(folder / figure.file, _png(figure.drawing))
+        files.write_bytes(folder / figure.file, _png(figure.draw()))
     path = folder / "report.md"
     files.write_text(path, to_markdown(report) + "\n")
     return path
@@ -271,7 +272,7 @@ def _class_section(result: Mapping[str, Any]) -> Section:
     figure = Figure(
         "confusion.png",
         plots.describe_confusion(confusion, classes),
-        plots.confusion_figure(confusion, classes),
+        partial(plots.confusion_figure, confusion, classes),
     )
     numbered = [
         f"{drawn} is {name}"
@@ -427,14 +428,14 @@ def _cell_figures(
     yield Figure(
         f"cells-fold-{fold}.png",
         cells.describe_genotype(genotype, strengths),
-        cells.draw_genotype(genotype, strengths),
+        partial(cells.draw_genotype, genotype, strengths),
     )
     if len(records) > 1:
         yield "How they formed: the cells that the alphas named at some epochs of the search."
         yield Figure(
             f"formation-fold-{fold}.png",
             formation.describe_formation(records),
-            formation.formation_figure(records),
+            partial(formation.formation_figure, records),
         )
         yield (
             "Squares are the inputs of a cell and dots its nodes, from left to right; arcs are the "
@@ -459,7 +460,9 @@ def _training_section(run: Path, result: Mapping[str, Any]) -> Section | None:
     ]
     if not curves:
         return None
-    figure = Figure("training.png", plots.describe_training(curves), plots.training_figure(curves))
+    figure = Figure(
+        "training.png", plots.describe_training(curves), partial(plots.training_figure, curves)
+    )
     return Section("Training", (figure, *_legend(curves)))
 
 
@@ -468,13 +471,17 @@ def _search_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Sec
     if not searched:
         return None
     curves = [read_curve(folder.search_history) for folder in searched]
-    figures = [Figure("search.png", plots.describe_search(curves), plots.search_figure(curves))]
+    figures = [
+        Figure("search.png", plots.describe_search(curves), partial(plots.search_figure, curves))
+    ]
     paths = [folder.alphas for folder in searched]
     alphas = [_read_alphas(path) for path in paths if path.exists()]
     if alphas:
         weights = plots.mean_weights(alphas, recipe.network.operations)
         figures.append(
-            Figure("alphas.png", plots.describe_alphas(weights), plots.alpha_figure(weights))
+            Figure(
+                "alphas.png", plots.describe_alphas(weights), partial(plots.alpha_figure, weights)
+            )
         )
         figures += [_edge_figure(alphas, recipe, cell) for cell in weights]
     if any(np.isfinite(c.columns.get("eigenvalue", np.empty(0))).any() for c in curves):
@@ -482,7 +489,7 @@ def _search_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Sec
             Figure(
                 "eigenvalue.png",
                 plots.describe_eigenvalues(curves),
-                plots.eigenvalue_figure(curves),
+                partial(plots.eigenvalue_figure, curves),
             )
         )
     blocks: tuple[Block, ...] = (figures[0], *_legend(curves), *figures[1:], *_noise(curves))
@@ -495,7 +502,7 @@ def _edge_figure(alphas: Sequence[list[dict[str, Any]]], recipe: Recipe, cell: s
     return Figure(
         f"edges-{cell}.png",
         formation.describe_edges(cell, epochs, weights, operations[cell]),
-        formation.edge_figure(cell, epochs, weights, operations[cell]),
+        partial(formation.edge_figure, cell, epochs, weights, operations[cell]),
     )
 
 
@@ -591,8 +598,8 @@ def _read_alphas(path: Path) -> list[dict[str, Any]]:
     if not isinstance(records, list) or not records:
         raise RunError(f"{path} has no epochs")
     for record in records:
-        if not isinstance(record, dict) or not {"epoch", "alphas"} <= set(record):
-            raise RunError(f"{path}: each epoch needs 'epoch' and 'alphas'")
+        if not isinstance(record, dict) or not {"epoch", "alphas", "genotype"} <= set(record):
+            raise RunError(f"{path}: each epoch needs 'epoch', 'alphas' and 'genotype'")
     return records
 
 
