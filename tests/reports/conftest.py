@@ -93,7 +93,16 @@ def write_curves(folder: Path, sequence: bool, searched: bool, epochs: int = 4) 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
     """Return a function that writes a finished run and returns its directory."""
+    return maker(tmp_path)
 
+
+@pytest.fixture(scope="module")
+def make_shared_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
+    """As ``make_run``, for runs that several tests only read."""
+    return maker(tmp_path_factory.mktemp("runs"))
+
+
+def maker(tmp_path: Path) -> MakeRun:
     def make(
         folder: str = "run",
         *,
@@ -115,6 +124,18 @@ def make_run(tmp_path: Path) -> MakeRun:
         files.write_text(run / "recipe.yaml", recipe.to_yaml())
         predictions = make_predictions(folds, seeds, errors, classes)
         write_predictions(run / "predictions.csv", predictions, classes)
+        seen = {p.name: p.speaker for p in predictions}
+        rows = [
+            {
+                "name": name,
+                "gender": "female" if (speaker or "").endswith("a") else "male",
+                "start": 0.0,
+                "end": "",
+                "sha256": "",
+            }
+            for name, speaker in seen.items()
+        ]
+        files.write_csv(run / "utterances.csv", list(rows[0]), rows)
         result = aggregate(predictions, classes)
         for fold in result["folds"]:
             for seed in fold["seeds"]:

@@ -135,11 +135,15 @@ def test_a_network_without_a_genotype_has_no_cells(make_run: MakeRun) -> None:
 def test_optimistic_scores_are_apart_and_marked(make_run: MakeRun) -> None:
     run = make_run(optimistic=True)
     text = report_of(run)
-    line = next(line for line in text.splitlines() if "91.0" in line)
-    assert line.startswith("**Optimistic, not a result:**")
-    assert "|" not in line
+    header, row = (line for line in text.splitlines() if line.startswith(("| system ", "| toy ")))
+    place = [cell.strip() for cell in header.split("|")].index(
+        "optimistic UA % (chosen on the test fold)"
+    )
+    assert row.split("|")[place].strip() == "91.0"
+    assert text.count("91.0") == 1
+    assert "It is no result, and no choice of a run used it." in text
     (run / "fold-0" / "seed-3" / "optimistic.json").unlink()
-    assert "Optimistic" not in report_of(run)
+    assert "optimistic" not in report_of(run)
 
 
 def test_every_figure_says_what_it_shows(make_run: MakeRun) -> None:
@@ -195,7 +199,7 @@ def test_broken_results(make_run: MakeRun, text: str, message: str) -> None:
         ("fold-0/seed-0/training.csv", "epoch,train_loss\n", "has no epochs"),
         ("fold-1/seed-3/search.csv", "epoch,weight_loss\n1\n", "line 2"),
         ("fold-1/seed-3/alphas.json", "[]", "has no epochs"),
-        ("fold-1/seed-3/alphas.json", "[{}]", "needs 'epoch' and 'alphas'"),
+        ("fold-1/seed-3/alphas.json", "[{}]", "needs 'epoch', 'alphas' and 'genotype'"),
     ],
 )
 def test_broken_files_leave_no_report(

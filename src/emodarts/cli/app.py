@@ -50,6 +50,7 @@ from emodarts.errors import (
     AudioError,
     CorpusError,
     EmodartsError,
+    RunError,
     list_lines,
     list_skipped,
     name_once,
@@ -687,7 +688,7 @@ def prepare(request: PrepareRequest) -> None:
 app.command(epilog="Example:  emodarts grid grid.yaml --out runs/grid --jobs 4")(grid)
 
 
-@app.command(epilog="Example:  emodarts report runs/searched runs/random")
+@app.command(epilog="Example:  emodarts report runs/searched runs/random --html report.html")
 def report(
     runs: Annotated[
         list[Path],
@@ -695,27 +696,49 @@ def report(
             metavar="RUN", help="Run folders; several are compared. Or the folder of a grid."
         ),
     ],
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Also write one HTML file that holds it all."),
+    ] = None,
+    latex: Annotated[
+        Path | None,
+        typer.Option("--latex", metavar="FILE", help="Also write the tables of numbers as LaTeX."),
+    ] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option(
+            "--audio",
+            metavar="FOLDER",
+            help="Folder of the corpus: --html links the utterances that it lists, to be played.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the report of a run (Markdown and figures), or compare several runs or a grid."""
     from emodarts.experiments.grid_plan import asked_runs, is_grid
+    from emodarts.experiments.grid_run import sum_up
+    from emodarts.reports.grid import grid_facts, write_comparison
     from emodarts.reports.markdown import to_markdown
-    from emodarts.reports.report import compare, load_result
+    from emodarts.reports.report import compare, load_result, runs_in, write_latex, write_page
 
-    if len(runs) == 1 and is_grid(runs[0]):
-        from emodarts.experiments.grid_run import sum_up
-        from emodarts.reports.grid import grid_facts, write_comparison
-
-        sum_up(asked_runs(runs[0]))
-        page = write_comparison(runs[0])
-        if as_json:
-            print_json(grid_facts(asked_runs(runs[0])))
-        else:
-            typer.echo(to_markdown(page))
-        return
+    if audio is not None and html is None:
+        raise RunError("--audio needs --html FILE, which is what plays it")
+    folder = runs[0] if len(runs) == 1 and is_grid(runs[0]) else None
+    if folder is not None:
+        sum_up(asked_runs(folder))
+        text = to_markdown(write_comparison(folder))
+    runs = runs_in(runs)
     results = [load_result(run) for run in runs]
-    text = to_markdown(compare(runs)) if len(runs) > 1 else _write_report(runs[0], results[0])
-    if as_json:
+    if folder is None:
+        text = to_markdown(compare(runs)) if len(runs) > 1 else _write_report(runs[0], results[0])
+    if html is not None:
+        write_page(runs, html, audio)
+        text += f"\nPage: {html}" if len(runs) == 1 else f"\n\nPage: {html}"
+    if latex is not None:
+        write_latex(runs, latex)
+    if as_json and folder is not None:
+        print_json(grid_facts(asked_runs(folder)))
+    elif as_json:
         print_json(results[0] if len(results) == 1 else results)
     else:
         typer.echo(text)

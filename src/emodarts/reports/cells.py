@@ -7,7 +7,7 @@ lane of its own beside that block, so no line runs through a box and no labels o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Prefix of the operations, family in the legend, and colour: Okabe and Ito's palette, which
 #: colour-blind readers can tell apart.
 _FAMILIES = (
-    (SKIP, "skip connection", "#606060"),
+    (SKIP, "skip connection", "#6E6E6E"),
     ("max_pool", "pooling", "#E69F00"),
     ("avg_pool", "pooling", "#E69F00"),
     ("sep_conv", "separable convolution", "#0072B2"),
@@ -39,6 +39,7 @@ _CONCAT_COLOUR = "#BDBDBD"
 
 # All lengths are inches; so are the coordinates of the drawing.
 _BOX_WIDTH, _BOX_HEIGHT = 0.9, 0.23
+_STRENGTH = 0.3  # more width of a box for the strength of its edge
 _SLOT = 0.16  # from the middle of a block to the middle of a box
 _FAN = 0.3  # from the boxes of a block to the middle of its circle
 _RADIUS = 0.13
@@ -47,6 +48,7 @@ _END_WIDTH, _END_HEIGHT = 0.46, 0.25  # the cell's inputs and its output
 _LANE_HALF, _BLOCK_HALF, _END_HALF = 0.07, _SLOT + _BOX_HEIGHT / 2 + 0.05, 0.28
 _TITLE, _MARGIN, _LEGEND_ROW = 0.3, 0.15, 0.22
 _FONT = 8.0  # points
+_EDGE, _JOIN = 1.3, 0.8  # widths of lines, points
 
 _STARTS, _SWEEPS = 12, 6
 
@@ -59,17 +61,28 @@ def operation_family(operation: str) -> tuple[str, str]:
     return "other", "#000000"
 
 
-def draw_genotype(genotype: Genotype) -> Figure:
+#: Weight of each edge by cell, in the order of the nodes and their edges in the genotype.
+Strengths = Mapping[str, Sequence[Sequence[float]]]
+
+
+def draw_genotype(genotype: Genotype, strengths: Strengths | None = None) -> Figure:
     """Draw all cells of a genotype below each other.
 
     The inputs ``c_{k-2}`` and ``c_{k-1}``, outputs of the previous two cells, stand on the
     left. Boxes are operations, coloured by family; each circle is a node, the sum of its two
     operations. Grey lines join all nodes to the cell's output ``c_k`` on the right.
+
+    Parameters
+    ----------
+    strengths : shown beside each operation and by the width of its line; None for none.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawings = {name: _arrange(_build(cell)) for name, cell in genotype.cells.items()}
+    drawings = {
+        name: _arrange(_build(cell, None if strengths is None else strengths.get(name)))
+        for name, cell in genotype.cells.items()
+    }
     families = _families_of(genotype)
     width = max(graph.width for graph, _ in drawings.values()) + 2 * _MARGIN
     columns = min(len(families) + 1, max(1, int(width / 1.7)))
@@ -90,14 +103,19 @@ def draw_genotype(genotype: Genotype) -> Figure:
     return figure
 
 
-def describe_genotype(genotype: Genotype) -> str:
+def describe_genotype(genotype: Genotype, strengths: Strengths | None = None) -> str:
     """Say in words what :func:`draw_genotype` shows."""
     cells = []
     for name, cell in genotype.cells.items():
         sources = ["c_{k-2}", "c_{k-1}", *(f"node {index}" for index in range(len(cell)))]
+        weights = None if strengths is None else strengths.get(name)
         nodes = [
-            " plus ".join(f"{edge.operation} of {sources[edge.source]}" for edge in node)
-            for node in cell
+            " plus ".join(
+                f"{edge.operation} of {sources[edge.source]}"
+                + ("" if weights is None else f" ({weights[index][k]:.2f})")
+                for k, edge in enumerate(node)
+            )
+            for index, node in enumerate(cell)
         ]
         listed = "; ".join(f"node {index} is {text}" for index, text in enumerate(nodes))
         cells.append(f"{name.capitalize()} cell: {listed}.")
@@ -138,6 +156,8 @@ class _Line:
     path: tuple[int, ...]
     operation: str | None
     """None joins a node to the output."""
+    strength: float | None = None
+    """Of its edge; None where none is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +171,14 @@ class _Graph:
     halves : half the height of each item, inches.
     lines : edges and the joins to the output.
     blocks : item of each node.
+    box : width of a box, inches.
     """
 
     columns: list[list[int]]
     halves: list[float]
     lines: list[_Line]
     blocks: list[int]
+    box: float
 
     @property
     def width(self) -> float:
@@ -164,7 +186,7 @@ class _Graph:
 
     def left(self, column: int) -> float:
         """Left side of a column, inches."""
-        block = _BOX_WIDTH + _FAN + _RADIUS + _GAP
+        block = self.box + _FAN + _RADIUS + _GAP
         return 0.0 if column == 0 else _END_WIDTH + _GAP + (column - 1) * block
 
     def right(self, column: int) -> float:
@@ -172,27 +194,29 @@ class _Graph:
         return self.left(column + 1) - _GAP
 
 
-def _build(cell: CellGenotype) -> _Graph:
+def _build(cell: CellGenotype, strengths: Sequence[Sequence[float]] | None) -> _Graph:
     """Place nodes in columns and give every longer line a lane in each column it passes."""
     n = len(cell)
     columns: list[list[int]] = [[0, 1], *[[i + 2] for i in range(n)], [n + 2]]
     halves = [_END_HALF, _END_HALF, *[_BLOCK_HALF] * n, _END_HALF]
     lines = []
 
-    def connect(source: int, target: int, operation: str | None) -> None:
+    def connect(source: int, target: int, operation: str | None, weight: float | None) -> None:
         path = [source]
         for column in range(max(0, source - 1) + 1, target - 1):
             columns[column].append(len(halves))
             path.append(len(halves))
             halves.append(_LANE_HALF)
-        lines.append(_Line((*path, target), operation))
+        lines.append(_Line((*path, target), operation, weight))
 
     for index, node in enumerate(cell):
-        for edge in node:
-            connect(edge.source, index + 2, edge.operation)
+        for k, edge in enumerate(node):
+            weight = None if strengths is None else strengths[index][k]
+            connect(edge.source, index + 2, edge.operation, weight)
     for index in range(n):
-        connect(index + 2, n + 2, None)
-    return _Graph(columns, halves, lines, blocks=list(range(2, n + 2)))
+        connect(index + 2, n + 2, None, None)
+    box = _BOX_WIDTH + (0 if strengths is None else _STRENGTH)
+    return _Graph(columns, halves, lines, blocks=list(range(2, n + 2)), box=box)
 
 
 def _arrange(graph: _Graph) -> tuple[_Graph, NDArray[np.float64]]:
@@ -313,20 +337,31 @@ def _draw_line(axes: Axes, graph: _Graph, y: NDArray[np.float64], line: _Line) -
     for column, start, end in _steps(graph, y, line):
         points += [(graph.right(column), start), (graph.left(column + 1), end)]
     if line.operation is None:
-        _draw_arrow(axes, points, _CONCAT_COLOUR)
+        _draw_arrow(axes, points, _CONCAT_COLOUR, _JOIN)
         return
     _, colour = operation_family(line.operation)
-    _draw_arrow(axes, points, colour)
+    label, width = line.operation, _EDGE
+    if line.strength is not None:
+        strongest = max(other.strength or 0.0 for other in graph.lines)
+        label, width = (
+            f"{label}  {line.strength:.2f}",
+            _EDGE * (0.5 + 1.5 * line.strength / strongest),
+        )
+    _draw_arrow(axes, points, colour, width)
     x, height = points[-1]
-    _draw_box(axes, x, height, line.operation, colour, colour, _BOX_WIDTH, _BOX_HEIGHT)
-    node = (x + _BOX_WIDTH + _FAN, float(y[line.path[-1]]))
-    side = np.array([x + _BOX_WIDTH, height]) - node
+    _draw_box(axes, x, height, label, colour, colour, graph.box, _BOX_HEIGHT)
+    node = (x + graph.box + _FAN, float(y[line.path[-1]]))
+    side = np.array([x + graph.box, height]) - node
     touch = node + side / np.hypot(*side) * _RADIUS
-    _draw_arrow(axes, [(x + _BOX_WIDTH, height), tuple(touch)], colour, straight=True)
+    _draw_arrow(axes, [(x + graph.box, height), tuple(touch)], colour, width, straight=True)
 
 
 def _draw_arrow(
-    axes: Axes, points: Sequence[tuple[float, float]], colour: str, straight: bool = False
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    colour: str,
+    width: float,
+    straight: bool = False,
 ) -> None:
     """Draw an arrow through points: level in lanes, an S-curve in the gaps between them."""
     from matplotlib.patches import FancyArrowPatch
@@ -346,7 +381,7 @@ def _draw_arrow(
             path=Path(vertices, codes),
             arrowstyle="-|>",
             mutation_scale=8,
-            linewidth=0.8 if colour == _CONCAT_COLOUR else 1.3,
+            linewidth=width,
             color=colour,
             shrinkA=0,
             shrinkB=0,
@@ -374,7 +409,9 @@ def _draw_box(
             zorder=3,
         )
     )
-    colour = "black" if _luminance(fill) > 0.18 else "white"
+    # On paper ink, which a page may turn round; on a colour, what can be read on it.
+    colour = "#111111" if _luminance(fill) > 0.18 else "#FDFDFD"
+    colour = "#000000" if fill == "#FFFFFF" else colour
     axes.text(
         x + width / 2, y, label, fontsize=_FONT, color=colour, ha="center", va="center", zorder=4
     )

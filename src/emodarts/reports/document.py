@@ -5,14 +5,14 @@ All text is plain; a renderer such as :mod:`emodarts.reports.markdown` escapes i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-Block: TypeAlias = Union[str, "Paragraph", "Remark", "Table", "Figure", "Section"]
+Block: TypeAlias = Union[str, "Paragraph", "Remark", "Code", "Table", "Figure", "Section"]
 """What a section consists of; a ``str`` is a paragraph of text."""
 
 
@@ -28,6 +28,18 @@ class Link:
 
     text: str
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recording(Link):
+    """A link to sound, which a format that can play it shows as a player.
+
+    Attributes
+    ----------
+    stretch : start and end in seconds of what is to be played, e.g. ``"1.5,3.25"``; empty for all.
+    """
+
+    stretch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,13 @@ class Remark:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """A line to copy, such as a command."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
     """Title of a column; numbers are aligned to the right, words to the left."""
 
@@ -70,7 +89,7 @@ def numbers(*titles: str) -> tuple[Column, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text cells, one for each column.
+    """Rows of cells, one for each column.
 
     Attributes
     ----------
@@ -78,7 +97,7 @@ class Table:
     """
 
     columns: tuple[Column, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str | Link, ...], ...]
     caption: tuple[str, ...] = ()
 
 
@@ -90,11 +109,12 @@ class Figure:
     ----------
     file : its name.
     alternative : what the drawing shows, in words, for readers who do not see it.
+    draw : makes the drawing, which takes a while.
     """
 
     file: str
     alternative: str
-    drawing: Drawing
+    draw: Callable[[], Drawing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +136,11 @@ class Section:
                 yield block
             elif isinstance(block, Section):
                 yield from block.figures()
+
+    def tables(self) -> Iterator[tuple[str, Table]]:
+        """All tables of the section and those within it, in order, with the title above each."""
+        for block in self.blocks:
+            if isinstance(block, Table):
+                yield self.title, block
+            elif isinstance(block, Section):
+                yield from block.tables()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from emodarts.reports.document import Block, Figure, Link, Paragraph, Remark, Section, Table
+from emodarts.reports.document import Block, Code, Figure, Link, Paragraph, Remark, Section, Table
 from emodarts.reports.plain import pad
 
 #: Characters that mean something to Markdown anywhere in a line. An underscore within a word,
@@ -39,6 +39,8 @@ def _render(block: Block, level: int) -> Iterator[str]:
             yield f"![{_line(alternative)}]({quote(file)})"
         case Remark(label, text):
             yield f"**{_line(label)}:** {_line(text)}"
+        case Code(text):
+            yield f"    {' '.join(text.split())}"
         case Paragraph(parts):
             yield "".join(map(_part, parts))
         case str():
@@ -46,12 +48,16 @@ def _render(block: Block, level: int) -> Iterator[str]:
 
 
 def _table(table: Table) -> str:
-    header, *rows = pad(table, _line, least=3)
+    header, *rows = pad(table, _cell, least=3)
     rules = [
         "-" * (len(title) - 1) + (":" if column.numeric else "-")
         for title, column in zip(header, table.columns, strict=True)
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rules, *rows))
+
+
+def _cell(cell: str | Link) -> str:
+    return _line(cell) if isinstance(cell, str) else _part(cell)
 
 
 def _paragraph(text: str) -> str:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from emodarts.reports.document import Table
+from emodarts.reports.document import Link, Table
 
 
-def pad(table: Table, clean: Callable[[str], str] = str, least: int = 0) -> list[tuple[str, ...]]:
+def text_of(cell: str | Link) -> str:
+    """What a cell shows."""
+    return cell if isinstance(cell, str) else cell.text
+
+
+def pad(
+    table: Table, clean: Callable[[str | Link], str] = text_of, least: int = 0
+) -> list[tuple[str, ...]]:
     """Titles and rows of a table as cells that are equally wide in each column.
 
     Parameters
     ----------
-    clean : makes each text fit for the format, before its width is taken.
+    clean : makes the text of each cell fit for the format, before its width is taken.
     least : width of a column in characters.
     """
     rows = [[clean(text) for text in row] for row in table.rows]

@@ -1,6 +1,8 @@
-"""Figures of a run: confusion matrix, training and search curves, paths of the alphas.
+"""Figures of a run: confusion matrix, speakers, reliability, sizes, curves, paths of the alphas.
 
-Figures are made without pyplot, so no state is shared and no window is opened.
+Figures are made without pyplot, so no state is shared and no window is opened. Pure black stands
+for ink and pure white for paper, which a page may turn round in the dark; text on a colour is
+therefore nearly black or nearly white.
 """
 
 from __future__ import annotations
@@ -10,13 +12,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emodarts.errors import RunError
 from emodarts.reports.cells import operation_family
+from emodarts.scoring.confidence import Reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +30,12 @@ Floats = NDArray[np.float64]
 _BLUE, _ORANGE, _GREEN, _PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _CELLS = {"normal": _BLUE, "reduction": _ORANGE, "sequence": _GREEN}
 _FAINT = 0.35
+DARK_TEXT, LIGHT_TEXT = "#111111", "#FDFDFD"
+_GREY = "#7A7A7A"
 _FONT = "DejaVu Sans"
 """The font that comes with matplotlib: Latin, Greek, Cyrillic and more."""
+_LONGEST = 32
+"""Characters of a name in a figure."""
 _STYLES: tuple[Any, ...] = ("solid", "dashed", "dotted", "dashdot")
 
 
@@ -59,7 +66,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str])
     totals = counts.sum(axis=1, keepdims=True)
     percent = 100 * counts / np.where(totals > 0, totals, 1)
     side = 1.8 + 0.72 * len(classes)
-    figure = _figure(side + 1.4, side)
+    figure = new_figure(side + 1.4, side)
     axes = figure.add_subplot()
     image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
@@ -74,31 +81,37 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str])
         for column in ticks:
             share = percent[row, column]
             text = f"{share:.1f} %\n({counts[row, column]})" if totals[row] else "–"
-            colour = "white" if share > 65 else "black"
+            colour = LIGHT_TEXT if share > 65 else DARK_TEXT
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     return figure
 
 
-def drawable(classes: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names of classes as they can be drawn here, and the fonts that do it.
+def drawable(classes: Sequence[str], what: str = "class") -> tuple[list[str], list[str]]:
+    """Names of classes, or of ``what``, as they can be drawn here, and the fonts that do it.
 
     A name is ``class 3``, for the third, if no font has its characters, or if they change their
-    shape or order beside others, as in Arabic or Hindi.
+    shape or order beside others, as in Arabic or Hindi. Long names lose their end.
     """
     names, fonts = [], [_FONT]
     for number, name in enumerate(classes, 1):
         text = unicodedata.normalize("NFC", name)
+        text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
         font = None if any(map(_changes, text)) else _font_for(text)
-        names.append(f"class {number}" if font is None else text)
+        names.append(f"{what} {number}" if font is None else text)
         if font is not None and font not in fonts:
             fonts.append(font)
     return names, fonts
 
 
 def _changes(character: str) -> bool:
-    return unicodedata.category(character) in ("Mn", "Mc", "Cc") or unicodedata.bidirectional(
-        character
-    ) in ("R", "AL")
+    return unicodedata.category(character) in (
+        "Mn",
+        "Mc",
+        "Cc",
+        "Cf",
+        "Zl",
+        "Zp",
+    ) or unicodedata.bidirectional(character) in ("R", "AL")
 
 
 @lru_cache
@@ -131,12 +144,118 @@ def describe_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str
     return f"Confusion matrix: predicted classes for each true class. {'; '.join(parts)}."
 
 
+def speaker_figure(scores: Mapping[str, float]) -> Figure:
+    """Draw the UA of each speaker as a dot, the best on top, and their mean as a line.
+
+    Parameters
+    ----------
+    scores : UA by speaker, as a fraction.
+    """
+    ordered = sorted(scores.items(), key=lambda item: (item[1], item[0]))
+    names, fonts = drawable([name for name, _ in ordered], "speaker")
+    values = [100 * value for _, value in ordered]
+    figure = new_figure(5.6, 0.9 + 0.17 * len(ordered))
+    axes = figure.add_subplot()
+    places = range(len(ordered))
+    axes.hlines(places, 0, values, color=_BLUE, alpha=_FAINT, linewidth=1)
+    axes.plot(values, places, "o", color=_BLUE, markersize=5)
+    axes.axvline(float(np.mean(values)), color=_ORANGE, linewidth=1, label="mean of speakers")
+    axes.set_yticks(places, names, fontsize=8, parse_math=False, fontfamily=fonts)
+    axes.set(xlabel="UA, %", xlim=(0, 101))
+    axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+    return figure
+
+
+def reliability_figure(found: Reliability) -> Figure:
+    """Draw accuracy by confidence against the diagonal, and the counts of the bins below."""
+    figure = new_figure(4.2, 4.4)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    width = 100 * (found.bins[0].high - found.bins[0].low)
+    filled = [b for b in found.bins if b.count]
+    places = [50 * (b.low + b.high) for b in filled]
+    above.bar(places, [100 * b.accuracy for b in filled], 0.92 * width, color=_BLUE)
+    above.plot([0, 100], [0, 100], color=_ORANGE, linewidth=1.4, label="as sure as right")
+    means = [100 * b.confidence for b in filled]
+    above.plot(means, [100 * b.accuracy for b in filled], "o", color="black", markersize=3.5)
+    above.set(ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 101))
+    above.legend(fontsize=8, frameon=False, loc="upper left")
+    below.bar(places, [b.count for b in filled], 0.92 * width, color=_GREY)
+    below.set(xlabel="confidence, %", ylabel="answers")
+    return figure
+
+
+@dataclass(frozen=True)
+class Point:
+    """A system in a plot of UA against parameters.
+
+    Attributes
+    ----------
+    ua, sd : as fractions; ``sd`` None where it is not known.
+    """
+
+    name: str
+    parameters: int
+    ua: float
+    sd: float | None
+
+
+def size_figure(systems: Sequence[Point], published: Sequence[Point]) -> Figure:
+    """Draw UA against parameters: systems as filled dots, published ones as hollow squares.
+
+    Labels stand in a legend of numbers below, so that none lies on another.
+    """
+    points = [*systems, *published]
+    figure = new_figure(5.4, 3.2 + 0.17 * len(points))
+    axes = figure.add_subplot()
+    names, fonts = drawable([point.name for point in systems], "system")
+    labels = [*names, *(f"{point.name}, as published" for point in published)]
+    for number, (point, label) in enumerate(zip(points, labels, strict=True), 1):
+        own = number <= len(systems)
+        colour = _BLUE if own else _GREY
+        axes.errorbar(
+            [point.parameters],
+            [100 * point.ua],
+            yerr=None if point.sd is None else [100 * point.sd],
+            fmt="o" if own else "s",
+            color=colour,
+            markerfacecolor=colour if own else "white",
+            markersize=6,
+            elinewidth=1,
+            capsize=2,
+            label=f"{number}  {label}",
+        )
+        axes.annotate(
+            str(number),
+            (point.parameters, 100 * point.ua),
+            xytext=(6, 4),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    lowest = 100 * min(point.ua - (point.sd or 0) for point in points)
+    axes.set(xscale="log", xlabel="parameters", ylabel="UA, %", ylim=(max(0, lowest - 5), 101))
+    axes.margins(x=0.1)
+    legend = figure.legend(fontsize=8, frameon=False, loc="outside lower left", handletextpad=0.4)
+    for text in legend.get_texts():
+        text.set(parse_math=False, fontfamily=fonts)
+    return figure
+
+
+def describe_sizes(systems: Sequence[Point], published: Sequence[Point]) -> str:
+    """Say in words what :func:`size_figure` shows."""
+    parts = [f"{p.name}: {p.parameters:,} parameters, UA {100 * p.ua:.1f} %" for p in systems]
+    parts += [
+        f"{p.name}, as published: {p.parameters:,} parameters, UA {100 * p.ua:.1f} %"
+        for p in published
+    ]
+    return f"UA against parameters. {'; '.join(parts)}."
+
+
 def training_figure(curves: Sequence[Curve]) -> Figure:
     """Draw loss and UA on the training and the inner validation data over the epochs.
 
     Every fold and seed is a faint line with a dot at its chosen epoch; their mean is bold.
     """
-    figure = _figure(8.4, 3.3)
+    figure = new_figure(8.4, 3.3)
     loss, ua = figure.subplots(1, 2)
     for part, name, colour in (
         ("train", "training", _BLUE),
@@ -160,7 +279,7 @@ def search_figure(curves: Sequence[Curve]) -> Figure:
     Entropy is that of the softmax over candidate operations, in nats, mean over edges. Faint
     lines are folds and seeds, bold ones their mean.
     """
-    figure = _figure(8.4, 5.8)
+    figure = new_figure(8.4, 5.8)
     (loss, ua), (skips, entropy) = figure.subplots(2, 2)
     _draw_curves(loss, curves, "weight_loss", _BLUE, "weights")
     _draw_curves(loss, curves, "alpha_loss", _ORANGE, "alphas")
@@ -176,6 +295,23 @@ def search_figure(curves: Sequence[Curve]) -> Figure:
     for axes in (loss, ua, skips, entropy):
         _finish(axes)
     return figure
+
+
+def eigenvalue_figure(curves: Sequence[Curve]) -> Figure:
+    """Draw the dominant eigenvalue of the Hessian of the alphas' loss over the epochs."""
+    figure = new_figure(5.2, 3.0)
+    axes = figure.add_subplot()
+    _draw_curves(axes, curves, "eigenvalue", _BLUE, "dominant eigenvalue")
+    axes.set(xlabel="epoch", ylabel="dominant eigenvalue")
+    _finish(axes)
+    return figure
+
+
+def describe_eigenvalues(curves: Sequence[Curve]) -> str:
+    """Say in words what :func:`eigenvalue_figure` shows."""
+    return _describe(
+        "Dominant eigenvalue of the Hessian of the alphas' loss", curves, {"eigenvalue": "mean"}
+    )
 
 
 def describe_training(curves: Sequence[Curve]) -> str:
@@ -279,14 +415,14 @@ def _mean_weights(
 
 def alpha_figure(cells: Mapping[str, Weights]) -> Figure:
     """Draw the weight of each operation over the epochs, one plot for each cell."""
-    figure = _figure(2.6 + 3.0 * len(cells), 4.2)
+    figure = new_figure(2.6 + 3.0 * len(cells), 4.2)
     plots = np.atleast_1d(figure.subplots(1, len(cells)))
     for axes, (cell, weights) in zip(plots, cells.items(), strict=True):
         names = weights.operations
-        for column, (name, style) in enumerate(zip(names, _line_styles(names), strict=True)):
+        for column, (name, style) in enumerate(zip(names, line_styles(names), strict=True)):
             axes.plot(weights.epochs, weights.values[:, column], label=name, linewidth=1.4, **style)
         axes.set(title=f"{cell} cell", xlabel="epoch")
-        _whole_epochs(axes)
+        whole_epochs(axes)
         columns = 2 if len(names) > 6 else 1
         axes.legend(
             loc="upper center",
@@ -310,7 +446,7 @@ def describe_alphas(cells: Mapping[str, Weights]) -> str:
     return f"Softmax weights of the operations at epoch {epoch}. {'; '.join(parts)}."
 
 
-def _line_styles(names: Sequence[str]) -> list[dict[str, Any]]:
+def line_styles(names: Sequence[str]) -> list[dict[str, Any]]:
     """Colour by family; members of a family differ by the dashes of the line."""
     seen: defaultdict[str, int] = defaultdict(int)
     styles = []
@@ -321,11 +457,14 @@ def _line_styles(names: Sequence[str]) -> list[dict[str, Any]]:
     return styles
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(
+    width: float, height: float, layout: Literal["constrained", "none"] = "constrained"
+) -> Figure:
+    """An empty figure of a size in inches; ``none`` leaves the room around plots to the caller."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=150, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -384,7 +523,7 @@ def _mark_chosen(axes: Axes, curve: Curve, *columns: str, scale: float = 1.0) ->
 
 def _finish(axes: Axes) -> None:
     """Whole epochs on the axis, and a legend that names each thing once."""
-    _whole_epochs(axes)
+    whole_epochs(axes)
     named = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if named:
         axes.legend(list(named.values()), list(named), fontsize=8, frameon=False)
@@ -392,7 +531,7 @@ def _finish(axes: Axes) -> None:
         axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes)
 
 
-def _whole_epochs(axes: Axes) -> None:
+def whole_epochs(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,14 +1,17 @@
 """The report of a run, and the comparison of several, from the files in their directories.
 
-A report only shows what a run has written. It scores nothing again and chooses nothing.
+A report shows what a run has written, and what :mod:`emodarts.scoring` makes of its predictions. It
+computes no score itself and chooses nothing.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +21,7 @@ import numpy as np
 from emodarts import files
 from emodarts.cost import Spent
 from emodarts.errors import RunError, list_some
+from emodarts.experiments.grid_plan import asked_runs, is_grid
 from emodarts.experiments.summary import FORMAT
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder, TrialFolder
@@ -29,7 +33,7 @@ from emodarts.recipe import (
     differing_keys,
     load_recipe,
 )
-from emodarts.reports import cells, plots, tables
+from emodarts.reports import answers, cells, formation, plots, tables
 from emodarts.reports.document import (
     Block,
     Figure,
@@ -41,7 +45,11 @@ from emodarts.reports.document import (
     numbers,
     words,
 )
+from emodarts.reports.latex import to_latex
 from emodarts.reports.markdown import to_markdown
+from emodarts.reports.protocol import protocol_in_words, repeating
+from emodarts.reports.published import size_section
+from emodarts.reports.verdict import verdict
 from emodarts.scoring.comparison import paired_test
 from emodarts.scoring.predictions import read_predictions
 from emodarts.searching.agreement import agreement
@@ -49,6 +57,8 @@ from emodarts.searching.agreement import agreement
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
+#: Runs that a page shows in full beside their comparison, so that it stays below 2 MB.
+_DETAILED = 4
 _REQUIRED = (
     *("name", "corpus", "protocol", "split", "seeds", "ua", "wa", "macro_f1", "ua_sd_folds"),
     *("wa_sd_folds", "macro_f1_sd_folds", "ua_sd_seeds", "pooled", "confusion", "classes"),
@@ -78,7 +88,7 @@ def load_result(run: Path) -> dict[str, Any]:
     if result["format"] != FORMAT:
         raise RunError(f"{path}: format is {result['format']!r}; allowed: {FORMAT!r}")
     found = files.read_object(path, RunError, *_REQUIRED)
-    return {**found, "cost": _cost(run, found)}
+    return {**found, "cost": _cost(run, found), "optimistic_ua": _optimistic(run, found)}
 
 
 def _cost(run: Path, result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -95,8 +105,32 @@ def _cost(run: Path, result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return means
 
 
-def make_report(run: Path) -> Section:
-    """Make the report of a finished run; its links are relative to the folder of the report.
+def _optimistic(run: Path, result: Mapping[str, Any]) -> float | None:
+    """What choosing on the test fold would have scored, if every fold and seed recorded it."""
+    paths = [folder.optimistic for folder in _trials(run, result)]
+    if not all(path.exists() for path in paths):
+        return None
+    key = "test_ua_of_best_test_epoch"
+    found = [files.read_object(path, RunError, key)[key] for path in paths]
+    return float(np.mean(found, dtype=np.float64))
+
+
+def runs_in(paths: Sequence[Path]) -> list[Path]:
+    """The run folders that were asked for: for a grid, those of its runs that have a result."""
+    found = []
+    for path in paths:
+        asked = [run.path for run in asked_runs(path)] if is_grid(path) else [path]
+        found += [run for run in asked if run == path or RunFolder(run).result.is_file()]
+    return found
+
+
+def make_report(run: Path, page: Path | None = None, audio: Path | None = None) -> Section:
+    """Make the report of a finished run.
+
+    Parameters
+    ----------
+    page : folder of the report, to which links are relative; by default that in the run.
+    audio : folder of the corpus, whose files are linked beside what is said of them.
 
     Raises
     ------
@@ -105,16 +139,23 @@ def make_report(run: Path) -> Section:
     """
     result = load_result(run)
     recipe = load_recipe(RunFolder(run).recipe)
+    predictions, classes = read_predictions(RunFolder(run).predictions)
+    page = page or RunFolder(run).report
     sections = (
-        _result_section(run, result),
+        verdict([result], {}),
+        Section("Result", tables.result_blocks([result])),
+        size_section([result]),
         _fold_section(result),
         _class_section(result),
-        _setup_section(run, result, recipe),
-        _cells_section(result, recipe),
-        _training_section(run, result),
+        answers.group_section(run, predictions, classes),
+        answers.calibration_section(predictions, classes),
+        answers.mistake_section(run, predictions, classes, audio, page),
+        _cells_section(run, result, recipe),
         _search_section(run, result, recipe),
         _halving_section(run, result),
         _cost_section([result]),
+        _training_section(run, result),
+        _setup_section(run, result, recipe, page),
     )
     title = f"{result['name']} on {result['corpus']}"
     return Section(title, tuple(section for section in sections if section))
@@ -141,10 +182,86 @@ def write_report(run: Path) -> Path:
     report = make_report(run)
     folder = RunFolder(run).report
     for figure in report.figures():
-        files.write_bytes(folder / figure.file, _png(figure.drawing))
+        files.write_bytes(folder / figure.file, _png(figure.draw()))
     path = folder / "report.md"
     files.write_text(path, to_markdown(report) + "\n")
     return path
+
+
+def make_page(runs: Sequence[Path], page: Path, audio: Path | None = None) -> Section:
+    """Make one document of one or more runs: their comparison first, then each of them.
+
+    Parameters
+    ----------
+    page : folder of the document, to which links are relative.
+    audio : as of :func:`make_report`.
+
+    Raises
+    ------
+    RunError, RecipeError, GenotypeError
+        If a run is not finished or one of its files is broken.
+    """
+    if len(runs) == 1:
+        return make_report(runs[0], page, audio)
+    results = _name_apart(runs, [load_result(run) for run in runs])
+    corpora = " and ".join(dict.fromkeys(result["corpus"] for result in results))
+    blocks: list[Block] = [*compare(runs).blocks]
+    blocks += [section for section in [size_section(results)] if section]
+    if len(runs) <= _DETAILED:
+        for run, result in zip(runs, results, strict=True):
+            report = make_report(run, page, audio)
+            parts = [b for b in report.blocks if not _is_of_comparison(b)]
+            blocks.append(Section(result["name"], tuple(parts)))
+    else:
+        blocks.append(
+            Section(
+                "Runs",
+                tuple(
+                    Paragraph((Link(result["name"], _relative(run, page)),))
+                    for run, result in zip(runs, results, strict=True)
+                ),
+            )
+        )
+    return Section(f"{len(runs)} systems on {corpora}", tuple(blocks))
+
+
+def _is_of_comparison(block: Block) -> bool:
+    """Whether a block of a report says what a comparison of runs has said."""
+    return isinstance(block, Remark) or (
+        isinstance(block, Section) and block.title in ("Result", "UA against parameters")
+    )
+
+
+def write_page(runs: Sequence[Path], path: Path, audio: Path | None = None) -> None:
+    """Write one HTML file about one or more runs; see :func:`make_page` for what is raised.
+
+    Raises
+    ------
+    WriteError
+        If the file cannot be written.
+    """
+    from emodarts.reports.html import to_html
+
+    files.write_text(path, to_html(make_page(runs, path.parent, audio)))
+
+
+def write_latex(runs: Sequence[Path], path: Path) -> None:
+    """Write the tables of numbers about one or more runs as LaTeX.
+
+    Raises
+    ------
+    RunError, RecipeError, GenotypeError
+        If a run is not finished or one of its files is broken.
+    WriteError
+        If the file cannot be written.
+    """
+    document = compare(runs) if len(runs) > 1 else make_report(runs[0])
+    files.write_text(path, to_latex(document))
+
+
+def _relative(path: Path, page: Path) -> str:
+    """An address of a file for a document in the folder ``page``."""
+    return Path(os.path.relpath(path.resolve(), page.resolve())).as_posix()
 
 
 def draw_cells(trial: TrialFolder) -> None:
@@ -169,26 +286,6 @@ def _png(drawing: Drawing) -> bytes:
 # Sections
 
 
-def _result_section(run: Path, result: Mapping[str, Any]) -> Section:
-    blocks = (*tables.result_blocks([result]), *_optimistic_remark(run, result))
-    return Section("Result", blocks)
-
-
-def _optimistic_remark(run: Path, result: Mapping[str, Any]) -> tuple[Remark, ...]:
-    """What choosing on the test fold would have scored, if every fold and seed recorded it."""
-    paths = [folder.optimistic for folder in _trials(run, result)]
-    if not all(path.exists() for path in paths):
-        return ()
-    key = "test_ua_of_best_test_epoch"
-    found = [files.read_object(path, RunError, key)[key] for path in paths]
-    mean = tables.percent(float(np.mean(found, dtype=np.float64)))
-    text = (
-        f"choosing each epoch on the test fold itself would have given a mean UA of {mean} %. "
-        "No choice in this run used test scores."
-    )
-    return (Remark("Optimistic, not a result", text),)
-
-
 def _fold_section(result: Mapping[str, Any]) -> Section:
     return Section("Folds", (tables.fold_table(result),))
 
@@ -198,7 +295,7 @@ def _class_section(result: Mapping[str, Any]) -> Section:
     figure = Figure(
         "confusion.png",
         plots.describe_confusion(confusion, classes),
-        plots.confusion_figure(confusion, classes),
+        partial(plots.confusion_figure, confusion, classes),
     )
     numbered = [
         f"{drawn} is {name}"
@@ -222,7 +319,7 @@ def _calibration(result: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Section:
+def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe, page: Path) -> Section:
     data = files.read_object(RunFolder(run).data, RunError, "n_utterances", "n_speakers", "digest")
     environment = files.read_object(RunFolder(run).environment, RunError)
     merged = [entry for entry in result.get("labels") or () if "=" in entry]
@@ -239,16 +336,21 @@ def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Sect
         **({"genotypes": _origin(result, recipe)} if result["genotypes"] else {}),
         "data digest": data["digest"],
     }
-    links = (
-        *("All settings: ", Link("recipe.yaml", "../recipe.yaml")),
-        *(". Folds: ", Link("folds.json", "../folds.json")),
-        *(". Every prediction: ", Link("predictions.csv", "../predictions.csv"), "."),
-    )
+    folder = RunFolder(run)
+    parts: list[str | Link] = []
+    for text, path in (
+        ("All settings: ", folder.recipe),
+        (". Folds: ", folder.folds),
+        (". Every prediction: ", folder.predictions),
+    ):
+        parts += [text, Link(path.name, _relative(path, page))]
     hardware = tables.fact_table("item", _flat(environment))
     blocks: tuple[Block, ...] = (
+        protocol_in_words(result, recipe),
+        *repeating(result),
         tables.fact_table("setting", facts),
         *_left_out(data),
-        Paragraph(links),
+        Paragraph((*parts, ".")),
         Section("Hardware and software", (hardware,)),
     )
     return Section("Setup", blocks)
@@ -306,8 +408,11 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _cells_section(result: Mapping[str, Any], recipe: Recipe) -> Section | None:
-    """The genotypes of each fold's first seed; the cells of equal ones are drawn once."""
+def _cells_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Section | None:
+    """The genotypes of each fold's first seed; the cells of equal ones are drawn once.
+
+    The strength of an edge and the way to the cells are those of the first fold that found them.
+    """
     found = {
         (fold["fold"], seed["seed"]): Genotype.from_dict(seed["genotype"])
         for fold in result["folds"]
@@ -339,15 +444,39 @@ def _cells_section(result: Mapping[str, Any], recipe: Recipe) -> Section | None:
         if genotype.macro:
             shown.append(tables.fact_table("choice", _flat(genotype.macro)))
         if genotype.cells:
-            shown.append(
-                Figure(
-                    f"cells-fold-{folds[0]}.png",
-                    cells.describe_genotype(genotype),
-                    cells.draw_genotype(genotype),
-                )
-            )
+            path = RunFolder(run).trial(folds[0], first_seed).alphas
+            records = _read_alphas(path) if path.exists() else []
+            shown += _cell_figures(genotype, folds[0], records, recipe)
         blocks.append(Section(f"{title}, seed {first_seed}", tuple(shown)))
     return Section("Cells", tuple(blocks))
+
+
+def _cell_figures(
+    genotype: Genotype, fold: int, records: list[dict[str, Any]], recipe: Recipe
+) -> Iterator[Block]:
+    """The cells, with the strength of their edges, and how they formed, if a search says so."""
+    strengths = formation.strengths_of(genotype, records, recipe.network.operations)
+    if strengths is not None:
+        yield (
+            "The number beside an operation, and the width of its line, is its softmax weight on "
+            "the edge in the epoch that the cells come from."
+        )
+    yield Figure(
+        f"cells-fold-{fold}.png",
+        cells.describe_genotype(genotype, strengths),
+        partial(cells.draw_genotype, genotype, strengths),
+    )
+    if len(records) > 1:
+        yield "How they formed: the cells that the alphas named at some epochs of the search."
+        yield Figure(
+            f"formation-fold-{fold}.png",
+            formation.describe_formation(records),
+            partial(formation.formation_figure, records),
+        )
+        yield (
+            "Squares are the inputs of a cell and dots its nodes, from left to right; arcs are the "
+            "two edges of each node."
+        )
 
 
 def _agreement(genotypes: Sequence[Genotype], recipe: Recipe) -> str:
@@ -367,7 +496,9 @@ def _training_section(run: Path, result: Mapping[str, Any]) -> Section | None:
     ]
     if not curves:
         return None
-    figure = Figure("training.png", plots.describe_training(curves), plots.training_figure(curves))
+    figure = Figure(
+        "training.png", plots.describe_training(curves), partial(plots.training_figure, curves)
+    )
     return Section("Training", (figure, *_legend(curves)))
 
 
@@ -376,16 +507,39 @@ def _search_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Sec
     if not searched:
         return None
     curves = [read_curve(folder.search_history) for folder in searched]
-    figures = [Figure("search.png", plots.describe_search(curves), plots.search_figure(curves))]
+    figures = [
+        Figure("search.png", plots.describe_search(curves), partial(plots.search_figure, curves))
+    ]
     paths = [folder.alphas for folder in searched]
     alphas = [_read_alphas(path) for path in paths if path.exists()]
     if alphas:
         weights = plots.mean_weights(alphas, recipe.network.operations)
         figures.append(
-            Figure("alphas.png", plots.describe_alphas(weights), plots.alpha_figure(weights))
+            Figure(
+                "alphas.png", plots.describe_alphas(weights), partial(plots.alpha_figure, weights)
+            )
+        )
+        figures += [_edge_figure(alphas, recipe, cell) for cell in weights]
+    if any(np.isfinite(c.columns.get("eigenvalue", np.empty(0))).any() for c in curves):
+        figures.append(
+            Figure(
+                "eigenvalue.png",
+                plots.describe_eigenvalues(curves),
+                partial(plots.eigenvalue_figure, curves),
+            )
         )
     blocks: tuple[Block, ...] = (figures[0], *_legend(curves), *figures[1:], *_noise(curves))
     return Section("Search", blocks)
+
+
+def _edge_figure(alphas: Sequence[list[dict[str, Any]]], recipe: Recipe, cell: str) -> Figure:
+    operations = recipe.network.operations
+    epochs, weights = formation.edge_weights(alphas, operations, cell)
+    return Figure(
+        f"edges-{cell}.png",
+        formation.describe_edges(cell, epochs, weights, operations[cell]),
+        partial(formation.edge_figure, cell, epochs, weights, operations[cell]),
+    )
 
 
 def _halving_section(run: Path, result: Mapping[str, Any]) -> Section | None:
@@ -486,8 +640,8 @@ def _read_alphas(path: Path) -> list[dict[str, Any]]:
     if not isinstance(records, list) or not records:
         raise RunError(f"{path} has no epochs")
     for record in records:
-        if not isinstance(record, dict) or not {"epoch", "alphas"} <= set(record):
-            raise RunError(f"{path}: each epoch needs 'epoch' and 'alphas'")
+        if not isinstance(record, dict) or not {"epoch", "alphas", "genotype"} <= set(record):
+            raise RunError(f"{path}: each epoch needs 'epoch', 'alphas' and 'genotype'")
     return records
 
 
@@ -521,8 +675,9 @@ def compare(runs: Sequence[Path]) -> Section:
         except RunError as error:
             untested.append(f"{names[i]} and {names[j]}: no paired test: {error}")
     blocks: tuple[Block, ...] = (
-        *tables.result_blocks(results),
+        verdict(results, tests),
         *_differences(results),
+        Section("Result", tables.result_blocks(results)),
         *_other_settings(names, recipes),
     )
     if costs := _cost_section(results):

@@ -60,12 +60,13 @@ def _millions(value: float | None) -> str:
 
 
 def result_blocks(results: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
-    """The scores of each system and of the baselines, then notices and warnings.
+    """Notices and warnings, then the scores of each system and of the baselines.
 
     Parameters
     ----------
     results : contents of ``result.json`` of one or more runs. Where baselines of several
-        runs differ, their rows name the run.
+        runs differ, their rows name the run. ``optimistic_ua``, where it is known, is what the
+        best epochs on the test folds would have scored.
     """
     with_seeds = any(result["ua_sd_seeds"] is not None for result in results)
     titles = ["parameters", "multiply-adds", "search, s", "UA %"]
@@ -76,8 +77,16 @@ def result_blocks(results: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
     if all(row[_SEARCH] == NOTHING for row in rows):
         rows, titles = [row[:_SEARCH] + row[_SEARCH + 1 :] for row in rows], titles[:2] + titles[3:]
     caption = (_result_caption(results), DEFINITIONS)
+    optimistic = {result["name"]: result.get("optimistic_ua") for result in results}
+    if any(value is not None for value in optimistic.values()):
+        titles.append("optimistic UA % (chosen on the test fold)")
+        rows = [[*row, percent(optimistic.get(row[0]))] for row in rows]
+        caption += (
+            "The optimistic UA is what choosing each epoch on the test fold itself would have "
+            "scored. It is no result, and no choice of a run used it.",
+        )
     table = Table((*words("system"), *numbers(*titles)), tuple(map(tuple, rows)), caption)
-    return (table, *_remarks(results))
+    return (*_remarks(results), table)
 
 
 def _system_rows(result: Mapping[str, Any], with_seeds: bool) -> list[list[str]]:

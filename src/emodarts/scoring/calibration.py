@@ -6,10 +6,12 @@ import numpy as np
 import scipy.optimize
 from numpy.typing import NDArray
 
+from emodarts.scoring.confidence import BINS
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-_BINS = 15
+
 _RANGE = (0.05, 20.0)
 
 
@@ -49,7 +51,7 @@ def fit_temperature(probabilities: Floats, truth: Indices) -> float:
 
 
 def calibration_error(probabilities: Floats, truth: Indices) -> float:
-    r"""Expected calibration error (ECE) with 15 bins of equal width (arXiv 1706.04599, equation 3).
+    r"""Expected calibration error (ECE) with 10 bins of equal width (arXiv 1706.04599, equation 3).
 
     :math:`\sum_b n_b / N \cdot |accuracy_b - confidence_b|` over bins of the highest probability.
 
@@ -64,6 +66,6 @@ def calibration_error(probabilities: Floats, truth: Indices) -> float:
     """
     confidence = probabilities.max(axis=1)
     right = (probabilities.argmax(axis=1) == truth).astype(float)
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=_BINS)
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=BINS)
     return float(np.abs(gaps).sum() / len(truth))

@@ -350,6 +350,7 @@ class Search:
             task.progress.advance(loss=loss, ua=ua)
         self.supernet.mixing = self.mixing
         alpha_loss, alpha_ua = self.judge()
+        eigenvalues = self.memory.get("eigenvalues")
         return {
             "steps": len(batches),
             "learning_rate": rate,
@@ -359,6 +360,7 @@ class Search:
             "warm_up": int(warm_up),
             "above_chance": int(alpha_ua > self._threshold()),
             **self._record(),
+            **({} if eigenvalues is None else {"eigenvalue": (eigenvalues or [None])[-1]}),
         }
 
     def _warms_up(self) -> bool:

@@ -114,13 +114,14 @@ class Darts:
         for module in search.supernet.modules():
             if isinstance(module, AuxiliarySkip):
                 module.weight = 1.0 - search.share
+        limit, factor = spec.stop.skips, spec.stop.eigenvalue
+        if factor is not None:
+            values = search.memory.setdefault("eigenvalues", [])
         if not search.rows or search.rows[-1]["warm_up"]:
             return
-        limit, factor = spec.stop.skips, spec.stop.eigenvalue
         if limit is not None and stops.too_many_skips(search.records[-1], limit):
             search.stop(before=1)
         if factor is not None:
-            values = search.memory.setdefault("eigenvalues", [])
             values.append(stops.dominant_eigenvalue(search, search.alpha_batch()))
             if stops.has_grown(values, factor):
                 search.stop(before=stops.WINDOW)
