@@ -71,7 +71,7 @@ def result_blocks(results: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
     titles += ["WA %", "macro F1 %", "pooled UA % (95 % interval)"]
     rows = [row for result in results for row in _system_rows(result, with_seeds)]
     rows += _baseline_rows(results, with_seeds)
-    caption = (_result_caption(results), DEFINITIONS)
+    caption: tuple[str, ...] = (_result_caption(results), DEFINITIONS)
     optimistic = {result["name"]: result.get("optimistic_ua") for result in results}
     if any(value is not None for value in optimistic.values()):
         titles.append("optimistic UA % (chosen on the test fold)")
