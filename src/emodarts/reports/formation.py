@@ -95,7 +95,7 @@ def formation_figure(records: Records) -> Figure:
     drawn = [(r["epoch"], Genotype.from_dict(r["genotype"]).cells) for r in moments(records)]
     names = list(drawn[0][1])
     width, height = 1.7 * len(drawn) + 0.5, 1.3 * len(names) + 0.9
-    figure = new_figure(width, height, "none")
+    figure = new_figure(width, height, arrange=False)
     figure.subplots_adjust(0.4 / width, 0.6 / height, 1 - 0.05 / width, 1 - 0.3 / height, 0.05, 0.1)
     grid = np.atleast_2d(figure.subplots(len(names), len(drawn), squeeze=False))
     families: dict[str, str] = {}
@@ -185,7 +185,7 @@ def edge_figure(
     edges = edges_of(nodes_of(weights.shape[1]))
     rows = -(-len(edges) // _ROW)
     width, height = 7.4, 1.35 * rows + 1.5
-    figure = new_figure(width, height, "none")
+    figure = new_figure(width, height, arrange=False)
     # A layout that looks for the room itself takes most of the time of a report.
     figure.subplots_adjust(0.6 / width, 1.1 / height, 0.99, 1 - 0.55 / height, 0.08, 0.35)
     plots = np.atleast_1d(figure.subplots(rows, _ROW, sharex=True, sharey=True)).ravel()

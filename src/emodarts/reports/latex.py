@@ -1,4 +1,4 @@
-"""Tables of a document in LaTeX, for the packages ``booktabs`` and, if they are wide, any other."""
+"""Tables of a document in LaTeX, for the package ``booktabs``."""
 
 from __future__ import annotations
 

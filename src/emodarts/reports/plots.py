@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -457,14 +457,12 @@ def line_styles(names: Sequence[str]) -> list[dict[str, Any]]:
     return styles
 
 
-def new_figure(
-    width: float, height: float, layout: Literal["constrained", "none"] = "constrained"
-) -> Figure:
-    """An empty figure of a size in inches; ``none`` leaves the room around plots to the caller."""
+def new_figure(width: float, height: float, arrange: bool = True) -> Figure:
+    """An empty figure of a size in inches; ``arrange`` finds the room that its labels need."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=150, layout=layout)
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained" if arrange else None)
     FigureCanvasAgg(figure)
     return figure
 

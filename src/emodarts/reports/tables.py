@@ -76,7 +76,7 @@ def result_blocks(results: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
     rows += _baseline_rows(results, with_seeds)
     if all(row[_SEARCH] == NOTHING for row in rows):
         rows, titles = [row[:_SEARCH] + row[_SEARCH + 1 :] for row in rows], titles[:2] + titles[3:]
-    caption = (_result_caption(results), DEFINITIONS)
+    caption: tuple[str, ...] = (_result_caption(results), DEFINITIONS)
     optimistic = {result["name"]: result.get("optimistic_ua") for result in results}
     if any(value is not None for value in optimistic.values()):
         titles.append("optimistic UA % (chosen on the test fold)")
