@@ -86,13 +86,13 @@ def test_check_names_every_bad_file(tiny_emodb: Path, tmp_path: Path) -> None:
     assert "all 3 utterances have usable audio" in emodarts(*where, "--check").stdout
     (tmp_path / "03a01Wa.wav").write_bytes(b"")
     (tmp_path / "08a01Fa.wav").write_text("text")
-    emodarts(*where)
+    assert "files with an unreadable header: 2; --check shows" in emodarts(*where).stdout
     done = emodarts(*where, "--check", code=2)
     assert "2 of 3 utterances have unusable audio" in done.stderr
     assert "03a01Wa.wav: is empty" in done.stderr
     assert "08a01Fa.wav: cannot be decoded" in done.stderr
     assert done.stderr.count("03a01Wa") == 1
-    assert "files with an unreadable header: 2;" in done.stdout
+    assert "files with an unreadable header: 2\n" in done.stdout
     assert "usable audio" not in done.stdout
 
 
