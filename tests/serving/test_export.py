@@ -21,6 +21,7 @@ from emodarts.bundle import Bundle, save_bundle
 from emodarts.errors import ExportError
 from emodarts.genotype import Genotype
 from emodarts.recipe import FeatureSpec, NetworkSpec, SystemSpec
+from emodarts.serving import export
 from emodarts.serving.export import export_onnx
 from emodarts.serving.graph import Graph
 from emodarts.serving.model import Model
@@ -131,15 +132,17 @@ def test_the_graph_answers_as_the_model(
             batch = np.stack([sound, sound[::-1], 0.5 * np.roll(sound, 700)])
             expected = np.stack([answers(model, row) for row in batch])
             given = graph(torch.from_numpy(batch)).numpy()
-            np.testing.assert_allclose(given, expected, atol=1e-5)
+            np.testing.assert_allclose(given, expected, atol=3e-6)
             found.append(expected)
-        assert np.ptp(np.concatenate(found), axis=0).max() > 0.01  # else it means nothing
+        assert np.ptp(np.concatenate(found), axis=0).max() > 2e-4  # else it means nothing
         tiny = graph(torch.full((2, 1), 0.1)).numpy()
     np.testing.assert_allclose(tiny.sum(axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_an_exported_file_answers_without_this_package(tmp_path: Path) -> None:
+def test_an_exported_file_answers_without_this_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = model_of({**MEL, "trim": 30.0}, BOTH)
     save_bundle(tmp_path / "model", model.bundle)
     file, wav = tmp_path / "toy.onnx", tmp_path / "a.wav"
@@ -177,7 +180,10 @@ def test_an_exported_file_answers_without_this_package(tmp_path: Path) -> None:
             given, np.stack([answers(model, row) for row in batch]), atol=1e-4
         )
 
-    # A model that answers otherwise than what was exported: nothing is written.
+    # A model that answers otherwise than what was exported: nothing is written. What was exported
+    # is not translated anew, which takes long.
+    monkeypatch.setattr(export, "to_onnx", lambda _: file.read_bytes())
+
     class Other(Model):
         def predict(self, *given: Any, **options: Any) -> Any:
             [answer] = super().predict(*given, **options)

@@ -81,30 +81,9 @@ def export_onnx(
     AudioError
         If a file to check on cannot be used.
     """
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ExportError(
-            f"{error.name} is missing; install the extra: pip install 'emodarts[onnx]'"
-        ) from error
-    graph = Graph(model.bundle).eval()
     sounds = _sounds(model, check)
-    program = _translate(graph)
-    if int8:
-        program = _quantised(program)
-    digest = hashlib.sha256(program.SerializeToString()).hexdigest()
-    origin = model.bundle.origin
-    metadata = {
-        "classes": json.dumps(list(model.classes), ensure_ascii=False),
-        "sample_rate": str(graph.sample_rate),
-        "digest": digest,
-        "corpus": str(origin.get("corpus", "")),
-        "licence": licence_note(model),
-    }
-    onnx.helper.set_model_props(program, metadata)
-    data = program.SerializeToString()
+    data = to_onnx(model)
+    data = _with_facts(_quantised(data) if int8 else data, model)
     difference, same = _compare(model, data, sounds)
     allowed = TOLERANCE_INT8 if int8 else TOLERANCE
     if not difference <= allowed:
@@ -114,6 +93,43 @@ def export_onnx(
         )
     files.write_bytes(path, data)
     return Exported(path, len(data), len(sounds), difference, same)
+
+
+def to_onnx(model: Model) -> bytes:
+    """The program alone, neither compared nor with metadata.
+
+    Raises
+    ------
+    ExportError
+        If the extra is missing, or the model is of a kind that cannot be exported.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            f"{error.name} is missing; install the extra: pip install 'emodarts[onnx]'"
+        ) from error
+    data: bytes = _translate(Graph(model.bundle).eval()).SerializeToString()
+    return data
+
+
+def _with_facts(data: bytes, model: Model) -> bytes:
+    import onnx
+
+    [spec] = model.bundle.inputs.values()
+    program = onnx.load_from_string(data)
+    metadata = {
+        "classes": json.dumps(list(model.classes), ensure_ascii=False),
+        "sample_rate": str(spec.sample_rate),
+        "digest": hashlib.sha256(data).hexdigest(),
+        "corpus": str(model.bundle.origin.get("corpus", "")),
+        "licence": licence_note(model),
+    }
+    onnx.helper.set_model_props(program, metadata)
+    done: bytes = program.SerializeToString()
+    return done
 
 
 def licence_note(model: Model) -> str:
@@ -214,7 +230,7 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _quantised(program: Any) -> Any:
+def _quantised(data: bytes) -> bytes:
     """Recurrent and dense layers in int8; the features stay as they are."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -222,7 +238,7 @@ def _quantised(program: Any) -> Any:
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         plain, ready, small = (str(Path(folder) / name) for name in ("a", "b", "c"))
-        onnx.save(program, plain)
+        Path(plain).write_bytes(data)
         quant_pre_process(plain, ready, skip_symbolic_shape=True)
         front = [
             node.name
@@ -236,12 +252,11 @@ def _quantised(program: Any) -> Any:
             weight_type=QuantType.QInt8,
             nodes_to_exclude=front,
         )
-        return onnx.load(small)
+        return Path(small).read_bytes()
 
 
 def _sounds(model: Model, check: Sequence[Path]) -> list[Samples]:
-    [spec] = model.bundle.inputs.values()
-    rate = spec.sample_rate
+    rate = next(iter(model.bundle.inputs.values())).sample_rate
     found = [_speech_like(seconds, rate) for seconds in _SECONDS]
     return [*found, *(load_audio(path, rate) for path in check)]
 
