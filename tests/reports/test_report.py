@@ -150,7 +150,7 @@ def test_every_figure_says_what_it_shows(make_run: MakeRun) -> None:
     alternatives = {figure.file: figure.alternative for figure in make_report(make_run()).figures()}
     for file, part in {
         "confusion.png": "Confusion matrix",
-        "cells-fold-0.png": "Normal cell: node 0 is sep_conv_3x3 of c_{k-2} (0.08) plus skip_connect",
+        "cells-fold-0.png": "Normal cell: node 0 is sep_conv_3x3 of c_{k-2} (0.08) plus",
         "cells-fold-1.png": "node 1 is lstm_att_1 of c_{k-1} plus skip_connect of node 0.",
         "training.png": "means over 4 folds and seeds: training loss 1.40, then 0.35",
         "search.png": "Losses, UA, skips and entropies in the search",
