@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from emodarts import files
+from emodarts.cli import main
 from emodarts.errors import RunError
 from emodarts.reports.document import Code, Column, Link, Paragraph, Recording, Section, Table
 from emodarts.reports.html import to_html
@@ -183,6 +184,22 @@ def test_a_page_of_several_runs_compares_them_first(make_run: MakeRun, tmp_path:
     for part in order:
         place = text.index(part, place) + len(part)
     assert text.count("Verdict:") == 1
+
+
+def test_the_command_writes_page_and_tables(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, page, tables = make_run(**SMALL), tmp_path / "page.html", tmp_path / "tables.tex"
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(run), "--html", str(page), "--latex", str(tables)])
+    assert not ended.value.code
+    assert str(page) in capsys.readouterr().out
+    assert "Verdict" in page.read_text(encoding="utf-8")
+    assert r"\begin{tabular}" in tables.read_text(encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(run), "--audio", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "--audio needs --html FILE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("which", ["plain", "hostile"])

@@ -16,7 +16,7 @@ def result(name: str, ua: float, interval: tuple[float, float] | None, **more: A
         "classes": ["a", "b"],
         "n_test": 40,
         "seeds": [0, 1],
-        "folds": [{"test_speakers": ["x"]}, {"test_speakers": ["y"]}],
+        "folds": [{"test_speakers": list("uvw")}, {"test_speakers": list("xyz")}],
         "ua": ua,
         "ua_sd_folds": 0.02,
         "pooled": {"ua_interval": interval, "bootstrap_unit": "speaker"},
@@ -41,10 +41,16 @@ def paired(p: float, difference: float = 0.1) -> dict[str, Any]:
 def test_one_run_against_its_best_baseline(interval: tuple[float, float] | None, end: str) -> None:
     text = verdict([result("net", 0.8, interval)], {}).text
     assert text.startswith(
-        "net was tested on 40 utterances of 2 speakers of toy with 2 classes, in 2 folds with 2 "
+        "net was tested on 40 utterances of 6 speakers of toy with 2 classes, in 2 folds with 2 "
         "seeds. Its UA is 80.0 % ± 2.0, 10.0 points above the baseline logistic regression (70.0 %)"
     )
     assert text.endswith(end)
+
+
+def test_few_speakers_prove_nothing() -> None:
+    few = [{"test_speakers": ["x"]}, {"test_speakers": ["y"]}]
+    text = verdict([result("net", 0.99, (0.98, 1.0), folds=few)], {}).text
+    assert "With fewer than 6 known speakers it cannot be said" in text
 
 
 def test_the_winner_of_several_is_tested_with_a_correction() -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from emodarts.errors import RecipeError
+from emodarts import files
+from emodarts.errors import RecipeError, RunError
 from emodarts.genotype import NONE, SKIP, Genotype
 from emodarts.recipe import CNNSpec, DartsSpec, NetworkSpec, NoSeqNN, Recipe
 from emodarts.recipe.search import RelaxationSpec, SmoothingSpec, StageSpec
@@ -388,6 +389,15 @@ def test_eigenvalues_have_grown_when_their_mean_has() -> None:
     assert not stops.has_grown([1.0] * 5 + [1.3] * 5, 1.31)
     assert stops.has_grown([1.0] * 5 + [1.4] * 5, 1.3)
     assert stops.has_grown([7.0, *[1.0] * 5, *[1.4] * 5], 1.3)
+
+
+def test_the_eigenvalues_that_are_watched_are_written(tmp_path: Path) -> None:
+    keys = {"epochs": 3, "warmup_epochs": 1}
+    search(darts(**keys, **PARTS["eigenvalue"]), make_task(tmp_path / "watched"))
+    rows = files.read_csv(tmp_path / "watched" / "search.csv", RunError)
+    assert [bool(row["eigenvalue"]) for row in rows] == [False, False, True]
+    search(darts(**keys), make_task(tmp_path / "other"))
+    assert "eigenvalue" not in files.read_csv(tmp_path / "other" / "search.csv", RunError)[0]
 
 
 def test_the_dominant_eigenvalue_is_that_of_the_hessian(tmp_path: Path) -> None:

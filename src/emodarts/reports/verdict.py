@@ -12,6 +12,8 @@ from emodarts.scoring.comparison import holm
 
 #: p-values below it count as more than chance.
 LEVEL = 0.05
+#: Speakers from which on all of them can agree by chance less often than that: 2 / 2^6 < 0.05.
+FEWEST = 6
 
 
 def verdict(results: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, str], Any]) -> Remark:
@@ -35,8 +37,12 @@ def _of_one(result: Mapping[str, Any]) -> str:
     first = f"{result['name']} was tested on {_data(result)}."
     second = f"Its UA is {_score(result)}, {_lead(result['ua'], best)} {rival} ({percent(best)} %)."
     interval = result["pooled"]["ua_interval"]
-    if interval is None or result["pooled"]["bootstrap_unit"] != "speaker":
-        third = "Without several known speakers it cannot be said whether that is more than chance."
+    by_speaker = result["pooled"]["bootstrap_unit"] == "speaker"
+    if interval is None or not by_speaker or len(_speakers(result)) < FEWEST:
+        third = (
+            f"With fewer than {FEWEST} known speakers it cannot be said whether that is more than "
+            "chance."
+        )
         return f"{first} {second} {third}"
     low, high = interval
     where = f"The 95 % interval over speakers, {percent(low)} to {percent(high)} %,"
@@ -87,13 +93,17 @@ def _tested(ranked: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, str],
 
 
 def _data(result: Mapping[str, Any]) -> str:
-    speakers = {s for fold in result["folds"] for s in fold["test_speakers"]}
+    speakers = _speakers(result)
     of = f" of {len(speakers)} speakers" if speakers else ""
     folds, seeds = len(result["folds"]), len(result["seeds"])
     return (
         f"{result['n_test']:,} utterances{of} of {result['corpus']} with {len(result['classes'])} "
         f"classes, in {folds} fold{'s' * (folds > 1)} with {seeds} seed{'s' * (seeds > 1)}"
     )
+
+
+def _speakers(result: Mapping[str, Any]) -> set[str]:
+    return {speaker for fold in result["folds"] for speaker in fold["test_speakers"]}
 
 
 def _score(result: Mapping[str, Any]) -> str:
