@@ -98,9 +98,8 @@ def answers(model: Model, sound: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.array(list(answer.probabilities.values()))
 
 
-RECURRENT: dict[str, Any] = {
-    "seqnn": {"mode": "fixed", "recurrent": "lstm", "layers": 2, "width": 4}
-}
+LSTM = {"mode": "fixed", "recurrent": "lstm", "layers": 2, "width": 4}
+RECURRENT: dict[str, Any] = {"seqnn": LSTM}
 BOTH: dict[str, Any] = {"seqnn": {**LSTM, "bidirectional": True}, "pooling": "mean"}
 
 
