@@ -35,14 +35,14 @@ MEL = FeatureSpec.model_validate(
 
 @dataclass(frozen=True)
 class HighBandLast:
-    """Sure of ``high`` in so far as the highest quarter of the bands is loud in the last second."""
+    """Sure of ``high`` in so far as the highest quarter of the bands is loud at the end."""
 
     genotype = None
 
     def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
         [maps] = inputs.values()
         last = maps[:, 0, 24:].nanmean(dim=1)
-        level = torch.stack([row[~row.isnan()][-15:].mean() for row in last])
+        level = torch.stack([row[~row.isnan()][-4:].mean() for row in last])
         share = torch.sigmoid((level + 20) / 5)
         return torch.stack([1 - share, share], dim=1)
 
