@@ -22,7 +22,9 @@ def serve(
             metavar="ADDRESS", help="Address to listen at; 0.0.0.0 lets other machines ask."
         ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535)] = 8000,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = 8000,
     token: Annotated[
         str | None,
         typer.Option(
