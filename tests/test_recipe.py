@@ -551,16 +551,16 @@ def changed(value: dict[str, Any], leaf: tuple[str, ...]) -> list[dict[str, Any]
         case bool():
             candidates: list[Any] = [not old]
         case int() | float():
-            candidates = [old + 1, old * 2, old / 2, 0.5]
+            candidates = [old + 1, old + 2, old * 2, old / 2, 0.5]
         case None:
-            candidates = [2, 64, -20.0, 0.3, ["a", "b"], [0.8, 1.2], [1], {}]
+            candidates = [2, 64, -20.0, 0.3, ["a", "b"], [0.8, 1.2], [1], {}, "sqlite:///x.db"]
         case list():
             candidates = [[7], [0.6, 0.7], [{"cells": 3}]]
         case _:
             candidates = ["other", "log_mel", "fixed", "lstm", "mean", "random", "exact", "best"]
             candidates += ["finite_difference", "adamw", "constant", "last", "speaker", "paper"]
             candidates += ["cpu", "repeat", "bf16", "svm", "zeros", "ua", "utterances"]
-            candidates += ["gumbel", "perturbation"]
+            candidates += ["gumbel", "perturbation", "mapped"]
     found = []
     for candidate in candidates:
         new = copy.deepcopy(value)
@@ -594,6 +594,8 @@ def base_of(leaf: tuple[str, ...]) -> dict[str, Any]:
         value["features"] = {"kind": "log_mel"}
     if leaf == ("training", "oversample"):
         value["training"]["class_weights"] = False
+    if leaf == ("training", "calibration_folds"):
+        value["training"]["select"] = "last"
     for penalty, relaxation in (("zero_one", "sigmoid"), ("anchor", "dirichlet")):
         if leaf == ("search", "penalties", penalty):
             value["search"]["relaxation"]["kind"] = relaxation

@@ -107,19 +107,19 @@ def plan_page(runs: Sequence[AskedRun], jobs: int) -> Section:
     ----------
     jobs : trials side by side.
     """
-    rows, seconds, unknown = [], 0.0, 0
+    rows, seconds, known, unknown = [], 0.0, 0, 0
     for number, (run, each) in enumerate(zip(runs, estimates(runs), strict=True), 1):
         left = sum(state.state != "done" for state in run.states())
         folds = ", ".join(map(str, dict.fromkeys(fold for fold, _ in run.trials)))
         seeds = ", ".join(map(str, dict.fromkeys(seed for _, seed in run.trials)))
-        if left and each is None:
-            unknown += left
+        known += left if each is not None else 0
+        unknown += left if each is None else 0
         time = "unknown" if each is None else format_seconds(each * left)
         cells = (folds, seeds, str(len(run.trials)), str(left), time if left else NOTHING)
         rows.append((str(number), run.name, run.corpus, *cells))
         seconds += (each or 0.0) * left
     titles = (*words("name", "corpus", "folds", "seeds"), *numbers("trials", "left", "time"))
-    text = f"About {format_seconds(seconds / jobs)} with {jobs} side by side" if seconds else ""
+    text = f"About {format_seconds(seconds / jobs)} with {jobs} side by side" if known else ""
     if unknown:
         text += f"{', without' if text else 'No estimate of'} {unknown} trials, as none of their "
         text += "recipe is finished; --only 1 runs one of the runs first"
