@@ -37,7 +37,7 @@ class Silent:
 
 
 def hand_made(members: int) -> FittedNetwork:
-    networks = [HandMadeNetwork(HandMadeCNNSpec(), 1, 16, 62, 4) for _ in range(members)]
+    networks = [HandMadeNetwork(HandMadeCNNSpec(), MEL, 4) for _ in range(members)]
     network = networks[0] if members == 1 else Ensemble(networks)
     return FittedNetwork(network, Normalisation(torch.zeros(1, 16), torch.ones(1, 16)), {})
 
@@ -65,7 +65,7 @@ def test_a_system_without_a_network_is_its_name() -> None:
     assert [p.title for p in found.parts] == ["Log-mel bands", "System chance", "Probabilities"]
 
 
-def test_searched_cells_are_drawn_and_told(tmp_path: Path) -> None:
+def test_searched_cells_are_drawn_and_described(tmp_path: Path) -> None:
     model = Model.load(save_model(tmp_path / "model"))
     found = describe(model)
     assert found.classes == CLASSES
