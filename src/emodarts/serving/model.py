@@ -160,7 +160,7 @@ class Model:
             if sample_rate is not None:
                 raise EmodartsError(f"{source}: a file has its own rate; give no sample_rate")
             with open_recording(source) as sound:
-                found = self.predict(sound, window, hop, start=start, end=end)
+                found = self.predict(sound, window, hop, start=start, end=end, abstain=abstain)
             return [replace(answer, file=str(source)) for answer in found]
         if isinstance(source, Recording):
             rate, mixdown = source.sample_rate, source.mixdown
