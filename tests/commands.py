@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,3 +31,20 @@ def refused(*arguments: str | Path, cwd: Path | None = None) -> str:
     assert len(errors) == 1, done.stderr
     assert done.stdout == ""
     return done.stderr[done.stderr.index("error: ") :].strip()
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """Begin a command as the only group of processes of a terminal."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "emodarts", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=_interruptible,
+    )
+
+
+def _interruptible() -> None:
+    """A shell in the background, such as one that runs tests, lets its children ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

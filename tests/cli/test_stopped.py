@@ -7,32 +7,14 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from commands import refused
+from commands import refused, start
 from emodarts import files
 from emodarts.errors import RunError
-
-
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    """A run as the only group of processes of a terminal."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "emodarts", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=_interruptible,
-    )
-
-
-def _interruptible() -> None:
-    """A shell in the background, such as one that runs tests, lets its children ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:

@@ -6,8 +6,6 @@ import os
 import re
 import resource
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from commands import start
 from emodarts import files
 from emodarts.corpora import load_corpus
 from emodarts.errors import RunError
@@ -152,18 +151,6 @@ def test_faults_on_this_machine_lose_nothing(grid: Path, baseline: Path, cache: 
     [run] = carry(grid, "local", cache)
     assert same(run, baseline)
     assert (run.path / "result.json").read_bytes() == (baseline / "result.json").read_bytes()
-
-
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "emodarts", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell in the background, such as one that runs tests, lets its children ignore it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
 
 
 @pytest.mark.slow

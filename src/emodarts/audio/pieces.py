@@ -10,7 +10,7 @@ from emodarts.recipe.features import FeatureSpec
 
 _HOP = 0.5
 """Distance between the starts of two pieces, as a fraction of their length."""
-_BLOCK = 0.032
+BLOCK = 0.032
 """Seconds of a block whose level decides what is trimmed."""
 
 
@@ -21,7 +21,7 @@ def prepare(waveform: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.floa
     within ``spec.trim`` dB of that of the loudest 32 ms. The level is the RMS of what is left.
     """
     if spec.trim is not None:
-        waveform = _trimmed(waveform, spec.trim, round(_BLOCK * spec.sample_rate))
+        waveform = _trimmed(waveform, spec.trim, round(BLOCK * spec.sample_rate))
     if spec.level is not None and waveform.any():
         rms = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
         waveform = (waveform * (10 ** (spec.level / 20) / rms)).astype(np.float32)

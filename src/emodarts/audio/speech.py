@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 SILENT = "silent"
 """The reason of :func:`lacks_speech` for sound that is none."""
 
-_BLOCK = 0.032
+BLOCK = 0.032
 """Seconds over which level and spectrum are taken."""
 
-_SILENT = -65.0
+SILENT_LEVEL = -65.0
 """Level in dB of full scale up to which the loudest block is silence. The quietest file of RAVDESS
 is at -53."""
 
@@ -35,7 +35,7 @@ _RANGE = 50.0
 
 def is_silent(samples: NDArray[np.float32], sample_rate: int) -> bool:
     """Whether no 32 ms of the samples (n,) reach -65 dB of full scale (RMS)."""
-    return bool(_levels(_blocks(samples, sample_rate)).max() <= _SILENT)
+    return bool(_levels(_blocks(samples, sample_rate)).max() <= SILENT_LEVEL)
 
 
 def lacks_speech(samples: NDArray[np.float32], sample_rate: int) -> str:
@@ -46,9 +46,9 @@ def lacks_speech(samples: NDArray[np.float32], sample_rate: int) -> str:
     blocks = _blocks(samples, sample_rate)
     levels = _levels(blocks)
     seconds = len(samples) / sample_rate
-    if levels.max() <= _SILENT:
+    if levels.max() <= SILENT_LEVEL:
         return SILENT
-    sounding = np.count_nonzero(levels > max(_SILENT, levels.max() - _SOUNDING)) * _BLOCK
+    sounding = np.count_nonzero(levels > max(SILENT_LEVEL, levels.max() - _SOUNDING)) * BLOCK
     if sounding < _CLICK and seconds >= _CLICK_OF:
         return f"no speech: only {sounding:.2f} s of sound"
     if seconds >= _STEADY_FOR and _change(blocks, sample_rate) < _STEADY:
@@ -58,7 +58,7 @@ def lacks_speech(samples: NDArray[np.float32], sample_rate: int) -> str:
 
 def _blocks(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
     """Blocks without their mean (k, n), at least one; samples that fill no block are left out."""
-    size = min(len(samples), round(_BLOCK * sample_rate))
+    size = min(len(samples), round(BLOCK * sample_rate))
     blocks = samples[: len(samples) // size * size].reshape(-1, size)
     centred: NDArray[np.float32] = blocks - blocks.mean(axis=1, keepdims=True)
     return centred

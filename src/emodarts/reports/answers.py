@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from emodarts import files
 from emodarts.errors import RunError
@@ -81,8 +82,15 @@ def _describe_speakers(speakers: Mapping[str, GroupScores]) -> str:
     )
 
 
-def calibration_section(predictions: Sequence[Prediction], classes: Sequence[str]) -> Section:
-    """How far the probability of an answer says how often it is right."""
+def calibration_section(
+    predictions: Sequence[Prediction], classes: Sequence[str], fitted: Mapping[str, Any] | None
+) -> Section:
+    """How far the probability of an answer says how often it is right.
+
+    Parameters
+    ----------
+    fitted : what ``result.json`` says of temperatures, if it does.
+    """
     found = reliability(predictions, classes)
     verb = "more" if found.confidence > found.accuracy else "less"
     text = (
@@ -94,7 +102,18 @@ def calibration_section(predictions: Sequence[Prediction], classes: Sequence[str
     figure = Figure(
         "reliability.png", _describe_reliability(found), partial(plots.reliability_figure, found)
     )
-    return Section("Calibration", (text, figure))
+    return Section("Calibration", (text, *_temperature(fitted), figure))
+
+
+def _temperature(fitted: Mapping[str, Any] | None) -> tuple[str, ...]:
+    if fitted is None:
+        return ()
+    if fitted["fitted_on"] == "nothing":
+        return ("Probabilities have no temperature.",)
+    return (
+        f"A temperature ({fitted['temperature']:.2f} on average) was fitted on "
+        f"{fitted['fitted_on']}; without it the error would be {percent(fitted['ece_before'])}.",
+    )
 
 
 def _describe_reliability(found: Reliability) -> str:

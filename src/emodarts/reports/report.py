@@ -148,7 +148,7 @@ def make_report(run: Path, page: Path | None = None, audio: Path | None = None) 
         _fold_section(result),
         _class_section(result),
         answers.group_section(run, predictions, classes),
-        answers.calibration_section(predictions, classes),
+        answers.calibration_section(predictions, classes, result.get("calibration")),
         answers.mistake_section(run, predictions, classes, audio, page),
         _cells_section(run, result, recipe),
         _search_section(run, result, recipe),
@@ -303,20 +303,7 @@ def _class_section(result: Mapping[str, Any]) -> Section:
         if drawn != name
     ]
     legend = [f"No font here draws these names: {', '.join(numbered)}."] if numbered else []
-    return Section("Classes", (tables.class_table(result), figure, *legend, *_calibration(result)))
-
-
-def _calibration(result: Mapping[str, Any]) -> tuple[str, ...]:
-    facts = result.get("calibration")
-    if facts is None:
-        return ()
-    after = f"expected calibration error of the test answers {100 * facts['ece']:.1f} %"
-    if facts["fitted_on"] == "nothing":
-        return (f"Probabilities have no temperature: {after}.",)
-    return (
-        f"A temperature ({facts['temperature']:.2f} on average) was fitted on "
-        f"{facts['fitted_on']}: {after}, {100 * facts['ece_before']:.1f} % without it.",
-    )
+    return Section("Classes", (tables.class_table(result), figure, *legend))
 
 
 def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe, page: Path) -> Section:

@@ -6,11 +6,10 @@ import numpy as np
 import scipy.optimize
 from numpy.typing import NDArray
 
-from emodarts.scoring.confidence import BINS
+from emodarts.scoring.confidence import reliability_of
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
-
 
 _RANGE = (0.05, 20.0)
 
@@ -51,9 +50,9 @@ def fit_temperature(probabilities: Floats, truth: Indices) -> float:
 
 
 def calibration_error(probabilities: Floats, truth: Indices) -> float:
-    r"""Expected calibration error (ECE) with 10 bins of equal width (arXiv 1706.04599, equation 3).
+    """Expected calibration error (ECE) of the most probable classes.
 
-    :math:`\sum_b n_b / N \cdot |accuracy_b - confidence_b|` over bins of the highest probability.
+    See :func:`emodarts.scoring.confidence.reliability_of`.
 
     Parameters
     ----------
@@ -64,8 +63,4 @@ def calibration_error(probabilities: Floats, truth: Indices) -> float:
     >>> round(calibration_error(p, np.array([0, 1])), 3)  # right half of the time, 80 % sure
     0.3
     """
-    confidence = probabilities.max(axis=1)
-    right = (probabilities.argmax(axis=1) == truth).astype(float)
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(truth))
+    return reliability_of(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth).ece

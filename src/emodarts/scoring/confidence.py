@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emodarts.scoring.predictions import Prediction
 
@@ -50,8 +51,7 @@ class Reliability:
 def reliability(predictions: Sequence[Prediction], classes: Sequence[str]) -> Reliability:
     """Compare confidence, the probability of the predicted class, with how often it is right.
 
-    All folds and seeds count as one set. The expected calibration error is that of Naeini et al.
-    (AAAI 2015) and Guo et al. (ICML 2017), with :data:`BINS` bins.
+    All folds and seeds count as one set.
 
     Parameters
     ----------
@@ -60,7 +60,15 @@ def reliability(predictions: Sequence[Prediction], classes: Sequence[str]) -> Re
     """
     index = {name: k for k, name in enumerate(classes)}
     confidence = np.array([p.probabilities[index[p.predicted]] for p in predictions])
-    right = np.array([p.predicted == p.label for p in predictions], dtype=np.float64)
+    return reliability_of(confidence, np.array([p.predicted == p.label for p in predictions]))
+
+
+def reliability_of(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> Reliability:
+    r"""Compare the confidence of answers [shape=(N,)] with which of them are right [shape=(N,)].
+
+    The expected calibration error is that of Naeini et al. (AAAI 2015) and Guo et al. (ICML 2017):
+    :math:`\sum_b n_b / N \cdot |accuracy_b - confidence_b|` over :data:`BINS` bins.
+    """
     edges = np.linspace(0.0, 1.0, BINS + 1)
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, BINS - 1)
     bins, ece = [], 0.0

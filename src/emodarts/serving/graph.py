@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emodarts.audio import pieces, speech
 from emodarts.audio.features import decibels, delta, mel_filterbank
 from emodarts.bundle import Bundle
 from emodarts.errors import ExportError
@@ -23,10 +24,6 @@ from emodarts.recipe import FeatureSpec
 from emodarts.recipe.features import LogMelSpec, MfccSpec, StftSpec, WaveformSpec
 from emodarts.space.sequence_ops import Recurrent
 from emodarts.systems.neural import FittedNetwork
-
-_SILENT_POWER = 10**-6.5
-"""That of -65 dB, as in :mod:`emodarts.audio.speech`."""
-_BLOCK = 0.032
 
 
 class Graph(nn.Module):
@@ -152,7 +149,7 @@ class Pieces(nn.Module):
 
     def _trimmed(self, waveform: Tensor, decibels: float) -> tuple[Tensor, Tensor]:
         n = waveform.shape[1]
-        block = round(_BLOCK * self.spec.sample_rate)
+        block = round(pieces.BLOCK * self.spec.sample_rate)
         hop = max(1, block // 4)
         margin = block - hop
         squares = functional.pad(waveform.double().square(), (margin + 1, margin + (-n) % hop))
@@ -179,11 +176,11 @@ class Pieces(nn.Module):
 
     def _sounds(self, pieces: Tensor) -> Tensor:
         """Whether a block of a whole piece is louder than silence."""
-        block = round(_BLOCK * self.spec.sample_rate)
+        block = round(speech.BLOCK * self.spec.sample_rate)
         size = pieces.shape[2] // block * block
         blocks = _split(pieces[:, :, :size], 2, (-1, block))
         centred = blocks - blocks.mean(dim=3, keepdim=True)
-        loud: Tensor = centred.square().mean(dim=3).amax(dim=2) > _SILENT_POWER
+        loud: Tensor = centred.square().mean(dim=3).amax(dim=2) > 10 ** (speech.SILENT_LEVEL / 10)
         return loud
 
 
