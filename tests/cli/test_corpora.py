@@ -270,11 +270,11 @@ def test_features_are_prepared_once_for_all_runs(
     command = ("prepare", *tiny[:-2], *own, *versions, "--json")
     facts = json.loads(emodarts(*command).stdout)
     assert (facts["utterances"], facts["versions"], facts["bad"]) == (72, 3, [])
-    stored = {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.npy")}
+    stored = {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.f32")}
     assert len(stored) == 3 * 72
     emodarts(*command)
     emodarts("run", *tiny[:-2], *own, *versions, *QUICK, "--folds", "0", "--out", tmp_path / "run")
-    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.npy")} == stored
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.f32")} == stored
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from emodarts.corpora.utterance import Utterance
 from emodarts.recipe.features import FeatureSpec
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_VALUE = np.dtype("<f4")
 
 
 class Entry(NamedTuple):
@@ -65,28 +66,29 @@ class Entries:
         """File of an utterance whose audio file has the SHA-256 ``content``."""
         stretch = {"start": utterance.start, "end": utterance.end}
         key = files.digest_of({"key": self._key, "content": content, **stretch})
-        return self.folder / key[:2] / f"{key}.npy"
+        return self.folder / key[:2] / f"{key}.f32"
 
     def read(self, content: str, utterance: Utterance) -> Entry | None:
         """The entry of an utterance; None if absent, damaged or of another shape."""
         try:
             stored = self.path(content, utterance).read_bytes()
-            data, digest = stored[:-_DIGEST_BYTES], stored[-_DIGEST_BYTES:]
-            if hashlib.sha256(data).digest() != digest:
-                return None
-            array: NDArray[np.float32] = np.load(io.BytesIO(data), allow_pickle=False)
-        except (OSError, ValueError):
+        except OSError:
             return None
-        usable = array.dtype == np.float32 and array.ndim == 1 + len(self.shape) and len(array) > 0
-        if not usable or array.shape[1:] != self.shape:
+        data, digest = stored[:-_DIGEST_BYTES], stored[-_DIGEST_BYTES:]
+        values, sound = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+        whole = hashlib.sha256(data).digest() == digest
+        if not whole or not values or len(values) % (_VALUE.itemsize * math.prod(self.shape)):
             return None
-        return Entry(array, data[-_DIGEST_BYTES:].hex())
+        features = np.frombuffer(values, _VALUE).reshape(-1, *self.shape)
+        return Entry(features.astype(np.float32), sound.hex())
 
     def write(self, content: str, utterance: Utterance, entry: Entry) -> None:
-        """Write .npy, then the digest of the sound and the file's own, which numpy ignores."""
-        buffer = io.BytesIO()
-        np.save(buffer, entry.features, allow_pickle=False)
-        data = buffer.getvalue() + bytes.fromhex(entry.sound)
+        """Write the values, the digest of the sound and the digest of both.
+
+        No .npy: numpy parses its header with ``ast``, which fails at random in Python 3.11 when
+        threads do it at once (https://github.com/python/cpython/issues/106905).
+        """
+        data = entry.features.astype(_VALUE).tobytes() + bytes.fromhex(entry.sound)
         # Waiting for the disk takes longer than computing; damage is detected and recomputed.
         files.write_bytes(
             self.path(content, utterance), data + hashlib.sha256(data).digest(), durable=False
