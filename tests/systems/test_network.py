@@ -128,9 +128,8 @@ def test_the_network_hears_the_order_of_frames(name: str) -> None:
 def test_any_depth_and_any_map_size(cells: int, size: tuple[int, int]) -> None:
     spec = NetworkSpec(cnn=CNNSpec(cells=cells, nodes=2, channels=3), seqnn=SEQNNS["searched"])
     network = build(spec, size[0], auxiliary_weight=0.4)
-    logits, extra = network.forward_with_auxiliary(torch.randn(2, 1, *size))
+    logits, [(extra, _, _)] = network.forward_with_auxiliary(torch.randn(2, 1, *size))
     assert logits.shape == (2, 4)
-    assert extra is not None
     assert extra.shape == (2, 4)
     assert network.cnn_cell_names.count("reduction") == len(spec.cnn.reductions)
 
@@ -227,7 +226,7 @@ def test_the_prototype_has_the_parameters_and_shapes_of_its_layers() -> None:
     maps = network.cnn_maps(features)
     assert maps[-1].shape == (3, 64, 4, 26)
     assert network(features).shape == (3, 4)
-    assert network.forward_with_auxiliary(features)[1] is None
+    assert not network.forward_with_auxiliary(features)[1]
 
 
 def test_the_prototype_is_its_layers_one_after_the_other() -> None:
