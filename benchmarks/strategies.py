@@ -6,16 +6,18 @@ Each strategy has the keys of its recipe, with the epochs and rates of the toy, 
 toy of ``emodarts.searching.toys`` with three seeds. ``candidate`` and ``lag`` count the searches
 that end with the planted operation on every edge, ``recurrent`` those whose network, trained anew,
 tells the order of two events (UA of at least 0.9). Strategies that train one genotype after the
-other get 24. The cost is the processor time of a step that trains alphas and weights, on one thread,
-in the supernet of recipe ``cells`` with maps of 64 x 50 and batches of 16, and that of ``darts``
-in the same turn.
+other get 24. ``plain`` and ``fast`` are the processor seconds of a step that trains alphas and
+weights, on one thread, in the supernet of recipe ``cells`` with maps of 64 x 50 and batches of 16,
+without and with compiled cells, which only some strategies can use.
 """
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -125,45 +127,46 @@ def recovers(name: str, toy_name: str, seed: int, epochs: int | None = None) -> 
     return set(edges) == {toy.answer}
 
 
-def step_seconds(names: Sequence[str], n_steps: int) -> dict[str, float]:
-    """Processor seconds of a step of each recipe's search, after one epoch to load all."""
+class Clock(Silent):
+    """Notes the processor time at the end of each step."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def advance(self, **values: float) -> None:
+        """End a step."""
+        self.ends.append(time.process_time())
+
+
+def step_seconds(name: str, fast: bool, n_steps: int) -> float:
+    """Processor seconds of the median step of a recipe's search."""
     recipe = load_recipe("cells")
-    parts = [Part(torch.randn(16 * n_steps, 1, 64, 50), torch.arange(16 * n_steps) % 4)] * 2
-    found = {}
-    for name in names:
-        keys = {"epochs": 3, "batch_size": 16, "warmup": "fixed", "warmup_epochs": 0}
-        spec = search_of(name, keys)
-        begun: list[float] = []
-
-        class Clock(Silent):
-            def advance(self, **values: float) -> None:
-                begun.append(time.process_time())
-
-        with tempfile.TemporaryDirectory() as folder:
-            task = SearchTask(
-                network=recipe.network,
-                weights=parts[0],
-                alphas=parts[1],
-                n_classes=4,
-                seed=0,
-                folder=TrialFolder(Path(folder)),
-                device=torch.device("cpu"),
-                compute=ComputeSpec(),
-                progress=Clock(),
-                title="search",
-                evaluate=lambda *asked: 0.0,
-                cross_validate=lambda *asked: 0.0,
-            )
-            STRATEGIES[spec.strategy].build(spec).search(task)
-        steps = [b - a for a, b in zip(begun, begun[1:], strict=False)]
-        found[name] = sorted(steps)[len(steps) // 2]
-    return found
+    part = Part(torch.randn(16 * n_steps, 1, 64, 50), torch.arange(16 * n_steps) % 4)
+    keys = {"epochs": 3, "batch_size": 16, "warmup": "fixed", "warmup_epochs": 0}
+    spec, clock = search_of(name, keys), Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        task = SearchTask(
+            network=recipe.network,
+            weights=part,
+            alphas=part,
+            n_classes=4,
+            seed=0,
+            folder=TrialFolder(Path(folder)),
+            device=torch.device("cpu"),
+            compute=ComputeSpec(fast=fast),
+            progress=clock,
+            title="search",
+            evaluate=lambda *asked: 0.0,
+            cross_validate=lambda *asked: 0.0,
+        )
+        STRATEGIES[spec.strategy].build(spec).search(task)
+    return statistics.median(b - a for a, b in pairwise(clock.ends))
 
 
 def measure(names: Sequence[str], seeds: Sequence[int], epochs: int | None) -> dict[str, Any]:
     """Print and return a row for each strategy."""
-    print(f"{'strategy':14}" + "".join(f"{toy:>12}" for toy in TOYS) + f"{'s a step':>12}")
-    seconds = step_seconds([n for n in names if n in ONE_SHOT], 2 if epochs else 6)
+    head = (*TOYS, "plain s", "fast s")
+    print(f"{'strategy':14}" + "".join(f"{column:>12}" for column in head))
     rows: dict[str, Any] = {}
     for name in names:
         row: dict[str, Any] = {}
@@ -171,12 +174,13 @@ def measure(names: Sequence[str], seeds: Sequence[int], epochs: int | None) -> d
             found = [recovers(name, toy, seed, epochs) for seed in seeds]
             refused = [each for each in found if isinstance(each, str)]
             row[toy] = refused[0] if refused else sum(map(bool, found))
-        row["step_s"] = seconds.get(name)
-        shown = (
+        shown = [
             "refused" if isinstance(row[t], str) else f"{row[t]} of {len(seeds)}" for t in TOYS
-        )
-        step = "-" if row["step_s"] is None else f"{row['step_s']:.3f}"
-        print(f"{name:14}" + "".join(f"{each:>12}" for each in shown) + f"{step:>12}", flush=True)
+        ]
+        if name in ONE_SHOT:
+            row["step_s"] = [step_seconds(name, fast, 2 if epochs else 4) for fast in (False, True)]
+            shown += [f"{seconds:.3f}" for seconds in row["step_s"]]
+        print(f"{name:14}" + "".join(f"{each:>12}" for each in shown), flush=True)
         rows[name] = row
     for name, row in rows.items():
         for toy in TOYS:
