@@ -152,8 +152,11 @@ def test_a_sparse_operation_computes_only_what_has_weight(stride: int) -> None:
     out = edge(x, torch.tensor([0.0, 0.0, 1.0]))
     assert [one.calls for one in operations] == [0, 1]
     assert torch.equal(out, 2.0 * x)
-    nothing = edge(x, torch.tensor([0.0, 1.0, 0.0]))
+    none = torch.tensor([0.0, 1.0, 0.0], requires_grad=True)
+    nothing = edge(x, none)
     assert torch.equal(nothing, torch.zeros_like(x[:, :, ::stride, ::stride]))
+    # A step may draw `none` on every edge: it then has a gradient, of zero.
+    assert torch.equal(torch.autograd.grad(nothing.sum(), none)[0], torch.zeros(3))
     plain = MixedOperation(("a", NONE, "b"), operations)
     weights = torch.tensor([0.3, 0.2, 0.5])
     torch.testing.assert_close(edge(x, weights), plain(x, weights))
@@ -235,6 +238,16 @@ def test_the_auxiliary_skip_fades_out_over_the_epochs(tmp_path: Path) -> None:
         patch.setattr("emodarts.searching.edges.AuxiliarySkip", Noting)
         search(darts(auxiliary_skip=True), make_task(tmp_path))
     assert seen == pytest.approx([1.0, 2 / 3, 1 / 3, 0.0])
+
+
+@pytest.mark.parametrize("cells", [0, 1, 2])
+def test_stages_need_a_normal_cell(cells: int) -> None:
+    value: dict[str, Any] = {"network": {"cnn": {"cells": cells}}}
+    value["search"] = {"epochs": 4, "stages": [{"cells": 3}, {"cells": 4}]}
+    with pytest.raises(
+        RecipeError, match=rf"stages .*cells {cells} there is none; allowed: at least 3"
+    ):
+        Recipe.from_dict(value)
 
 
 def test_partial_channels_must_divide_the_channels() -> None:
