@@ -25,7 +25,7 @@ demo: $(VENV)/.core  ## Search, train, test, report and predict on generated spe
 	$(BIN)/emodarts demo --out demo
 
 test: $(VENV)/.dev  ## Run the tests
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev  ## Check format and style
 	$(BIN)/ruff format --check .
