@@ -55,6 +55,8 @@ add_module_names = False
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sphinx = False
@@ -76,7 +78,9 @@ def show_math(translator: Any, node: nodes.math | nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
-def show_sections(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+def show_sections(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
     """Turn the sections of a docstring into bold titles, and their entries into definitions."""
     text = re.sub(r"^(\w+)\n-{3,}$", r"**\1**\n", "\n".join(lines), flags=re.MULTILINE)
     entry = re.compile(r"^(\w[\w*]*(?:, \w[\w*]*)*) : (.*)$", flags=re.MULTILINE)

@@ -4,7 +4,8 @@
     python examples/search_own_corpus.py synthetic runs/toy search.epochs=1 training.epochs=4
 
 The first argument is a table with the columns file, speaker and emotion (docs/own-data.md), or
-`synthetic` for a generated toy corpus; the second is a new folder. Changes of the recipe may follow.
+`synthetic` for a generated toy corpus; the second is a new folder. Changes of recipe keys may
+follow.
 """
 
 import sys
