@@ -18,7 +18,6 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SMALL = (
     "features.n_mels=16",
     "network.cnn.channels=2",
-    "search.batch_size=8",
     "training.epochs=2",
     "evaluation.split=groups:3",
     "evaluation.folds=[0]",
@@ -44,7 +43,7 @@ def test_from_a_table_to_an_answer(
         rows = csv.writer(file)
         rows.writerow(("file", "speaker", "emotion"))
         rows.writerows((u.path, u.speaker, u.label) for u in load_corpus("emodb", tiny_emodb))
-    small = (*SMALL, "search.epochs=1", "features.duration=1.0")
+    small = (*SMALL, "search.epochs=1", "search.batch_size=8")
     script("search_own_corpus")["main"](str(table), str(tmp_path / "own"), *small)
     shown = capsys.readouterr().out
     assert "UA on unseen speakers" in shown
