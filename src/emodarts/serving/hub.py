@@ -171,7 +171,7 @@ def make_card(model: Model, run: Path | None = None) -> str:
         "- Intended for research, teaching and prototypes whose users know and agree.",
         "- Not for decisions about people: hiring, schools, policing, borders, credit, diagnosis, "
         "or surveillance. The EU AI Act prohibits emotion recognition at work and in education, "
-        "except for medical or safety reasons.",
+        "except for medical or safety reasons. docs/limits.md of emodarts says more.",
     ]
     return "\n".join(lines) + "\n"
 
