@@ -219,11 +219,11 @@ def test_inference(tmp_path: Path, tiny: tuple[str | Path, ...], tiny_emodb: Pat
     shape = "--set", "features.length=segments", "--set", "network.cnn.cells=0"
     fixed = "--set", "network.seqnn={mode: fixed, recurrent: lstm, layers: 1, width: 4}"
     short = "--set", "training.epochs=1", "--folds", "0"
-    emodarts("run", *tiny, *shape, *fixed, *short, "--set", "search={strategy: random}", "--out", out)
-    model = out / "fold-0" / "seed-0" / "model"
-    result = result_of(
-        "inference", tmp_path, "--model", model, "--run", out, "--root", tiny_emodb
+    emodarts(
+        "run", *tiny, *shape, *fixed, *short, "--set", "search={strategy: random}", "--out", out
     )
+    model = out / "fold-0" / "seed-0" / "model"
+    result = result_of("inference", tmp_path, "--model", model, "--run", out, "--root", tiny_emodb)
     scores = json.loads((out / "result.json").read_text())
     ways = {"torch", "onnx", "int8"}
     for key in ("latency_s", "processor_s", "peak_bytes", "file_bytes", "unseen"):

@@ -555,9 +555,7 @@ def export(
         from emodarts.serving.export import export_onnx
         from emodarts.serving.model import Model
 
-        found = export_onnx(
-            Model.load(model), onnx, check or (), int8=int8, window=window, hop=hop
-        )
+        found = export_onnx(Model.load(model), onnx, check or (), int8=int8, window=window, hop=hop)
         if as_json:
             print_json(found.to_dict())
             return
