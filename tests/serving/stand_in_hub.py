@@ -22,13 +22,11 @@ class StandIn:
     ----------
     url : of the server.
     repositories : contents of files by path, by name of the repository.
-    unknown : requests that have no route here.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.repositories: dict[str, dict[str, bytes]] = {}
-        self.unknown: list[str] = []
 
     def commit(self, name: str) -> str:
         """The 40 digits of a repository's contents."""
@@ -107,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def _unknown(self) -> None:
-        self.hub.unknown.append(f"{self.command} {self.path}")
+        """What the client asks for besides, and does without."""
         self._answer(404, {"error": "no such route"})
 
     def _answer(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:

@@ -60,8 +60,8 @@ windowing (float[chunk] chunk, float[before] state)
     new_state = Slice (sound, kept_from_axis, length_axis, first_axis)
 }}
 """
-"""The state begins with the last window that was answered, or with the sound before there is one. It
-is as long as a window in the first case only."""
+"""The state begins with the last window that was answered, or with the sound before there is one.
+It is as long as a window in the first case only."""
 
 
 class Windows(NamedTuple):
