@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from commands import emodarts
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SPREAD = {"median", "least", "most"}
 
@@ -208,6 +210,31 @@ def test_large(tmp_path: Path) -> None:
     assert result["failed"] is None
     assert result["feature_bytes"] == 64 * 64 * 257 * 4
     assert 0 < result["own_bytes"] <= result["process_bytes"]["peak"]
+
+
+@pytest.mark.slow
+def test_inference(tmp_path: Path, tiny: tuple[str | Path, ...], tiny_emodb: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "run"
+    shape = "--set", "features.length=segments", "--set", "network.cnn.cells=0"
+    fixed = "--set", "network.seqnn={mode: fixed, recurrent: lstm, layers: 1, width: 4}"
+    short = "--set", "training.epochs=1", "--folds", "0"
+    emodarts(
+        "run", *tiny, *shape, *fixed, *short, "--set", "search={strategy: random}", "--out", out
+    )
+    model = out / "fold-0" / "seed-0" / "model"
+    result = result_of("inference", tmp_path, "--model", model, "--run", out, "--root", tiny_emodb)
+    scores = json.loads((out / "result.json").read_text())
+    ways = {"torch", "onnx", "int8"}
+    for key in ("latency_s", "processor_s", "peak_bytes", "file_bytes", "unseen"):
+        assert result[key].keys() == ways
+    assert result["file_bytes"]["int8"] < result["file_bytes"]["onnx"]
+    for found in result["unseen"].values():
+        assert found["utterances"] == scores["n_test"]
+        assert found["ua_folds"] == [found["ua"]]
+    assert result["unseen"]["torch"]["ua"] == pytest.approx(scores["ua"])
+    assert result["unseen"]["onnx"]["largest_difference"] < 1e-4
+    assert 0 < result["unseen"]["int8"]["largest_difference"] < 0.05
 
 
 def test_cost(tmp_path: Path) -> None:

@@ -505,6 +505,22 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="With --onnx: keep weights in 8 bits; smaller, inexact.")
     ] = False,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            "--window",
+            metavar="SECONDS",
+            help="With --onnx: the streaming form, which takes chunks and answers such windows.",
+        ),
+    ] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(
+            "--hop",
+            metavar="SECONDS",
+            help="From the start of a window to the next. [default: window]",
+        ),
+    ] = None,
     folder: Annotated[
         Path | None,
         typer.Option("--folder", metavar="DIR", help="Write the model and its card to a folder."),
@@ -531,15 +547,15 @@ def export(
     """
     if sum(place is not None for place in (onnx, folder, hub)) != 1:
         raise EmodartsError("Give one of --onnx FILE, --folder DIR, --hub USER/NAME.")
-    if onnx is None and (check or int8):
-        raise EmodartsError("--check and --int8 need --onnx")
+    if onnx is None and (check or int8 or window is not None or hop is not None):
+        raise EmodartsError("--check, --int8, --window and --hop need --onnx")
     if onnx is not None:
         if run is not None:
             raise EmodartsError("--run needs --folder or --hub")
         from emodarts.serving.export import export_onnx
         from emodarts.serving.model import Model
 
-        found = export_onnx(Model.load(model), onnx, check or (), int8=int8)
+        found = export_onnx(Model.load(model), onnx, check or (), int8=int8, window=window, hop=hop)
         if as_json:
             print_json(found.to_dict())
             return
