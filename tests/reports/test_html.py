@@ -6,21 +6,32 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from emodarts import files
 from emodarts.cli import main
 from emodarts.errors import RunError
-from emodarts.reports.document import Code, Column, Link, Paragraph, Recording, Section, Table
-from emodarts.reports.html import to_html
-from emodarts.reports.report import make_page, write_page
+from emodarts.reports.document import (
+    Code,
+    Column,
+    Figure,
+    Link,
+    Paragraph,
+    Recording,
+    Section,
+    Table,
+)
+from emodarts.reports.html import LIMIT, ROWS, to_html
+from emodarts.reports.page import make_page, write_page
+from emodarts.reports.plots import new_figure
 
 MakeRun = Callable[..., Path]
-LIMIT = 2_000_000
 SMALL: Any = {"folds": 1, "seeds": (0,), "strategy": "random", "sequence": False}
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -154,6 +165,43 @@ def test_a_file_called_like_a_script_is_a_relative_address() -> None:
     assert "emodarts run '<b>'" in page.text
 
 
+def test_a_page_that_would_be_too_large_gives_its_largest_figures_in_words() -> None:
+    generator = np.random.default_rng(0)
+
+    def draw(n_points: int) -> Any:
+        figure = new_figure(4, 3, arrange=False)
+        figure.add_subplot().fill(*generator.uniform(size=(2, n_points)))
+        return figure
+
+    figures = [
+        Figure(f"{n}.png", f"A shape of {n} points.", partial(draw, n))
+        for n in (20_000, 9, 20_001, 20_002, 20_003, 20_004)
+    ]
+    rows = tuple((f"row {k}",) for k in range(ROWS + 5))
+    text = to_html(Section("t", (*figures, Table((Column("name"),), rows))))
+    page = Page(text)
+    assert 0.7 * LIMIT < len(text.encode()) <= LIMIT
+    drawn = page.values("aria-label")
+    assert 2 <= len(drawn) < len(figures)
+    assert "A shape of 9 points." in drawn
+    assert all(figure.alternative in page.text for figure in figures)
+    assert f"{6 - len(drawn)} of 6 figures are given in words" in page.text
+    assert f"row {ROWS - 1}" in page.text
+    assert f"row {ROWS}" not in page.text
+    assert f"first {ROWS} of {ROWS + 5} rows" in page.text
+    with pytest.raises(RunError, match=r"2\.1 MB without a figure; allowed: 2 MB"):
+        to_html(Section("t", ("x" * 2_100_000,)))
+
+
+def test_of_many_speakers_the_lowest_and_the_highest_are_listed(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run(**{**SMALL, "folds": 30})
+    page = Page(to_html(make_page([run], tmp_path)))
+    assert "Of 60, the 20 with the lowest and the highest UA are listed." in page.text
+    assert "UA of each of 60 speakers" in page.text
+
+
 def test_sound_of_mistakes_is_linked_by_name_and_content(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(**SMALL, errors=1.0)
     rows = files.read_csv(run / "utterances.csv", RunError)
@@ -176,14 +224,19 @@ def test_sound_of_mistakes_is_linked_by_name_and_content(make_run: MakeRun, tmp_
 
 def test_a_page_of_several_runs_compares_them_first(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run(f"run{k}", name=f"system {k}", errors=0.2 * k, **SMALL) for k in range(1, 3)]
-    write_page(runs, tmp_path / "page.html")
-    text = Page((tmp_path / "page.html").read_text(encoding="utf-8")).text
-    order = ["2 systems on synthetic", "Verdict:", "system 1 has the highest UA", "Paired tests"]
+    path = tmp_path / "page.html"
+    write_page(runs, path)
+    text = Page(path.read_text(encoding="utf-8")).text
+    order = ["2 runs on synthetic", "Verdict:", "system 1 has the highest UA", "Paired tests"]
     order += ["Surest mistakes", "Surest mistakes"]
     place = 0
     for part in order:
         place = text.index(part, place) + len(part)
     assert text.count("Verdict:") == 1
+    write_page(runs, path, only_compared=True)
+    text = Page(path.read_text(encoding="utf-8")).text
+    assert "Paired tests" in text
+    assert "Surest mistakes" not in text
 
 
 def test_the_command_writes_page_and_tables(
@@ -200,6 +253,9 @@ def test_the_command_writes_page_and_tables(
         main(["report", str(run), "--audio", str(tmp_path)])
     assert ended.value.code == 2
     assert "--audio needs --html FILE" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["report", str(run), "--compare"])
+    assert "--compare needs several runs, or a grid" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("which", ["plain", "hostile"])
