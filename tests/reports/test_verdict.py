@@ -32,9 +32,9 @@ def paired(p: float, difference: float = 0.1) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("interval", "end"),
     [
-        ((0.72, 0.85), "lies above the baseline, so the lead is more than chance."),
-        ((0.65, 0.85), "includes the baseline, so the difference could be chance."),
-        ((0.55, 0.69), "lies below the baseline, so the deficit is more than chance."),
+        ((0.72, 0.85), "lies above that value, so the lead is more than chance."),
+        ((0.65, 0.85), "includes that value, so the difference could be chance."),
+        ((0.55, 0.69), "lies below that value, so the deficit is more than chance."),
         (None, "cannot show whether that is more than chance."),
     ],
 )

@@ -729,9 +729,9 @@ def report(
     grids = [path for path in runs if is_grid(path)]
     if only_compared and len(runs) == 1 and not grids:
         raise RunError("--compare needs several runs, or a grid")
-    for grid in grids:
-        sum_up(asked_runs(grid))
-        comparison = write_comparison(grid)
+    for path in grids:
+        sum_up(asked_runs(path))
+        comparison = write_comparison(path)
     folder = grids[0] if len(runs) == len(grids) == 1 else None
     results = [load_result(run) for run in runs_in(runs)]
     if folder is not None:

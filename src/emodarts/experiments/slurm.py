@@ -142,7 +142,7 @@ def _states(number: str) -> dict[int | None, str]:
         )
     except (OSError, subprocess.TimeoutExpired):
         return {}
-    # "7_3|TIMEOUT", "7_4|CANCELLED by 1000", and "7_[5-9%2]|CANCELLED by 1000" of those that waited.
+    # E.g. "7_3|TIMEOUT", and "7_[5-9%2]|CANCELLED by 1000" of tasks that never began.
     found = re.findall(r"^\d+_(\d+|\[.*\])\|([A-Z_]+)", said.stdout, re.MULTILINE)
     return {int(task) if task.isdigit() else None: state for task, state in found}
 

@@ -50,10 +50,10 @@ def _against(result: Mapping[str, Any], best: float) -> str:
     low, high = interval
     where = f"The 95 % interval over speakers, {percent(low)} to {percent(high)} %,"
     if low > best:
-        return f"{where} lies above the baseline, so the lead is more than chance."
+        return f"{where} lies above that value, so the lead is more than chance."
     if high < best:
-        return f"{where} lies below the baseline, so the deficit is more than chance."
-    return f"{where} includes the baseline, so the difference could be chance."
+        return f"{where} lies below that value, so the deficit is more than chance."
+    return f"{where} includes that value, so the difference could be chance."
 
 
 def _of_several(results: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, str], Any]) -> str:
@@ -67,17 +67,14 @@ def _of_several(results: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, 
     winner, second = ranked[0], ranked[1]
     same = len({r["n_test"] for r in results}) == 1
     on = _data(winner) if same else f"different parts of {winner['corpus']}"
-    score = f"{percent(winner['ua'])} %"
     if _is_tie(winner["ua"], second["ua"]):
         best = [r["name"] for r in ranked if _is_tie(r["ua"], winner["ua"])]
-        won = f"{_joined(best)} share the highest UA, {score}."
+        won = f"{_joined(best)} share the highest UA, {percent(winner['ua'])} %."
     else:
-        lead = _lead(winner["ua"], second["ua"])
-        won = f"{winner['name']} has the highest UA, {score}, {lead} {second['name']}"
-        won += (
-            f", the next best ({percent(second['ua'])} %)."
-            if len(ranked) > 2
-            else (f" ({percent(second['ua'])} %).")
+        rival = second["name"] + (", the next best" if len(ranked) > 2 else "")
+        won = (
+            f"{winner['name']} has the highest UA, {percent(winner['ua'])} %, "
+            f"{_lead(winner['ua'], second['ua'])} {rival} ({percent(second['ua'])} %)."
         )
     return f"{_joined(names)} were tested on {on}. {won} {_tested(ranked, tests)}"
 
@@ -85,28 +82,35 @@ def _of_several(results: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, 
 def _tested(ranked: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, str], Any]) -> str:
     """Whether the winner's lead over the best rival that it was tested against is chance."""
     corrected = dict(zip(tests, holm([t["ua"]["p"] for t in tests.values()]), strict=True))
-    winner = ranked[0]["name"]
-    for rival in ranked[1:]:
-        for pair, sign in (((winner, rival["name"]), 1), ((rival["name"], winner), -1)):
-            if pair in tests:
-                lead = sign * tests[pair]["ua"]["difference"]
-                how = f"a paired test over {tests[pair]['n_speakers']} speakers gives "
-                how += "p < 0.001" if corrected[pair] < 0.001 else f"p = {corrected[pair]:.3f}"
-                how += f" after Holm's correction for {len(tests)} pairs" * (len(tests) > 1)
-                what = (
-                    "The difference between them"
-                    if _is_tie(ranked[0]["ua"], rival["ua"])
-                    else (f"The lead over {rival['name']}")
-                )
-                if corrected[pair] >= LEVEL:
-                    return f"{what} could be chance: {how}."
-                if lead > 0:
-                    return f"{what} is more than chance: {how}."
-                return (
-                    f"{what} is no evidence for {winner}: in the mean over speakers, "
-                    f"{rival['name']} is better, and {how}."
-                )
-    return f"No paired test of {winner} was possible, so the difference could be chance."
+    winner, *others = ranked
+    pairs = [
+        (other, pair, sign)
+        for other in others
+        for pair, sign in (
+            ((winner["name"], other["name"]), 1),
+            ((other["name"], winner["name"]), -1),
+        )
+        if pair in tests
+    ]
+    if not pairs:
+        return (
+            f"No paired test of {winner['name']} was possible, so the difference could be chance."
+        )
+    rival, pair, sign = pairs[0]
+    p, test = corrected[pair], tests[pair]
+    how = f"a paired test over {test['n_speakers']} speakers gives "
+    how += "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    how += f" after Holm's correction for {len(tests)} pairs" if len(tests) > 1 else ""
+    tied = _is_tie(winner["ua"], rival["ua"])
+    what = "The difference between them" if tied else f"The lead over {rival['name']}"
+    if p >= LEVEL:
+        return f"{what} could be chance: {how}."
+    if sign * test["ua"]["difference"] > 0:
+        return f"{what} is more than chance: {how}."
+    return (
+        f"{what} is no evidence for {winner['name']}: in the mean over speakers, "
+        f"{rival['name']} is better, and {how}."
+    )
 
 
 def _data(result: Mapping[str, Any]) -> str:
@@ -126,9 +130,11 @@ def _count(number: int, what: str) -> str:
 
 def _joined(names: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``; of many, the first ones and the number of the rest."""
-    listed = [*names] if len(names) <= _NAMED else [*names[: _NAMED - 1]]
-    listed += [f"{len(names) - len(listed)} others"] if len(listed) < len(names) else []
-    return " and ".join([", ".join(listed[:-1]), listed[-1]] if len(listed) > 1 else listed)
+    listed = list(names)
+    if len(names) > _NAMED:
+        listed = [*names[: _NAMED - 1], f"{len(names) - _NAMED + 1} others"]
+    *first, last = listed
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _speakers(result: Mapping[str, Any]) -> set[str]:
