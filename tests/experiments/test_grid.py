@@ -223,12 +223,14 @@ def test_a_grid_goes_on_without_what_fails_and_never_averages_silently(
         "scores are of 2 of 3 folds: fold 1 seed 0 failed: out of luck"
     )
     text = table(out)
-    assert "majority on bad has no scores: no fold is finished with every seed" in text
+    assert (
+        "no scores of majority on bad, chance on bad: no fold is finished with every seed" in text
+    )
     assert path.name in text
     assert "| majority (2 of 3 folds) " in text
     write_page([out], out / "page.html")
     page = (out / "page.html").read_text()
-    for part in ("majority on bad has no scores", "majority (2 of 3 folds)", "Verdict"):
+    for part in ("no scores of majority on bad", "majority (2 of 3 folds)", "Verdict"):
         assert part in page
 
     here.failing = set()

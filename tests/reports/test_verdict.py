@@ -102,6 +102,17 @@ def test_two_systems_that_differ_or_tie(
     assert ("p < 0.001." in text) == (test["ua"]["p"] < 0.001)
 
 
+def test_a_part_of_the_test_set_wins_nothing() -> None:
+    part = result("b (1 of 2 folds)", 0.95, None, n_test=20)
+    text = verdict([result("a", 0.8, None), part, result("c", 0.7, None)], {}).text
+    assert text.startswith("a and c were tested on 40 utterances")
+    assert "a has the highest UA, 80.0 %, 10.0 points above c (70.0 %)." in text
+    assert text.endswith("b (1 of 2 folds) was tested on less and left out here.")
+    alone = verdict([result("a", 0.8, (0.75, 0.9)), part], {}).text
+    assert alone.startswith("a was tested on 40 utterances")
+    assert "b (1 of 2 folds) was tested on less" in alone
+
+
 def test_many_systems_are_counted() -> None:
     results = [result(f"s{k}", 0.9 - 0.01 * k, None) for k in range(9)]
     assert verdict(results, {}).text.startswith("s0, s1, s2, s3, s4 and 4 others were tested on")

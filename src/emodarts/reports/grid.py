@@ -56,9 +56,21 @@ def grid_page(out: Path) -> Section:
 
 
 def shortfalls(out: Path) -> list[Remark]:
-    """A warning for each run of a grid that has no scores. Raises as :func:`grid_page` does."""
-    missing = [run for run in asked_runs(out) if not run.folder.result.is_file()]
-    return [Remark("Warning", f"{run.title} has no scores: {_why(run)}.") for run in missing]
+    """A warning about runs of a grid that have no scores, for each reason.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no grid.
+    """
+    missing: dict[str, list[str]] = {}
+    for run in asked_runs(out):
+        if not run.folder.result.is_file():
+            missing.setdefault(_why(run), []).append(run.title)
+    return [
+        Remark("Warning", f"no scores of {list_some(titles, 6)}: {why}.")
+        for why, titles in missing.items()
+    ]
 
 
 def _why(run: AskedRun) -> str:

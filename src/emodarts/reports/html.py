@@ -100,7 +100,8 @@ def _finalise(value: Any) -> Any:
     """What a page shows of a text; markup, which is a subclass, stays as it is."""
     if type(value) is not str:
         return value
-    return "".join(map(_visible, value))
+    # A number keeps its unit in its line.
+    return re.sub(r"(?<=\d) %", "\u00a0%", "".join(map(_visible, value)))
 
 
 def _visible(character: str) -> str:

@@ -58,7 +58,8 @@ def make_comparison(paths: Sequence[Path], *, drawn: bool = False) -> Section:
         sections.append(Section(title, tuple(blocks)))
     remarks = [remark for path in paths if is_grid(path) for remark in shortfalls(path)]
     if len(sections) == 1:
-        return Section("Comparison", (*remarks, *sections[0].blocks))
+        first, *others = sections[0].blocks  # the verdict
+        return Section("Comparison", (first, *remarks, *others))
     return Section("Comparison", (*remarks, *sections))
 
 
@@ -111,8 +112,9 @@ def make_page(
         ]
         blocks.append(Section("Runs", tuple(Paragraph((link,)) for link in links)))
     corpora = " and ".join(dict.fromkeys(result["corpus"] for result in results))
-    title = f"{len(runs)} runs on {corpora}" if runs else f"The grid {paths[0].name}"
-    return Section(title, tuple(blocks))
+    asked = sum(len(asked_runs(path)) if is_grid(path) else 1 for path in paths)
+    some = f"{len(runs)} of {asked}" if len(runs) < asked else str(asked)
+    return Section(f"{some} runs" + (f" on {corpora}" if runs else ""), tuple(blocks))
 
 
 def _title(result: dict[str, Any], results: Sequence[dict[str, Any]]) -> str:

@@ -55,6 +55,8 @@ from emodarts.searching.agreement import agreement, pairwise
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
+#: Runs whose differing settings are shown with their values, at most.
+_VALUES = 4
 _REQUIRED = (
     *("name", "corpus", "protocol", "split", "seeds", "ua", "wa", "macro_f1", "ua_sd_folds"),
     *("wa_sd_folds", "macro_f1_sd_folds", "ua_sd_seeds", "pooled", "confusion", "classes"),
@@ -637,22 +639,29 @@ def name_apart(runs: Sequence[Path], results: Sequence[dict[str, Any]]) -> list[
 def _differences(results: Sequence[Mapping[str, Any]]) -> list[Remark]:
     remarks = []
     for key in ("corpus", "classes", "split", "protocol"):
-        values = [", ".join(v) if isinstance(v, list) else v for v in (r[key] for r in results)]
-        if len(set(values)) > 1:
-            listed = "; ".join(
-                f"{result['name']}: {value}" for result, value in zip(results, values, strict=True)
-            )
+        found: dict[str, list[str]] = {}
+        for result in results:
+            value = result[key]
+            text = ", ".join(value) if isinstance(value, list) else str(value)
+            found.setdefault(text, []).append(result["name"])
+        if len(found) > 1:
+            listed = "; ".join(f"{list_some(names)}: {value}" for value, names in found.items())
             remarks.append(Remark(f"The runs differ in {key}", f"{listed}."))
     return remarks
 
 
 def _other_settings(names: Sequence[str], recipes: Sequence[Recipe]) -> list[Remark]:
-    """Keys of the recipes that differ, but for those that have remarks of their own."""
+    """Keys of the recipes that differ, but for those that have remarks of their own.
+
+    Of few runs with their values.
+    """
     differing = differing_keys(recipes)
     for key in ("labels", "evaluation.split", "evaluation.protocol"):
         differing.pop(key, None)
     if not differing:
         return []
+    if len(names) > _VALUES:
+        return [Remark("The runs differ in settings", f"{list_some(differing, 20)}.")]
     order = f"{list_some(names)}, in this order"
     listed = [f"{key} ({', '.join(map(_shown, found))})" for key, found in differing.items()]
     return [Remark("The runs differ in settings", f"{list_some(listed, 20)} ({order}).")]

@@ -63,10 +63,17 @@ def _of_several(results: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, 
             f"{_joined(names)} were tested on different corpora or classes. No winner is named. No "
             "difference between corpora is tested."
         )
-    ranked = sorted(results, key=lambda result: -result["ua"])
+    most = max(r["n_test"] for r in results)
+    whole = [result for result in results if result["n_test"] == most]
+    parts = [result["name"] for result in results if result["n_test"] < most]
+    left_out = (
+        f" {_joined(parts)} {_were(parts)} tested on less and left out here." if parts else ""
+    )
+    if len(whole) == 1:
+        return _of_one(whole[0]) + left_out
+    names = [result["name"] for result in whole]
+    ranked = sorted(whole, key=lambda result: -result["ua"])
     winner, second = ranked[0], ranked[1]
-    same = len({r["n_test"] for r in results}) == 1
-    on = _data(winner) if same else f"different parts of {winner['corpus']}"
     if _is_tie(winner["ua"], second["ua"]):
         best = [r["name"] for r in ranked if _is_tie(r["ua"], winner["ua"])]
         won = f"{_joined(best)} share the highest UA, {percent(winner['ua'])} %."
@@ -76,7 +83,8 @@ def _of_several(results: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, 
             f"{winner['name']} has the highest UA, {percent(winner['ua'])} %, "
             f"{_lead(winner['ua'], second['ua'])} {rival} ({percent(second['ua'])} %)."
         )
-    return f"{_joined(names)} were tested on {on}. {won} {_tested(ranked, tests)}"
+    first = f"{_joined(names)} were tested on {_data(winner)}."
+    return f"{first} {won} {_tested(ranked, tests)}{left_out}"
 
 
 def _tested(ranked: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, str], Any]) -> str:
@@ -126,6 +134,10 @@ def _data(result: Mapping[str, Any]) -> str:
 def _count(number: int, what: str) -> str:
     plural = {"class": "classes"}.get(what, f"{what}s")
     return f"{number:,} {what if number == 1 else plural}"
+
+
+def _were(names: Sequence[str]) -> str:
+    return "was" if len(names) == 1 else "were"
 
 
 def _joined(names: Sequence[str]) -> str:
