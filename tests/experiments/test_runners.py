@@ -38,6 +38,7 @@ def recipe(tiny_recipe: Recipe) -> Recipe:
     value = tiny_recipe.to_dict()
     value["search"] = {"strategy": "random"}
     value["training"]["epochs"] = EPOCHS
+    value["compute"]["fast"] = False  # compiled loops take each process a while to load
     return Recipe.from_dict(value)
 
 

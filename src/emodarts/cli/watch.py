@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -28,6 +29,8 @@ _COLOURS = {
 _NAMED = 2
 #: Columns of a terminal from which on a row has room for operations.
 _WIDE = 100
+#: Columns of an output that is no terminal.
+_PIPED = 200
 
 
 def states(folder: Path) -> list[RunState]:
@@ -62,6 +65,8 @@ def _finished(path: Path, stamp: tuple[int, int]) -> RunState | None:
 def watch(folder: Path, every: float, *, once: bool) -> None:
     """Show the state again and again until Ctrl-C; once where the output is no terminal."""
     console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPED
 
     def seen() -> Group:
         return view(folder, states(folder), console.width)
@@ -90,7 +95,7 @@ def view(folder: Path, runs: Sequence[RunState], width: int) -> Group:
         trials = [trial for run in runs for trial in run.trials]
         parts.append(Text(f"all {len(runs)} runs: {_counts(trials)}", style="bold"))
     for run in sorted(runs, key=_is_quiet):
-        parts.append(_headline(run))
+        parts.append(_headline(folder, run))
         rows = [t for t in run.trials if t.status not in ("waiting", "done") or len(runs) == 1]
         rows = [t for t in rows if t.status != "waiting"]
         if rows:
@@ -103,8 +108,10 @@ def _is_quiet(run: RunState) -> bool:
     return run.fault is None and all(t.status in ("waiting", "done") for t in run.trials)
 
 
-def _headline(run: RunState) -> Text:
-    text = Text(shown(run.path), style="bold", overflow="fold")
+def _headline(folder: Path, run: RunState) -> Text:
+    path = Path(run.path)
+    name = path if path == folder else path.relative_to(folder)
+    text = Text(shown(str(name)), style="bold", overflow="fold")
     if run.fault is not None:
         return text.append(f"  {shown(run.fault)}", style="not bold red")
     facts = [f"{run.recipe} on {run.corpus}", _counts(run.trials)]
@@ -112,7 +119,7 @@ def _headline(run: RunState) -> Text:
         facts.append(f"mean UA {_percent(run.ua)}")
     if run.count("running") and run.left is not None:
         facts.append(f"about {format_seconds(run.left)} left")
-    if run.process is not None and run.count("done") < len(run.trials):
+    if run.process is not None and run.count("running") + run.count("stopped"):
         facts.append(f"in use by {run.process}")
     return text.append(f"  {shown('; '.join(facts))}", style="not bold")
 

@@ -34,8 +34,14 @@ DARK_TEXT, LIGHT_TEXT = "#111111", "#FDFDFD"
 _GREY = "#7A7A7A"
 _FONT = "DejaVu Sans"
 """The font that comes with matplotlib: Latin, Greek, Cyrillic and more."""
+_POINTS = 2000
+"""Points of all faint lines of one colour, about."""
 _LONGEST = 32
 """Characters of a name in a figure."""
+_MANY = 40
+"""Lines from which on a legend has a fixed place."""
+_CROWD = 16
+"""Genotypes from which on their agreement is shown by colours alone."""
 MOST_NAMED = 40
 """Speakers that are named, in a figure or a table."""
 _STYLES: tuple[Any, ...] = ("solid", "dashed", "dotted", "dashdot")
@@ -368,7 +374,7 @@ def _describe(what: str, curves: Sequence[Curve], names: Mapping[str, str]) -> s
 def agreement_figure(
     trials: Sequence[tuple[int | None, int]], shares: Sequence[Sequence[float]]
 ) -> Figure:
-    """Draw the share of edges that each two genotypes have in common.
+    """Draw the share of edges that each two genotypes have in common, of few also as numbers.
 
     Parameters
     ----------
@@ -385,7 +391,7 @@ def agreement_figure(
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set(xlabel=what, ylabel=what)
-    for row, column in np.ndindex(percent.shape):
+    for row, column in np.ndindex(percent.shape if len(trials) < _CROWD else (0, 0)):
         share = percent[row, column]
         colour = LIGHT_TEXT if share > 65 else DARK_TEXT
         axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=6)
@@ -537,11 +543,17 @@ def _draw_curves(
     label: str,
     scale: float = 1.0,
 ) -> None:
-    """Draw a column of every curve that has it: faint lines, and their mean in bold."""
+    """Draw a column of every curve that has it: faint lines, and their mean in bold.
+
+    Of many curves, the faint lines skip epochs, so that a page stays small.
+    """
     present = _measured(curves, column)
     if len(present) > 1:
+        step = -(-sum(len(epochs) for epochs, _ in present) // _POINTS)
         for epochs, values in present:
-            axes.plot(epochs, scale * values, color=colour, alpha=_FAINT, linewidth=0.8)
+            axes.plot(
+                epochs[::step], scale * values[::step], color=colour, alpha=_FAINT, linewidth=0.8
+            )
     if present:
         epochs, mean = _mean_curve(curves, column)
         axes.plot(epochs, scale * mean, color=colour, linewidth=1.8, label=label)
@@ -586,7 +598,9 @@ def _finish(axes: Axes) -> None:
     whole_epochs(axes)
     named = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if named:
-        axes.legend(list(named.values()), list(named), fontsize=8, frameon=False)
+        # Looking for the emptiest corner takes long among many lines.
+        place = "best" if len(axes.lines) < _MANY else "upper right"
+        axes.legend(list(named.values()), list(named), fontsize=8, frameon=False, loc=place)
     else:
         axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes)
 

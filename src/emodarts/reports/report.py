@@ -595,6 +595,8 @@ def compare(runs: Sequence[Path]) -> Section:
         Section("Result", tables.result_blocks(results)),
         *_other_settings(names, recipes),
     )
+    if len(results) > 1 and len({frozenset(result["classes"]) for result in results}) == 1:
+        blocks += (Section("Classes", (tables.recall_table(results),)),)
     if costs := _cost_section(results):
         blocks += (costs,)
     if tests:

@@ -247,6 +247,17 @@ def class_table(result: Mapping[str, Any]) -> Table:
     return Table((*words("class"), *numbers(*titles)), rows, (f"{caption}.",))
 
 
+def recall_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """Recall of each class with each system, over folds and seeds; all have the same classes."""
+    classes = results[0]["classes"]
+    rows = []
+    for result in results:
+        found = dict(zip(result["classes"], recall(np.array(result["confusion"])), strict=True))
+        rows.append((result["name"], *(percent(found[name]) for name in classes)))
+    titles = (f"recall of {name} %" for name in classes)
+    return Table((*words("system"), *numbers(*titles)), tuple(rows))
+
+
 def paired_table(tests: Mapping[tuple[str, str], Mapping[str, Any]]) -> Table:
     """Differences between pairs of systems on the same utterances, and their p-values.
 
