@@ -6,21 +6,33 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from emodarts import files
 from emodarts.cli import main
 from emodarts.errors import RunError
-from emodarts.reports.document import Code, Column, Link, Paragraph, Recording, Section, Table
-from emodarts.reports.html import to_html
-from emodarts.reports.report import make_page, write_page
+from emodarts.reports.document import (
+    Code,
+    Column,
+    Figure,
+    Link,
+    Paragraph,
+    Recording,
+    Section,
+    Table,
+)
+from emodarts.reports.html import LIMIT, ROWS, to_html
+from emodarts.reports.markdown import to_markdown
+from emodarts.reports.page import make_page, write_page
+from emodarts.reports.plots import new_figure
 
 MakeRun = Callable[..., Path]
-LIMIT = 2_000_000
 SMALL: Any = {"folds": 1, "seeds": (0,), "strategy": "random", "sequence": False}
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -154,6 +166,48 @@ def test_a_file_called_like_a_script_is_a_relative_address() -> None:
     assert "emodarts run '<b>'" in page.text
 
 
+def test_a_page_that_would_be_too_large_gives_its_largest_figures_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("emodarts.reports.html.LIMIT", 120_000)
+    generator = np.random.default_rng(0)
+
+    def draw(n_points: int) -> Any:
+        figure = new_figure(4, 3, arrange=False)
+        figure.add_subplot().fill(*generator.uniform(size=(2, n_points)))
+        return figure
+
+    figures = [
+        Figure(f"{n}.png", f"A shape of {n} points.", partial(draw, n))
+        for n in (2000, 9, 2001, 2002, 2003)
+    ]
+    rows = tuple((f"row {k}",) for k in range(ROWS + 5))
+    text = to_html(Section("t", (*figures, Table((Column("name"),), rows))))
+    page = Page(text)
+    assert 80_000 < len(text.encode()) <= 120_000
+    drawn = page.values("aria-label")
+    assert 2 <= len(drawn) < len(figures)
+    assert "A shape of 9 points." in drawn
+    assert all(figure.alternative in page.text for figure in figures)
+    assert f"{5 - len(drawn)} of 5 figures are given in words" in page.text
+    assert f"row {ROWS - 1}" in page.text
+    assert f"row {ROWS}" not in page.text
+    assert f"first {ROWS} of {ROWS + 5} rows" in page.text
+    with pytest.raises(RunError, match=r"0\.1 MB without a figure; allowed: 0\.12 MB"):
+        to_html(Section("t", ("x" * 120_000,)))
+
+
+def test_of_many_speakers_the_lowest_and_the_highest_are_listed(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    page = make_page([make_run(**{**SMALL, "folds": 30})], tmp_path)
+    text = to_markdown(page)
+    assert "Of 60, the 20 with the lowest and the highest UA are listed." in text
+    assert "UA of each of 60 speakers" in text
+    [figure] = [figure for figure in page.figures() if figure.file == "speakers.png"]
+    assert figure.draw().get_figheight() < 5
+
+
 def test_sound_of_mistakes_is_linked_by_name_and_content(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(**SMALL, errors=1.0)
     rows = files.read_csv(run / "utterances.csv", RunError)
@@ -176,14 +230,16 @@ def test_sound_of_mistakes_is_linked_by_name_and_content(make_run: MakeRun, tmp_
 
 def test_a_page_of_several_runs_compares_them_first(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run(f"run{k}", name=f"system {k}", errors=0.2 * k, **SMALL) for k in range(1, 3)]
-    write_page(runs, tmp_path / "page.html")
-    text = Page((tmp_path / "page.html").read_text(encoding="utf-8")).text
-    order = ["2 systems on synthetic", "Verdict:", "system 1 has the highest UA", "Paired tests"]
+    text = to_markdown(make_page(runs, tmp_path))
+    order = ["2 runs on synthetic", "Verdict:", "system 1 has the highest UA", "Paired tests"]
     order += ["Surest mistakes", "Surest mistakes"]
     place = 0
     for part in order:
         place = text.index(part, place) + len(part)
     assert text.count("Verdict:") == 1
+    text = to_markdown(make_page(runs, tmp_path, only_compared=True))
+    assert "Paired tests" in text
+    assert "Surest mistakes" not in text
 
 
 def test_the_command_writes_page_and_tables(
@@ -200,6 +256,9 @@ def test_the_command_writes_page_and_tables(
         main(["report", str(run), "--audio", str(tmp_path)])
     assert ended.value.code == 2
     assert "--audio needs --html FILE" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["report", str(run), "--compare"])
+    assert "--compare needs several runs, or a grid" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("which", ["plain", "hostile"])

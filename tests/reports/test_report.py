@@ -259,7 +259,7 @@ def test_compare_says_why_a_pair_has_no_test(make_run: MakeRun) -> None:
     assert "a and b: no paired test: the systems were tested on different utterances" in text
     assert "a and c: no paired test: the systems have different classes" in text
     assert "Paired tests" not in text
-    assert "**The runs differ in split:** a: groups:2; b: groups:3; c: groups:2." in text
+    assert "**The runs differ in split:** a, c: groups:2; b: groups:3." in text
     assert "**The runs differ in classes:**" in text
 
 
