@@ -413,12 +413,12 @@ def describe_agreement(
 ) -> str:
     """Say in words what :func:`agreement_figure` shows, and how seeds of one fold agree."""
     pairs = [(shares[i][j], i, j) for i in range(len(trials)) for j in range(i)]
-    names, what = _short_names(trials)
+    names = [f"fold {fold} seed {seed}" for fold, seed in trials]
     (low, a, b), (high, c, d) = min(pairs), max(pairs)
     text = (
         f"Share of edges that each two of {len(trials)} genotypes have in common, from "
-        f"{100 * low:.0f} % ({what} {names[b]} and {names[a]}) to {100 * high:.0f} % "
-        f"({what} {names[d]} and {names[c]})."
+        f"{100 * low:.0f} % ({names[b]} and {names[a]}) to {100 * high:.0f} % "
+        f"({names[d]} and {names[c]})."
     )
     of_fold = [share for share, i, j in pairs if trials[i][0] == trials[j][0]]
     if 0 < len(of_fold) < len(pairs):
