@@ -294,3 +294,9 @@ def test_in_a_browser(browser: Any, pages: dict[str, Path], which: str) -> None:
             shown = [float(re.findall(r"[\d.]+", cell)[0]) for cell in cells]
             assert shown == sorted(shown, reverse=order == "descending")
         context.close()
+    if which == "plain":  # the width of a sheet of paper
+        page = browser.new_page(viewport={"width": 720, "height": 1000})
+        page.emulate_media(media="print")
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 720
+        page.close()

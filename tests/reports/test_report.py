@@ -14,6 +14,7 @@ import pytest
 from emodarts import files
 from emodarts.cost import Spent
 from emodarts.errors import RunError, WriteError
+from emodarts.recipe import load_recipe
 from emodarts.reports.markdown import to_markdown
 from emodarts.reports.report import compare, load_result, make_report, read_curve, write_report
 
@@ -364,3 +365,33 @@ def test_a_failed_write_keeps_the_old_report(make_run: MakeRun) -> None:
     with pytest.raises(WriteError, match=r"alphas\.png"):
         write_report(run)
     assert report.read_text().startswith("# before on synthetic")
+
+
+def test_each_input_has_a_search_of_its_own(make_run: MakeRun) -> None:
+    run = make_run()
+    files.write_text(run / "recipe.yaml", load_recipe("emotionnas").to_yaml())
+    parts = {"cnn": ("normal", "reduction"), "rnn": ("sequence",)}
+    for trial in run.glob("fold-*/seed-*"):
+        records = files.read_json(trial / "alphas.json", RunError)
+        for name, found in parts.items():
+            others = dict.fromkeys({"normal", "reduction", "sequence"} - {*found})
+            part = [
+                {
+                    "epoch": record["epoch"],
+                    "alphas": {cell: record["alphas"][cell] for cell in found},
+                    "genotype": {**record["genotype"], **others},
+                }
+                for record in records
+            ]
+            files.write_json(trial / name / "alphas.json", part)
+            files.write_bytes(trial / name / "search.csv", (trial / "search.csv").read_bytes())
+        (trial / "alphas.json").unlink()
+        (trial / "search.csv").unlink()
+    report = make_report(run)
+    names = [figure.file for figure in report.figures()]
+    assert len(names) == len(set(names))
+    assert {"cnn-search.png", "rnn-search.png", "cnn-alphas.png", "edges-sequence.png"} <= {*names}
+    assert {"formation-fold-0-normal.png", "formation-fold-0-sequence.png"} <= {*names}
+    text = to_markdown(report)
+    assert text.index("Stream cnn") < text.index("Stream rnn")
+    assert "is its softmax weight on the edge" in text

@@ -113,6 +113,14 @@ def test_a_part_of_the_test_set_wins_nothing() -> None:
     assert "b (1 of 2 folds) was tested on less" in alone
 
 
+def test_a_baseline_that_beats_the_winner_is_named() -> None:
+    text = verdict([result("a", 0.6, None), result("b", 0.5, None)], {}).text
+    assert (
+        "a has the highest UA, 60.0 %, 10.0 points above b (50.0 %), but the baseline logistic "
+        "regression has 70.0 %. No paired test" in text
+    )
+
+
 def test_many_systems_are_counted() -> None:
     results = [result(f"s{k}", 0.9 - 0.01 * k, None) for k in range(9)]
     assert verdict(results, {}).text.startswith("s0, s1, s2, s3, s4 and 4 others were tested on")

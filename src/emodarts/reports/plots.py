@@ -171,6 +171,7 @@ def speaker_figure(scores: Mapping[str, float]) -> Figure:
         names, fonts = drawable([name for name, _ in ordered], "speaker")
         axes.hlines(places, 0, values, color=_BLUE, alpha=_FAINT, linewidth=1)
         axes.set_yticks(places, names, fontsize=8, parse_math=False, fontfamily=fonts)
+        axes.set_ylim(0.4, len(ordered) + 0.6)
     else:
         axes.set_ylabel("speakers, from the lowest")
     axes.plot(values, places, "o", color=_BLUE, markersize=5 if named else 2)
@@ -382,13 +383,13 @@ def agreement_figure(
     shares : [genotypes][genotypes], as fractions.
     """
     percent = 100 * np.array(shares)
-    side = 1.5 + 0.32 * len(trials)
+    side = 1.7 + 0.32 * len(trials)
     figure = new_figure(side + 0.9, side)
     axes = figure.add_subplot()
     image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(image, ax=axes, label="% of edges in common", shrink=0.8)
     names, what = _short_names(trials)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axes.set_xticks(range(len(names)), names, rotation=90 if "," in what else 0, fontsize=7)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set(xlabel=what, ylabel=what)
     for row, column in np.ndindex(percent.shape if len(trials) < _CROWD else (0, 0)):
@@ -412,12 +413,12 @@ def describe_agreement(
 ) -> str:
     """Say in words what :func:`agreement_figure` shows, and how seeds of one fold agree."""
     pairs = [(shares[i][j], i, j) for i in range(len(trials)) for j in range(i)]
-    names, what = _short_names(trials)
+    names = [f"fold {fold} seed {seed}" for fold, seed in trials]
     (low, a, b), (high, c, d) = min(pairs), max(pairs)
     text = (
         f"Share of edges that each two of {len(trials)} genotypes have in common, from "
-        f"{100 * low:.0f} % ({what} {names[b]} and {names[a]}) to {100 * high:.0f} % "
-        f"({what} {names[d]} and {names[c]})."
+        f"{100 * low:.0f} % ({names[b]} and {names[a]}) to {100 * high:.0f} % "
+        f"({names[d]} and {names[c]})."
     )
     of_fold = [share for share, i, j in pairs if trials[i][0] == trials[j][0]]
     if 0 < len(of_fold) < len(pairs):

@@ -10,7 +10,8 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -349,18 +350,23 @@ def _cells_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Sect
         if genotype.macro:
             shown.append(tables.fact_table("choice", _flat(genotype.macro)))
         if genotype.cells:
-            path = RunFolder(run).trial(folds[0], first_seed).alphas
-            records = _read_alphas(path) if path.exists() else []
-            shown += _cell_figures(genotype, folds[0], records, recipe)
+            trial = RunFolder(run).trial(folds[0], first_seed)
+            paths = [folder.alphas for folder in _searches(trial, recipe).values()]
+            searches = [_read_alphas(path) for path in paths if path.exists()]
+            shown += _cell_figures(genotype, folds[0], searches, recipe)
         blocks.append(Section(f"{title}, seed {first_seed}", tuple(shown)))
     return Section("Cells", tuple(blocks))
 
 
 def _cell_figures(
-    genotype: Genotype, fold: int, records: list[dict[str, Any]], recipe: Recipe
+    genotype: Genotype, fold: int, searches: Sequence[list[dict[str, Any]]], recipe: Recipe
 ) -> Iterator[Block]:
-    """The cells, with the strength of their edges, and how they formed, if a search says so."""
-    strengths = formation.strengths_of(genotype, records, recipe.network.operations)
+    """The cells, with the strength of their edges, and how they formed, if searches say so."""
+    strengths: cells.Strengths | None = {} if searches else None
+    for records in searches:
+        part = _part(genotype, records[0]["alphas"])
+        found = formation.strengths_of(part, records, recipe.network.operations)
+        strengths = None if strengths is None or found is None else {**strengths, **found}
     if strengths is not None:
         yield (
             "The number beside an operation, and the width of its line, is its softmax weight on "
@@ -371,17 +377,27 @@ def _cell_figures(
         cells.describe_genotype(genotype, strengths),
         partial(cells.draw_genotype, genotype, strengths),
     )
-    if len(records) > 1:
-        yield "How they formed: the cells that the alphas named at some epochs of the search."
+    searches = [records for records in searches if len(records) > 1]
+    if not searches:
+        return
+    yield "How they formed: the cells that the alphas named at some epochs of the search."
+    for records in searches:
+        inner = "" if len(searches) == 1 else f"-{next(iter(records[0]['alphas']))}"
         yield Figure(
-            f"formation-fold-{fold}.png",
+            f"formation-fold-{fold}{inner}.png",
             formation.describe_formation(records),
             partial(formation.formation_figure, records),
         )
-        yield (
-            "Squares are the inputs of a cell and dots its nodes, from left to right; arcs are the "
-            "two edges of each node."
-        )
+    yield (
+        "Squares are the inputs of a cell and dots its nodes, from left to right; arcs are the "
+        "two edges of each node."
+    )
+
+
+def _part(genotype: Genotype, searched: Collection[str]) -> Genotype:
+    """A genotype with those of its cells that one search found."""
+    left_out = {name: None for name in genotype.cells if name not in searched}
+    return replace(genotype, **left_out)
 
 
 def _agreement(
@@ -418,33 +434,50 @@ def _training_section(run: Path, result: Mapping[str, Any]) -> Section | None:
 
 
 def _search_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Section | None:
-    searched = [folder for folder in _trials(run, result) if folder.search_history.exists()]
-    if not searched:
-        return None
-    curves = [read_curve(folder.search_history) for folder in searched]
-    figures = [
-        Figure("search.png", plots.describe_search(curves), partial(plots.search_figure, curves))
+    """The searches; a system with several inputs has one search for each."""
+    folders: dict[str, list[TrialFolder]] = {}
+    for trial in _trials(run, result):
+        for name, folder in _searches(trial, recipe).items():
+            folders.setdefault(name, []).append(folder)
+    sections = [
+        Section(f"Stream {name}" if name else "", tuple(_search_blocks(name, found, recipe)))
+        for name, found in folders.items()
     ]
+    if len(sections) == 1:
+        return Section("Search", sections[0].blocks)
+    return Section("Search", tuple(sections)) if sections else None
+
+
+def _searches(trial: TrialFolder, recipe: Recipe) -> dict[str, TrialFolder]:
+    """Folders of the searches of a trial: by input, or its own folder under an empty name."""
+    places = {"": trial, **{name: trial.stream(name) for name in recipe.inputs}}
+    return {name: folder for name, folder in places.items() if folder.search_history.exists()}
+
+
+def _search_blocks(name: str, searched: Sequence[TrialFolder], recipe: Recipe) -> Iterator[Block]:
+    prefix = f"{name}-" if name else ""
+    curves = [read_curve(folder.search_history) for folder in searched]
+    yield Figure(
+        f"{prefix}search.png", plots.describe_search(curves), partial(plots.search_figure, curves)
+    )
+    yield from _legend(curves)
     paths = [folder.alphas for folder in searched]
     alphas = [_read_alphas(path) for path in paths if path.exists()]
     if alphas:
         weights = plots.mean_weights(alphas, recipe.network.operations)
-        figures.append(
-            Figure(
-                "alphas.png", plots.describe_alphas(weights), partial(plots.alpha_figure, weights)
-            )
+        yield Figure(
+            f"{prefix}alphas.png",
+            plots.describe_alphas(weights),
+            partial(plots.alpha_figure, weights),
         )
-        figures += [_edge_figure(alphas, recipe, cell) for cell in weights]
+        yield from (_edge_figure(alphas, recipe, cell) for cell in weights)
     if any(np.isfinite(c.columns.get("eigenvalue", np.empty(0))).any() for c in curves):
-        figures.append(
-            Figure(
-                "eigenvalue.png",
-                plots.describe_eigenvalues(curves),
-                partial(plots.eigenvalue_figure, curves),
-            )
+        yield Figure(
+            f"{prefix}eigenvalue.png",
+            plots.describe_eigenvalues(curves),
+            partial(plots.eigenvalue_figure, curves),
         )
-    blocks: tuple[Block, ...] = (figures[0], *_legend(curves), *figures[1:], *_noise(curves))
-    return Section("Search", blocks)
+    yield from _noise(curves)
 
 
 def _edge_figure(alphas: Sequence[list[dict[str, Any]]], recipe: Recipe, cell: str) -> Figure:

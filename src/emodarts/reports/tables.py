@@ -58,7 +58,9 @@ def _count(value: float | None) -> str:
 
 
 def _millions(value: float | None) -> str:
-    return NOTHING if value is None else f"{value / 1e6:,.2f} M"
+    if value is None:
+        return NOTHING
+    return f"{value / 1e6:,.2f} M" if value >= 1e5 else f"{value / 1e6:.2g} M"
 
 
 def result_blocks(results: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:

@@ -29,12 +29,18 @@ def verdict(results: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, str]
     return Remark("Verdict", text)
 
 
-def _of_one(result: Mapping[str, Any]) -> str:
+def _best_baseline(result: Mapping[str, Any]) -> tuple[str, float]:
+    """The best baseline in words, and its UA."""
     chance = result["baselines"].get("chance", {}).get("ua", 1 / len(result["classes"]))
     rivals = {"chance": chance}
     rivals |= {name: scores["ua"] for name, scores in result["baselines"].items()}
     name, best = max(rivals.items(), key=lambda item: item[1])
-    rival = "random guessing" if name == "chance" else f"the baseline {name.replace('_', ' ')}"
+    known = "random guessing" if name == "chance" else f"the baseline {name.replace('_', ' ')}"
+    return known, best
+
+
+def _of_one(result: Mapping[str, Any]) -> str:
+    rival, best = _best_baseline(result)
     first = f"{result['name']} was tested on {_data(result)}."
     second = f"Its UA is {percent(result['ua'])} %, {_lead(result['ua'], best)} {rival}"
     second += "." if _is_tie(result["ua"], best) else f" ({percent(best)} %)."
@@ -76,15 +82,18 @@ def _of_several(results: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, 
     winner, second = ranked[0], ranked[1]
     if _is_tie(winner["ua"], second["ua"]):
         best = [r["name"] for r in ranked if _is_tie(r["ua"], winner["ua"])]
-        won = f"{_joined(best)} share the highest UA, {percent(winner['ua'])} %."
+        won = f"{_joined(best)} share the highest UA, {percent(winner['ua'])} %"
     else:
         rival = second["name"] + (", the next best" if len(ranked) > 2 else "")
         won = (
             f"{winner['name']} has the highest UA, {percent(winner['ua'])} %, "
-            f"{_lead(winner['ua'], second['ua'])} {rival} ({percent(second['ua'])} %)."
+            f"{_lead(winner['ua'], second['ua'])} {rival} ({percent(second['ua'])} %)"
         )
+    baseline, ua = _best_baseline(winner)
+    if ua > winner["ua"]:
+        won += f", but {baseline} has {percent(ua)} %"
     first = f"{_joined(names)} were tested on {_data(winner)}."
-    return f"{first} {won} {_tested(ranked, tests)}{left_out}"
+    return f"{first} {won}. {_tested(ranked, tests)}{left_out}"
 
 
 def _tested(ranked: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, str], Any]) -> str:
