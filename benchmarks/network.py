@@ -87,10 +87,10 @@ def training_step(network: DiscreteNetwork, batch: int, size: int) -> Callable[[
     def step() -> None:
         network.train()
         network.begin_epoch(1.0)
-        logits, extra = network.forward_with_auxiliary(features)
+        logits, heads = network.forward_with_auxiliary(features)
         loss = functional.cross_entropy(logits, targets)
-        if extra is not None:
-            loss = loss + AUXILIARY_WEIGHT * functional.cross_entropy(extra, targets)
+        for head in heads:
+            loss = loss + head.weight * functional.cross_entropy(head.logits, targets)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)

@@ -20,7 +20,13 @@ from emodarts.errors import AudioError, RunError, list_some
 from emodarts.progress import Progress
 from emodarts.recipe import Recipe
 from emodarts.splits import Indices
-from emodarts.training.batches import MappedRows, Normalisation, Part, class_indices
+from emodarts.training.batches import (
+    MappedRows,
+    Normalisation,
+    Part,
+    class_indices,
+    gender_indices,
+)
 from emodarts.training.views import Views
 
 #: Columns of the utterance table: all of an utterance but where its audio lies, which other
@@ -179,14 +185,16 @@ class Dataset:
         views: Views | None = None,
         name: str = "features",
     ) -> Part:
-        """One input, normalised, and targets of some utterances, on the device.
+        """One input, normalised, and emotions and genders of some utterances, on the device.
 
         ``varied`` includes augmented versions, for data that trains the discrete network. ``views``
         draw what batches are made of.
         """
         maps = self.maps[name]
         rows, position = self.rows(indices)
-        targets = self.targets(indices)
+
+        def of_rows(targets: Tensor) -> Tensor:
+            return (targets if position is None else targets[position]).to(device)
 
         def chosen(features: Tensor) -> Tensor | MappedRows:
             if maps.mapped:
@@ -195,10 +203,11 @@ class Dataset:
 
         return Part(
             chosen(maps.features),
-            (targets if position is None else targets[position]).to(device),
+            of_rows(self.targets(indices)),
             None if position is None else position.to(device),
             tuple(map(chosen, maps.variants)) if varied else (),
             views,
+            of_rows(gender_indices([self.utterances[i].gender for i in indices])),
         )
 
 

@@ -92,8 +92,7 @@ def pair(
 def answers(network: DiscreteNetwork, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, auxiliary logits and loss."""
     torch.manual_seed(1)  # of dropout and drop path
-    logits, extra = network.forward_with_auxiliary(x)
-    assert extra is not None
+    logits, [(extra, _, _)] = network.forward_with_auxiliary(x)
     loss = functional.cross_entropy(logits, TARGETS)
     return logits, extra, loss + 0.4 * functional.cross_entropy(extra, TARGETS)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from emodarts import files
 from emodarts.errors import RecipeError, RunError
 from emodarts.genotype import NONE, SKIP, Genotype
+from emodarts.progress import Silent
 from emodarts.recipe import CNNSpec, DartsSpec, NetworkSpec, NoSeqNN, Recipe
 from emodarts.recipe.search import RelaxationSpec, SmoothingSpec, StageSpec
 from emodarts.searching import penalties, relaxation, stages, stops
@@ -56,10 +57,28 @@ def darts(**keys: Any) -> DartsSpec:
 
 # --- all of them ---
 
+#: Every part in one of a few searches: what a search forgets shows in whatever it is combined with.
+COMBINED = {
+    "fair-darts, adversarial": ["fair-darts", "adversarial smoothing", "darts-minus"],
+    "snas, random": ["snas", "path dropout", "random smoothing", "pc-darts", "beta-darts"],
+    "gdas, stops": ["gdas", "eigenvalue", "oles"],
+    "drnas": ["drnas"],
+    "p-darts": ["p-darts"],
+    "darts-pt": ["darts-pt"],
+}
 
-@pytest.mark.parametrize("part", PARTS)
-def test_an_interrupted_search_ends_as_one_that_was_not(part: str, tmp_path: Path) -> None:
-    spec = darts(**PARTS[part])
+
+def test_every_part_is_interrupted() -> None:
+    assert {part for parts in COMBINED.values() for part in parts} == set(PARTS)
+
+
+@pytest.mark.parametrize("combined", COMBINED)
+def test_an_interrupted_search_ends_as_one_that_was_not(combined: str, tmp_path: Path) -> None:
+    keys: dict[str, Any] = {}
+    for part in COMBINED[combined]:
+        for key, value in PARTS[part].items():
+            keys[key] = {**keys[key], **value} if key in keys else value
+    spec = darts(**keys)
     whole = search(spec, make_task(tmp_path / "whole"))
     with pytest.raises(Killed):
         search(spec, make_task(tmp_path / "killed", Kill(5)))
@@ -469,9 +488,26 @@ def test_the_operation_whose_removal_hurts_is_kept_whatever_its_alpha(
     keys: dict[str, Any] = {"epochs": 6, "batch_size": 12, "warmup_epochs": 5}
     keys |= {"alphas": {"learning_rate": 1e-9, "initial_sd": 0.0}}
     keys |= {"derivation": {"by": "perturbation", "tune_epochs": tune_epochs}}
-    found = search(darts(**keys), toy.task(tmp_path, 0))
+    shown = Shown()
+    found = search(darts(**keys), replace(toy.task(tmp_path, 0), progress=shown))
     operations = {e.operation for cell in found.cells.values() for node in cell for e in node}
     assert operations == {toy.answer}
+    # The search, and then 4 edges and 2 nodes of the selection.
+    assert shown.asked[-1] == ["search, selection", 6, 6]
+    assert all(total == done for _, total, done in shown.asked)
+
+
+class Shown(Silent):
+    """Tasks with their totals, and how far they came."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[Any]] = []
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        self.asked.append([task, total, done])
+
+    def advance(self, **values: float) -> None:
+        self.asked[-1][2] += 1
 
 
 # --- what cannot be combined ---

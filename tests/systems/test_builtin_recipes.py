@@ -209,6 +209,33 @@ def test_searched_networks_have_the_size_of_a_hand_count(
     assert found == network_by_hand(spec, shape, cnn, sequence)
 
 
+def test_a_network_of_chosen_sizes_has_the_size_of_a_hand_count() -> None:
+    """Three convolutions, a projection, two bidirectional GRU layers, attention."""
+    recipe = load_recipe("zhang-controller")
+    macro = {
+        "stem": SPACES["sizes"].macro["stem"][7],
+        "projection": 64,
+        "seqnn": {"mode": "fixed", "recurrent": "gru"},
+        "seqnn.layers": 2,
+        "seqnn.width": 32,
+        "seqnn.bidirectional": True,
+        "pooling": "attention",
+    }
+    assert macro["stem"]["channels"] == [32, 32, 32]
+    shape = recipe.features.n_features, recipe.features.n_frames
+    parameters, multiply_adds, (rows, steps) = stem_by_hand((32,) * 3, (2,) * 3, shape)
+    parameters += 32 * rows * 64 + 64
+    each = 32 * rows * 64
+    for _ in range(2):  # both layers read 64: the projection, and the directions of the first
+        parameters += 2 * 3 * 32 * (64 + 32 + 2)
+        each += 2 * 32 * (3 * (64 + 32) + 3)
+    parameters += 64 + 1 + (64 + 1) * 4
+    multiply_adds += steps * (each + 64) + 64 * 4
+    network = DiscreteNetwork(Genotype(macro=macro), recipe.trained_network, shape[0], 4)
+    assert count_parameters(network) == parameters
+    assert count_multiply_adds(network, (1, *shape)) == multiply_adds
+
+
 # --- what recipes differ in ---
 
 

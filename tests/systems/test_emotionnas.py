@@ -39,7 +39,8 @@ TaskOf = Callable[..., FitTask]
 @pytest.fixture
 def recipe(recipe_of: RecipeOf) -> Recipe:
     """With waveform frames for the RNN, as many as the CNN has frames."""
-    return recipe_of("emotionnas", training={"epochs": 1}, system={"width": 3})
+    search = {"epochs": 1, "warmup_epochs": 0}
+    return recipe_of("emotionnas", search=search, training={"epochs": 1}, system={"width": 3})
 
 
 @pytest.fixture
@@ -176,8 +177,6 @@ def test_it_runs_from_audio_to_a_bundle(
 ) -> None:
     value = recipe.to_dict()
     value["evaluation"]["folds"] = [0]
-    value["search"]["epochs"] = 1
-    value["search"]["warmup_epochs"] = 0
     recipe = Recipe.from_dict(value)
     corpus = load_corpus("emodb", tiny_emodb)
     result = run(recipe, corpus, tmp_path / "run", Options(cache=cache))

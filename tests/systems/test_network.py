@@ -96,13 +96,12 @@ def test_an_utterance_depends_on_nothing_but_itself(name: str) -> None:
         warm(network, features)
         with torch.inference_mode():
             whole = network(features)
-            alone = torch.cat([network(x) for x in features.split(1)])
-            pairs = torch.cat([network(x) for x in features.split(2)])
+            alone = torch.cat([network(x) for x in features[:3].split(1)])
+            pair = network(features[3:5])
             order = torch.randperm(17)
             permuted = network(features[order])
         assert whole.shape == (17, 4)
-        torch.testing.assert_close(whole, alone, rtol=0, atol=1e-5)
-        torch.testing.assert_close(whole, pairs, rtol=0, atol=1e-5)
+        torch.testing.assert_close(whole[:5], torch.cat([alone, pair]), rtol=0, atol=1e-5)
         torch.testing.assert_close(permuted, whole[order], rtol=0, atol=1e-5)
 
 
@@ -128,9 +127,8 @@ def test_the_network_hears_the_order_of_frames(name: str) -> None:
 def test_any_depth_and_any_map_size(cells: int, size: tuple[int, int]) -> None:
     spec = NetworkSpec(cnn=CNNSpec(cells=cells, nodes=2, channels=3), seqnn=SEQNNS["searched"])
     network = build(spec, size[0], auxiliary_weight=0.4)
-    logits, extra = network.forward_with_auxiliary(torch.randn(2, 1, *size))
+    logits, [(extra, _, _)] = network.forward_with_auxiliary(torch.randn(2, 1, *size))
     assert logits.shape == (2, 4)
-    assert extra is not None
     assert extra.shape == (2, 4)
     assert network.cnn_cell_names.count("reduction") == len(spec.cnn.reductions)
 
@@ -227,7 +225,7 @@ def test_the_prototype_has_the_parameters_and_shapes_of_its_layers() -> None:
     maps = network.cnn_maps(features)
     assert maps[-1].shape == (3, 64, 4, 26)
     assert network(features).shape == (3, 4)
-    assert network.forward_with_auxiliary(features)[1] is None
+    assert not network.forward_with_auxiliary(features)[1]
 
 
 def test_the_prototype_is_its_layers_one_after_the_other() -> None:

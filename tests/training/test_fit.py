@@ -17,7 +17,7 @@ from emodarts.progress import Progress, Silent
 from emodarts.recipe import MaskSpec, TrainingSpec
 from emodarts.training.augment import Mixture
 from emodarts.training.batches import Part, loss_and_ua
-from emodarts.training.classifier import Classifier
+from emodarts.training.classifier import Classifier, Head
 from emodarts.training.fit import Trained, learning_rate, train_network
 from killing import Kill, Killed
 
@@ -53,10 +53,11 @@ class Small(Classifier):
         answer: Tensor = self.main(self.body(features).mean(dim=(2, 3)))
         return answer
 
-    def forward_with_auxiliary(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward_with_auxiliary(self, features: Tensor) -> tuple[Tensor, list[Head]]:
         self.given[-1].append(features.clone())
         pooled = self.body(features).mean(dim=(2, 3))
-        return self.main(pooled), self.extra(pooled) if self.auxiliary_weight else None
+        weight = self.auxiliary_weight
+        return self.main(pooled), [Head(self.extra(pooled), weight)] if weight else []
 
     def model_state(self) -> dict[str, Tensor]:
         return {k: v for k, v in self.state_dict().items() if not k.startswith("extra.")}
@@ -253,8 +254,7 @@ def test_the_objective_weighs_classes_smooths_and_adds_the_auxiliary_head(
         truth = truth[leader]
     assert sorted(leader.tolist()) == list(range(25))
     network.load_state_dict(before)
-    logits, extra = network.train().forward_with_auxiliary(given)
-    assert extra is not None
+    logits, [(extra, _, _)] = network.train().forward_with_auxiliary(given)
     # Each utterance's targets, smoothed, times the weights of their classes.
     truth = 25 / (3 * torch.bincount(training.targets)) * (0.9 * truth + 0.1 / 3)
     main, auxiliary = (-(truth * x.log_softmax(1)).sum() / 25 for x in (logits, extra))

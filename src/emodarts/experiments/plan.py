@@ -32,6 +32,7 @@ from emodarts.recipe import (
     differing_keys,
     load_recipe,
 )
+from emodarts.recipe.system import SearchedSpec
 from emodarts.runtime import configure, describe_environment
 from emodarts.splits import (
     Fold,
@@ -210,6 +211,7 @@ def make_plan(
             *corpus.spelling_warnings(recipe.labels),
             *_left_out(corpus.skipped),
             *_shortened(recipe.features, listing.utterances),
+            *_unknown_genders(recipe, listing.utterances),
             *_warnings(len(bad), _origin(recipe, options)),
         ],
     }
@@ -430,6 +432,19 @@ def _shortened(spec: FeatureSpec, utterances: Sequence[Utterance]) -> list[str]:
     return [
         f"{longer:,} of {len(utterances):,} utterances are longer than {spec.duration:g} s and "
         "were cut (features.length)"
+    ]
+
+
+def _unknown_genders(recipe: Recipe, utterances: Sequence[Utterance]) -> list[str]:
+    """What of a corpus cannot train a classifier of genders that the recipe asks for."""
+    system = recipe.system
+    unknown = sum(u.gender is None for u in utterances)
+    if not (unknown and isinstance(system, SearchedSpec) and system.gender_weight):
+        return []
+    which = "all" if unknown == len(utterances) else f"{unknown:,} of {len(utterances):,}"
+    return [
+        f"{which} utterances lack the speaker's gender, and train emotion alone in spite of "
+        f"system.gender_weight {system.gender_weight:g}"
     ]
 
 

@@ -62,6 +62,9 @@ class SearchedSpec(SystemSpec):
     auxiliary_weight: NonNegative = 0.4
     """Weight of the loss of an extra classifier at 2/3 of the CNN, which only training uses; 0
     leaves it out."""
+    gender_weight: NonNegative = 0.0
+    """Weight of the loss of a dense layer beside the classifier that learns the speaker's gender,
+    which only training uses; 0 leaves it out. Utterances of unknown gender train emotion alone."""
 
 
 class HandMadeCNNSpec(SystemSpec):

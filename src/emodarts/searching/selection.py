@@ -41,6 +41,8 @@ def select_by_perturbation(search: Search, tune_epochs: int) -> Genotype:
             tuned += 1
 
     places = [(name, row) for name, rows in kept.items() for row in range(len(rows))]
+    progress = search.task.progress
+    progress.start(f"{search.task.title}, selection", len(places) + sum(spec.nodes.values()))
     for k in torch.randperm(len(places), generator=order).tolist():
         name, row = places[k]
         candidates = [c for c, op in enumerate(spec.operations[name]) if op != NONE]
@@ -48,6 +50,7 @@ def select_by_perturbation(search: Search, tune_epochs: int) -> Genotype:
         kept[name][row] = False
         kept[name][row, candidates[best]] = True
         tune()
+        progress.advance()
     for name, nodes in spec.nodes.items():
         ends = edges(nodes)
         for node in torch.randperm(nodes, generator=order).tolist():
@@ -58,6 +61,7 @@ def select_by_perturbation(search: Search, tune_epochs: int) -> Genotype:
                 kept[name][rows.pop(weakest)] = False
             if len(ends) > EDGES_PER_NODE * nodes:
                 tune()
+            progress.advance()
     return _genotype(kept, spec.operations, spec.nodes)
 
 

@@ -209,6 +209,16 @@ class JointNetwork(nn.Module):
         present: Tensor | None = None,
     ) -> Tensor:
         """The last two CNN maps, and :meth:`steps_present` -> logits ``(B, n_classes)``."""
+        logits: Tensor = self.classifier(self.pooled(maps, weights, present))
+        return logits
+
+    def pooled(
+        self,
+        maps: Sequence[Tensor],
+        weights: Mapping[str, Tensor] | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
+        """The same -> what the dense layer reads of each utterance ``(B, D)``."""
         x = self._to_sequence(maps[-1])
         if self.projection is not None:
             x = masked(self.projection(x), present)
@@ -227,15 +237,14 @@ class JointNetwork(nn.Module):
             x = self.fixed(x, present)
         require_sequence(x, "pooling over time")
         if self.attention is not None:
-            pooled = self.attention(x, present)
+            pooled: Tensor = self.attention(x, present)
         elif self.spec.pooling == "statistics":
             pooled = mean_and_deviation(x, present)
         else:
             pooled = mean_over_time(x, present)
         if not len(self.sequence_cells) and (self.fixed is not None or not len(self.cnn_cells)):
             pooled = self.dropout(pooled)  # a cell has its own
-        logits: Tensor = self.classifier(pooled)
-        return logits
+        return pooled
 
     def _to_sequence(self, maps: Tensor) -> Tensor:
         """``(B, C, F, T)`` -> ``(B, T, C * F)`` or, with averaged frequency, ``(B, T, C)``."""

@@ -12,7 +12,7 @@ from emodarts.space.cell import DropPath, Ends, genotype_edges
 from emodarts.space.network import JointNetwork
 from emodarts.space.sequence_ops import Normalised, SequenceSkip
 from emodarts.systems.folding import fold
-from emodarts.training.classifier import Classifier
+from emodarts.training.classifier import Classifier, Head
 
 _AUXILIARY_CHANNELS = 128
 
@@ -85,6 +85,8 @@ class DiscreteNetwork(JointNetwork, Classifier):
         over the epochs.
     auxiliary_weight : of the loss of an extra classifier that training uses; it is no part of the
         model. 0 builds none, and a network without CNN cells has none.
+    gender_weight : of the loss of a dense layer beside the classifier that learns the speaker's
+        gender, and is no part of the model. 0 builds none.
     implementation : of the cells, as in :mod:`emodarts.fast`; weights are the same.
 
     Raises
@@ -103,6 +105,7 @@ class DiscreteNetwork(JointNetwork, Classifier):
         n_channels: int = 1,
         drop_path: float = 0.0,
         auxiliary_weight: float = 0.0,
+        gender_weight: float = 0.0,
         implementation: Implementation = "plain",
     ) -> None:
         spec = spec.with_choices(genotype.macro)
@@ -118,14 +121,22 @@ class DiscreteNetwork(JointNetwork, Classifier):
             position = sum(r <= self._auxiliary_cell for r in spec.cnn.reductions)
             channels = len(genotype.reduction) * spec.cnn.channels * 2**position
             self.auxiliary = AuxiliaryHead(channels, n_classes)
+        self.gender_weight = gender_weight
+        self.gender: nn.Linear | None = None
+        if gender_weight > 0:  # last, so that all else starts from the weights it has without
+            self.gender = nn.Linear(self.classifier.in_features, 2)
 
-    def forward_with_auxiliary(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features ``(B, C, F, T)`` -> logits and auxiliary logits, both ``(B, n_classes)``."""
+    def forward_with_auxiliary(self, features: Tensor) -> tuple[Tensor, list[Head]]:
+        """Features ``(B, C, F, T)`` -> logits ``(B, n_classes)`` and those of extra classifiers."""
         maps = self.cnn_maps(features)
-        extra = None
+        heads = []
         if self.auxiliary is not None:
-            extra = self.auxiliary(maps[2 + self._auxiliary_cell])
-        return self.classify(maps[-2:], present=self.steps_present(features)), extra
+            logits = self.auxiliary(maps[2 + self._auxiliary_cell])
+            heads.append(Head(logits, self.auxiliary_weight))
+        pooled = self.pooled(maps[-2:], present=self.steps_present(features))
+        if self.gender is not None:
+            heads.append(Head(self.gender(pooled), self.gender_weight, "gender"))
+        return self.classifier(pooled), heads
 
     def begin_epoch(self, share: float) -> None:
         """Drop edges more often, the more of the epochs is done."""
@@ -134,8 +145,9 @@ class DiscreteNetwork(JointNetwork, Classifier):
                 module.probability = self.drop_path * share
 
     def model_state(self) -> dict[str, Tensor]:
-        """Parameters and buffers of the model, without the auxiliary head."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("auxiliary.")}
+        """Parameters and buffers of the model, without what only training uses."""
+        extra = "auxiliary.", "gender."
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(extra)}
 
     def for_inference(self) -> nn.Module:
         """The network with its batch norms folded into its convolutions."""

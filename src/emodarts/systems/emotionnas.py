@@ -25,7 +25,7 @@ from emodarts.systems.neural import (
 )
 from emodarts.systems.searched import Searched, search_facts
 from emodarts.systems.system import FitTask, Outcome, Saved
-from emodarts.training.classifier import Classifier
+from emodarts.training.classifier import Classifier, Head
 
 
 class InformationSupplement(nn.Module):
@@ -71,18 +71,17 @@ class TwoStreams(Classifier):
         for stream in (cnn, rnn):
             stream.classifier = nn.Identity()  # type: ignore[assignment]
         self.cnn, self.rnn = cnn, rnn
-        self.auxiliary_weight = cnn.auxiliary_weight
 
     def forward(self, features: Tensor) -> Tensor:
         """Features of both streams ``(B, C, F, T)`` -> logits ``(B, K)``."""
         own, other = self._parts(features)
         return self._answer(self.cnn(own), self.rnn(other))
 
-    def forward_with_auxiliary(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward_with_auxiliary(self, features: Tensor) -> tuple[Tensor, list[Head]]:
         """The same, and the logits of the auxiliary head."""
         own, other = self._parts(features)
-        vector, extra = self.cnn.forward_with_auxiliary(own)
-        return self._answer(vector, self.rnn(other)), extra
+        vector, heads = self.cnn.forward_with_auxiliary(own)
+        return self._answer(vector, self.rnn(other)), heads
 
     def _parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
         first = self.cnn.n_features

@@ -26,8 +26,9 @@ def fold(network: _Network) -> _Network:
     training needs is left out.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
-    if hasattr(folded, "auxiliary"):
-        setattr(folded, "auxiliary", None)  # noqa: B010
+    for head in ("auxiliary", "gender"):
+        if hasattr(folded, head):
+            setattr(folded, head, None)
     for module in list(folded.modules()):
         for name, child in module.named_children():
             if isinstance(child, DropPath):

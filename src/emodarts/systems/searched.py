@@ -197,6 +197,7 @@ class Searched:
                 n_channels=n_channels,
                 drop_path=self.spec.drop_path,
                 auxiliary_weight=self.spec.auxiliary_weight if training else 0.0,
+                gender_weight=self.spec.gender_weight if training else 0.0,
                 implementation=resolve(
                     training and recipe.compute.fast, task.device, recipe.compute.precision
                 ),

@@ -65,14 +65,14 @@ class Mixture:
         """Mixed values ``(B, ...)``."""
         return self.weight * values + (1.0 - self.weight) * values[self._partners(values)]
 
-    def loss(self, criterion: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
-        """Mixed loss: ``criterion`` of the targets and of their partners'.
+    def loss(self, criterion: Callable[..., Tensor], *targets: Tensor) -> Tensor:
+        """Mixed loss: ``criterion`` of the targets, each (B,), and of their partners'.
 
         For cross-entropy, which is linear in the target, that is the loss of the mixed target.
         A mean weighted by class has the same divisor in both, as partners are a permutation.
         """
-        partner = target[self._partners(target)]
-        return self.weight * criterion(target) + (1.0 - self.weight) * criterion(partner)
+        partners = [target[self._partners(target)] for target in targets]
+        return self.weight * criterion(*targets) + (1.0 - self.weight) * criterion(*partners)
 
     def _partners(self, values: Tensor) -> Tensor:
         return self.partners.to(values.device)

@@ -19,6 +19,9 @@ from emodarts.training.views import Views, valid_frames
 #: Rows that statistics are computed of at a time.
 _ROWS_AT_ONCE = 64
 
+#: Genders in the order of their logits, and the index of one that is not known.
+_GENDERS, UNKNOWN = ("female", "male"), -1
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -113,6 +116,7 @@ class Part:
         every utterance is one piece.
     variants : V augmented versions of all features.
     views : draw what batches are made of; None takes the features as they are.
+    genders : (M,) of the speakers, see :func:`gender_indices`; None where nobody asked for them.
     """
 
     features: Tensor | MappedRows
@@ -120,6 +124,7 @@ class Part:
     owners: Tensor | None = None
     variants: Sequence[Tensor | MappedRows] = ()
     views: Views | None = None
+    genders: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -218,6 +223,12 @@ def loss_and_ua(logits: Tensor, targets: Tensor) -> tuple[float, float]:
     return loss, float(ua(confusion_matrix(truth, predicted, logits.shape[1])))
 
 
+def gender_loss(logits: Tensor, genders: Tensor) -> Tensor:
+    """Cross-entropy of logits ``(B, 2)``; utterances of unknown gender count as 0 in the mean."""
+    summed = functional.cross_entropy(logits, genders, ignore_index=UNKNOWN, reduction="sum")
+    return summed / len(genders)
+
+
 def require_finite(value: float, where: str) -> None:
     """Raise :class:`TrainingError` if a loss or the norm of a gradient is NaN or infinite."""
     if not math.isfinite(value):
@@ -234,3 +245,9 @@ def class_indices(labels: Sequence[str], classes: Sequence[str]) -> Tensor:
     """Class indices ``(N,)`` of labels in the fixed class order."""
     position = {name: k for k, name in enumerate(classes)}
     return torch.tensor([position[label] for label in labels], dtype=torch.long)
+
+
+def gender_indices(genders: Sequence[str | None]) -> Tensor:
+    """0 for ``"female"``, 1 for ``"male"`` and :data:`UNKNOWN` for all else, ``(N,)``."""
+    position = {name: k for k, name in enumerate(_GENDERS)}
+    return torch.tensor([position.get(g or "", UNKNOWN) for g in genders], dtype=torch.long)

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+
+
+class Head(NamedTuple):
+    """Answers of an extra classifier that only training uses.
+
+    Attributes
+    ----------
+    logits : of classes (B, K), or of genders (B, 2).
+    weight : of its loss.
+    target : what it learns.
+    """
+
+    logits: Tensor
+    weight: float
+    target: Literal["emotion", "gender"] = "emotion"
 
 
 class Classifier(nn.Module):
@@ -15,12 +30,9 @@ class Classifier(nn.Module):
     The defaults below suit a network that needs nothing of its own in training.
     """
 
-    auxiliary_weight: float = 0.0
-    """Weight of the loss of the auxiliary logits."""
-
-    def forward_with_auxiliary(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits ``(B, K)``, and those of an extra classifier that only training uses, if any."""
-        return self(features), None
+    def forward_with_auxiliary(self, features: Tensor) -> tuple[Tensor, Sequence[Head]]:
+        """Logits ``(B, K)``, and the answers of extra classifiers that only training uses."""
+        return self(features), ()
 
     def begin_epoch(self, share: float) -> None:
         """Called before each epoch with the share of the epochs that is done, in [0, 1)."""

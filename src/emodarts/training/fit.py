@@ -25,15 +25,17 @@ from emodarts.recipe.search import Precision
 from emodarts.runtime import at_least_single, autocast, derive_seed
 from emodarts.training.augment import Mixture, balanced_rows, mask_features
 from emodarts.training.batches import (
+    UNKNOWN,
     Part,
     class_weights,
+    gender_loss,
     join_pieces,
     loss_and_ua,
     predict_logits,
     require_finite,
     shuffled_batches,
 )
-from emodarts.training.classifier import Classifier
+from emodarts.training.classifier import Classifier, Head
 from emodarts.training.epochs import run_epochs
 
 #: Share of the steps in which a one-cycle schedule rises, and its first and last rate as a
@@ -132,6 +134,8 @@ class _Fit:
         self.spec, self.seed, self.precision = spec, seed, precision
         self.folder, self.progress = folder, progress
         self.weights = class_weights(train.targets, n_classes) if spec.class_weights else None
+        unknown = torch.full_like(train.targets, UNKNOWN)
+        self.genders = unknown if train.genders is None else train.genders
         self.optimiser = _optimiser(network, spec)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
@@ -142,7 +146,8 @@ class _Fit:
 
         ``train_loss`` and ``train_ua`` are of the answers in training mode: to masked and
         augmented features, and with mixup to each mixture, judged by the target that weighs more
-        in it.
+        in it. ``gender_loss``, where there is something to learn, is the mean over utterances of
+        known gender.
         """
         spec, epoch = self.spec, len(self.history)
         torch.manual_seed(derive_seed(self.seed, "training", epoch))
@@ -153,7 +158,7 @@ class _Fit:
         batches = shuffled_batches(
             len(rows), spec.batch_size, derive_seed(self.seed, "training batches", epoch)
         )
-        total, logits, targets = 0.0, [], []
+        total, logits, targets, of_gender, genders = 0.0, [], [], [], []
         for step, index in enumerate(batches):
             rate = learning_rate(spec, epoch * len(batches) + step, spec.epochs * len(batches))
             features, target = self.train.batch(rows[index], versions[index])
@@ -163,10 +168,13 @@ class _Fit:
                 features = mixture.of(features)
             where = f"training epoch {epoch + 1}, step {step + 1}"
             features = mask_features(features, spec.masks)
-            loss, out = self._step(features, target, rate, mixture, where)
+            gender = self.genders[rows[index].to(self.genders.device)]
+            loss, out, heads = self._step(features, target, gender, rate, mixture, where)
             total += loss * len(index)
             logits.append(out)
             targets.append(target)
+            of_gender += [h.logits.detach() for h in heads if h.target == "gender"]
+            genders.append(gender)
         train_loss, train_ua = loss_and_ua(torch.cat(logits), torch.cat(targets))
         row = {
             "steps": len(batches),
@@ -174,6 +182,7 @@ class _Fit:
             "objective": total / len(rows),
             "train_loss": train_loss,
             "train_ua": train_ua,
+            **_learned_gender(of_gender, torch.cat(genders)),
             **self._validate(),
         }
         self._keep_if_best({"epoch": epoch + 1, **row})
@@ -195,30 +204,40 @@ class _Fit:
         return rows, torch.randint(self.train.n_versions, rows.shape, generator=generator)
 
     def _step(
-        self, features: Tensor, target: Tensor, rate: float, mixture: Mixture | None, where: str
-    ) -> tuple[float, Tensor]:
+        self,
+        features: Tensor,
+        target: Tensor,
+        gender: Tensor,
+        rate: float,
+        mixture: Mixture | None,
+        where: str,
+    ) -> tuple[float, Tensor, list[Head]]:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         with autocast(self.precision, features.device):
             logits, extra = self.network.forward_with_auxiliary(features)
         logits = at_least_single(logits)
-        if extra is not None:
-            extra = at_least_single(extra)
+        heads = [head._replace(logits=at_least_single(head.logits)) for head in extra]
 
-        def criterion(truth: Tensor) -> Tensor:
+        def criterion(truth: Tensor, gender: Tensor) -> Tensor:
             loss = self._cross_entropy(logits, truth)
-            if extra is not None:
-                loss = loss + self.network.auxiliary_weight * self._cross_entropy(extra, truth)
+            for head in heads:
+                if head.target == "gender":
+                    own = gender_loss(head.logits, gender)
+                else:
+                    own = self._cross_entropy(head.logits, truth)
+                loss = loss + head.weight * own
             return loss
 
-        loss = criterion(target) if mixture is None else mixture.loss(criterion, target)
+        targets = target, gender
+        loss = criterion(*targets) if mixture is None else mixture.loss(criterion, *targets)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.gradient_clip)
         require_finite(float(norm), f"{where}: the gradient norm")
         self.optimiser.step()
         require_finite(loss.item(), f"{where}: the loss")
-        return loss.item(), logits.detach()
+        return loss.item(), logits.detach(), heads
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         return functional.cross_entropy(
@@ -266,6 +285,16 @@ class _Fit:
         unpack_optimiser("optimiser", self.optimiser, tensors)
         self.best_state = without_prefix("best", tensors)
         self.best = dict(values["best"])
+
+
+def _learned_gender(logits: list[Tensor], genders: Tensor) -> dict[str, float]:
+    if not logits or (genders == UNKNOWN).all():
+        return {}
+    return {
+        "gender_loss": float(
+            functional.cross_entropy(torch.cat(logits), genders, ignore_index=UNKNOWN)
+        )
+    }
 
 
 def _optimiser(network: Classifier, spec: TrainingSpec) -> torch.optim.Optimizer:

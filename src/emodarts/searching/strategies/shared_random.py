@@ -45,10 +45,12 @@ class SharedRandomSearch:
         task = search.task
         generator = torch.Generator().manual_seed(derive_seed(task.seed, "shared candidates"))
         found = []
+        task.progress.start(f"{task.title}, selection", self.spec.candidates)
         for _ in range(self.spec.candidates):
             genotype = random_genotype(task.network, generator, macro={})
             loss, ua = search.judge(only(genotype, task.network))
             found.append((ua, -loss, genotype))
+            task.progress.advance(loss=loss, ua=ua)
         return max(found, key=lambda entry: entry[:2])[2]
 
 
