@@ -51,7 +51,6 @@ highlight_language = "none"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
-add_module_names = False
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 html_theme = "furo"
@@ -89,7 +88,7 @@ def show_sections(
 
 def add_index(app: Sphinx, error: Exception | None) -> None:
     """Let a web server find the first page."""
-    if error is None:
+    if error is None and app.builder.name == "html":
         shutil.copyfile(Path(app.outdir) / f"{root_doc}.html", Path(app.outdir) / "index.html")
 
 

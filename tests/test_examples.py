@@ -17,11 +17,14 @@ from emodarts.recipe import SPACES, STRATEGIES
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SMALL = (
     "features.n_mels=16",
+    "network.cnn.nodes=1",
     "network.cnn.channels=2",
-    "training.epochs=2",
+    "network.seqnn.nodes=1",
+    "network.seqnn.width=4",
+    "training.epochs=1",
     "evaluation.split=groups:3",
     "evaluation.folds=[0]",
-    "compute={device: cpu, threads: 1}",
+    "compute={device: cpu, threads: 1, fast: false}",
 )
 
 
