@@ -93,10 +93,10 @@ def test_there_and_back_by_a_hub_on_loopback(
         assert json.loads(found) == Model.load("emodb").predict(sound)[0].to_dict()
         # What the Hub refuses. Here the library may have been imported already, with its endpoint.
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        with pytest.raises(BundleError, match="cannot read me/none from the Hub.*404"):
+        with pytest.raises(BundleError, match=r"cannot read me/none from the Hub.*404"):
             Model.load("hub:me/none")
         monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-        with pytest.raises(ExportError, match="cannot write me/small to the Hub.*401"):
+        with pytest.raises(ExportError, match=r"cannot write me/small to the Hub.*401"):
             push(shipped, "me/small")
 
 
