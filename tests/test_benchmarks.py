@@ -216,7 +216,7 @@ def test_large(tmp_path: Path) -> None:
 def test_inference(tmp_path: Path, tiny: tuple[str | Path, ...], tiny_emodb: Path) -> None:
     pytest.importorskip("onnxruntime")
     out = tmp_path / "run"
-    shape = "--set", "features.length=segments", "--set", "network.cnn.cells=0"
+    shape = "--set", "network.cnn.cells=0"
     fixed = "--set", "network.seqnn={mode: fixed, recurrent: lstm, layers: 1, width: 4}"
     short = "--set", "training.epochs=1", "--folds", "0"
     emodarts(

@@ -12,8 +12,11 @@ from served import write
 from stand_in_hub import TOKEN, stand_in_hub
 
 from commands import emodarts
+from emodarts import files
 from emodarts.bundle import DESCRIPTION, WEIGHTS
 from emodarts.errors import BundleError, ExportError, RunError
+from emodarts.layout import RunFolder
+from emodarts.scoring.predictions import Prediction, write_predictions
 from emodarts.serving.hub import make_card, push, write_folder
 from emodarts.serving.model import Model
 from emodarts.serving.shipped import CARD, find_model
@@ -41,8 +44,19 @@ RESULT: dict[str, Any] = {
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "result.json").write_text(json.dumps(RESULT))
-    return tmp_path / "run"
+    run = RunFolder(tmp_path / "run")
+    run.result.write_text(json.dumps(RESULT))
+    classes = RESULT["classes"]
+    made, rows = [], []
+    for k in range(40):  # one woman's anger in five is taken for happiness
+        label = classes[k // 10]
+        answer = "happiness" if k == 0 else label
+        shares = tuple(float(name == answer) for name in classes)
+        made.append(Prediction(f"u{k}", "03", k % 2, 0, label, answer, shares))
+        rows.append({"name": f"u{k}", "gender": "female" if k % 10 < 5 else "male"})
+    write_predictions(run.predictions, made, classes)
+    files.write_csv(run.utterances, ["name", "gender"], rows)
+    return run.path
 
 
 def test_a_card_has_scores_with_spread_recall_limits_and_licence(run: Path) -> None:
@@ -54,6 +68,7 @@ def test_a_card_has_scores_with_spread_recall_limits_and_licence(run: Path) -> N
         "81.0 to 93.0 %",
         "| anger | 10 | 70.0 % |",
         "85.0 % (speakers 08, 09)",
+        "| female | 1 | 20 | 95.0 | 95.0 | 80.0 | 100.0 | 100.0 | 100.0 |",
         "the terms of that corpus",
         "Not for decisions about people",
         "nothing; it is the model to deploy",
