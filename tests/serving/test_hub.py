@@ -68,12 +68,13 @@ def test_a_card_has_scores_with_spread_recall_limits_and_licence(run: Path) -> N
         "81.0 to 93.0 %",
         "| anger | 10 | 70.0 % |",
         "85.0 % (speakers 08, 09)",
-        "| female | 1 | 20 | 95.0 | 95.0 | 80.0 | 100.0 | 100.0 | 100.0 |",
         "the terms of that corpus",
         "Not for decisions about people",
         "nothing; it is the model to deploy",
     ):
         assert words in card, words
+    table = [[cell.strip() for cell in line.split("|")] for line in card.splitlines()]
+    assert ["", "female", "1", "20", "95.0", "95.0", "80.0", *["100.0"] * 3, ""] in table
     other = {**RESULT, "corpus": "ravdess"}
     (run / "result.json").write_text(json.dumps(other))
     with pytest.raises(RunError, match="ravdess"):
