@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
-from commands import emodarts
+from emodarts.corpora import load_corpus
+from emodarts.experiments.plan import Options
+from emodarts.experiments.run import run as run_recipe
+from emodarts.recipe import Recipe
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SPREAD = {"median", "least", "most"}
@@ -213,18 +216,27 @@ def test_large(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_inference(tmp_path: Path, tiny: tuple[str | Path, ...], tiny_emodb: Path) -> None:
+def test_inference(tmp_path: Path, tiny_emodb: Path, cache: Path) -> None:
     pytest.importorskip("onnxruntime")
-    out = tmp_path / "run"
-    shape = "--set", "features.length=segments", "--set", "network.cnn.cells=0"
-    fixed = "--set", "network.seqnn={mode: fixed, recurrent: lstm, layers: 1, width: 4}"
-    short = "--set", "training.epochs=1", "--folds", "0"
-    emodarts(
-        "run", *tiny, *shape, *fixed, *short, "--set", "search={strategy: random}", "--out", out
+    recipe = Recipe.from_dict(
+        {
+            "name": "tiny",
+            "features": {"sample_rate": 8000, "duration": 1.0, "n_fft": 256, "hop_length": 128},
+            "network": {
+                "stem": {"channels": [4], "frequency_strides": [2], "time_strides": [2]},
+                "cnn": {"cells": 0},
+                "seqnn": {"mode": "fixed", "recurrent": "lstm", "layers": 1, "width": 4},
+            },
+            "search": {"strategy": "random"},
+            "training": {"epochs": 1},
+            "evaluation": {"split": "groups:3", "folds": [0]},
+            "compute": {"device": "cpu", "threads": 1},
+        }
     )
+    out = tmp_path / "run"
+    scores = run_recipe(recipe, load_corpus("emodb", tiny_emodb), out, Options(cache=cache))
     model = out / "fold-0" / "seed-0" / "model"
     result = result_of("inference", tmp_path, "--model", model, "--run", out, "--root", tiny_emodb)
-    scores = json.loads((out / "result.json").read_text())
     ways = {"torch", "onnx", "int8"}
     for key in ("latency_s", "processor_s", "peak_bytes", "file_bytes", "unseen"):
         assert result[key].keys() == ways

@@ -12,8 +12,11 @@ from served import write
 from stand_in_hub import TOKEN, stand_in_hub
 
 from commands import emodarts
+from emodarts import files
 from emodarts.bundle import DESCRIPTION, WEIGHTS
 from emodarts.errors import BundleError, ExportError, RunError
+from emodarts.layout import RunFolder
+from emodarts.scoring.predictions import Prediction, write_predictions
 from emodarts.serving.hub import make_card, push, write_folder
 from emodarts.serving.model import Model
 from emodarts.serving.shipped import CARD, find_model
@@ -41,8 +44,19 @@ RESULT: dict[str, Any] = {
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "result.json").write_text(json.dumps(RESULT))
-    return tmp_path / "run"
+    run = RunFolder(tmp_path / "run")
+    run.result.write_text(json.dumps(RESULT))
+    classes = RESULT["classes"]
+    made, rows = [], []
+    for k in range(40):  # one woman's anger in five is taken for happiness
+        label = classes[k // 10]
+        answer = "happiness" if k == 0 else label
+        shares = tuple(float(name == answer) for name in classes)
+        made.append(Prediction(f"u{k}", "03", k % 2, 0, label, answer, shares))
+        rows.append({"name": f"u{k}", "gender": "female" if k % 10 < 5 else "male"})
+    write_predictions(run.predictions, made, classes)
+    files.write_csv(run.utterances, ["name", "gender"], rows)
+    return run.path
 
 
 def test_a_card_has_scores_with_spread_recall_limits_and_licence(run: Path) -> None:
@@ -59,6 +73,8 @@ def test_a_card_has_scores_with_spread_recall_limits_and_licence(run: Path) -> N
         "nothing; it is the model to deploy",
     ):
         assert words in card, words
+    table = [[cell.strip() for cell in line.split("|")] for line in card.splitlines()]
+    assert ["", "female", "1", "20", "95.0", "95.0", "80.0", *["100.0"] * 3, ""] in table
     other = {**RESULT, "corpus": "ravdess"}
     (run / "result.json").write_text(json.dumps(other))
     with pytest.raises(RunError, match="ravdess"):
@@ -93,10 +109,10 @@ def test_there_and_back_by_a_hub_on_loopback(
         assert json.loads(found) == Model.load("emodb").predict(sound)[0].to_dict()
         # What the Hub refuses. Here the library may have been imported already, with its endpoint.
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        with pytest.raises(BundleError, match="cannot read me/none from the Hub.*404"):
+        with pytest.raises(BundleError, match=r"cannot read me/none from the Hub.*404"):
             Model.load("hub:me/none")
         monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-        with pytest.raises(ExportError, match="cannot write me/small to the Hub.*401"):
+        with pytest.raises(ExportError, match=r"cannot write me/small to the Hub.*401"):
             push(shipped, "me/small")
 
 

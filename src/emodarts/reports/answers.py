@@ -44,12 +44,21 @@ def group_section(run: Path, predictions: Sequence[Prediction], classes: Sequenc
             _group_table("speaker", speakers, classes),
             Figure("speakers.png", _describe_speakers(speakers), draw),
         ]
-    gender_of = {row["name"]: row["gender"] for row in _utterances(run) if row.get("gender")}
-    genders = scores_by_group(predictions, gender_of, classes)
-    if len(genders) > 1:
-        table = _group_table("gender", genders, classes, with_gap=True)
+    table = gender_table(run, predictions, classes)
+    if table is not None:
         blocks.append(Section("By gender", (table,)))
     return Section("Speakers", tuple(blocks))
+
+
+def gender_table(
+    run: Path, predictions: Sequence[Prediction], classes: Sequence[str]
+) -> Table | None:
+    """Scores of each gender, with the gaps between them; None unless the run knows two."""
+    gender_of = {row["name"]: row["gender"] for row in _utterances(run) if row.get("gender")}
+    genders = scores_by_group(predictions, gender_of, classes)
+    if len(genders) < 2:
+        return None
+    return _group_table("gender", genders, classes, with_gap=True)
 
 
 def _group_table(
