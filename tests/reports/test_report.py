@@ -56,11 +56,23 @@ def test_report_covers_the_run(make_run: MakeRun) -> None:
         assert part in text, part
 
 
-def test_links_are_relative_and_lead_to_files(make_run: MakeRun) -> None:
-    run = make_run()
+def test_a_report_changes_nothing_repeats_bit_by_bit_and_has_relative_links(
+    make_run: MakeRun,
+) -> None:
+    run = make_run(folds=1, seeds=(0,))
+
+    def contents(folder: Path) -> dict[Path, bytes]:
+        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    before = contents(run)
     path = write_report(run)
     assert path == run / "report" / "report.md"
-    moved = path.parents[1].rename(path.parents[2] / "moved") / "report"
+    first = contents(path.parent)
+    after = contents(write_report(run).parent)
+    assert first == after
+    assert {p: b for p, b in contents(run).items() if p.parts[0] != "report"} == before
+
+    moved = run.rename(run.with_name("moved")) / "report"
     links = re.findall(r"\]\(([^)]+)\)", (moved / "report.md").read_text())
     assert {"confusion.png", "training.png", "search.png", "alphas.png"} < set(links)
     for link in links:
@@ -68,19 +80,6 @@ def test_links_are_relative_and_lead_to_files(make_run: MakeRun) -> None:
     for figure in moved.glob("*.png"):
         assert figure.read_bytes().startswith(b"\x89PNG")
         assert figure.name in links
-
-
-def test_a_report_changes_nothing_in_the_run_and_repeats_bit_by_bit(make_run: MakeRun) -> None:
-    run = make_run(folds=1, seeds=(0,))
-
-    def contents(folder: Path) -> dict[Path, bytes]:
-        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-    before = contents(run)
-    first = contents(write_report(run).parent)
-    after = contents(write_report(run).parent)
-    assert first == after
-    assert {p: b for p, b in contents(run).items() if p.parts[0] != "report"} == before
 
 
 def test_scores_are_shown_not_computed(make_run: MakeRun) -> None:
@@ -355,14 +354,14 @@ def test_compare_refuses_an_unfinished_run(make_run: MakeRun) -> None:
 
 
 def test_a_failed_write_keeps_the_old_report(make_run: MakeRun) -> None:
-    run = make_run(name="before", folds=1, seeds=(0,))
+    run = make_run(name="before", folds=1, seeds=(0,), strategy="random", sequence=False)
     report = write_report(run)
     result = files.read_json(run / "result.json", RunError)
     files.write_json(run / "result.json", {**result, "name": "after"})
-    figure = report.parent / "alphas.png"
+    figure = report.parent / "training.png"
     figure.unlink()
     (figure / "in the way").mkdir(parents=True)
-    with pytest.raises(WriteError, match=r"alphas\.png"):
+    with pytest.raises(WriteError, match=r"training\.png"):
         write_report(run)
     assert report.read_text().startswith("# before on synthetic")
 

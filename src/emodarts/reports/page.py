@@ -106,11 +106,11 @@ def make_page(
             parts = [b for b in report.blocks if not _is_of_comparison(b)]
             blocks.append(Section(_title(result, results), tuple(parts)))
     elif not only_compared:
-        parts: list[str | Link] = []
+        links: list[str | Link] = []
         for run, result in zip(runs, results, strict=True):
-            parts += [", "] if parts else []
-            parts.append(Link(_title(result, results), relative(run, page)))
-        blocks.append(Section("Runs", (Paragraph(tuple(parts)),)))
+            links += [", "] if links else []
+            links.append(Link(_title(result, results), relative(run, page)))
+        blocks.append(Section("Runs", (Paragraph(tuple(links)),)))
     corpora = " and ".join(dict.fromkeys(result["corpus"] for result in results))
     asked = sum(len(asked_runs(path)) if is_grid(path) else 1 for path in paths)
     some = f"{len(runs)} of {asked}" if len(runs) < asked else str(asked)

@@ -383,16 +383,18 @@ def agreement_figure(
     shares : [genotypes][genotypes], as fractions.
     """
     percent = 100 * np.array(shares)
-    side = 1.7 + 0.32 * len(trials)
+    few = len(trials) < _CROWD
+    side = 1.7 + (0.32 if few else 0.13) * len(trials)
     figure = new_figure(side + 0.9, side)
     axes = figure.add_subplot()
     image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(image, ax=axes, label="% of edges in common", shrink=0.8)
     names, what = _short_names(trials)
-    axes.set_xticks(range(len(names)), names, rotation=90 if "," in what else 0, fontsize=7)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    ticks: dict[str, Any] = {"labels": names, "fontsize": 7 if few else 5}
+    axes.set_xticks(range(len(names)), rotation=90 if "," in what else 0, **ticks)
+    axes.set_yticks(range(len(names)), **ticks)
     axes.set(xlabel=what, ylabel=what)
-    for row, column in np.ndindex(percent.shape if len(trials) < _CROWD else (0, 0)):
+    for row, column in np.ndindex(percent.shape if few else (0, 0)):
         share = percent[row, column]
         colour = LIGHT_TEXT if share > 65 else DARK_TEXT
         axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=6)
@@ -600,8 +602,13 @@ def _finish(axes: Axes) -> None:
     named = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if named:
         # Looking for the emptiest corner takes long among many lines.
-        place = "best" if len(axes.lines) < _MANY else "upper right"
-        axes.legend(list(named.values()), list(named), fontsize=8, frameon=False, loc=place)
+        axes.legend(
+            list(named.values()),
+            list(named),
+            fontsize=8,
+            frameon=False,
+            loc="best" if len(axes.lines) < _MANY else "upper right",
+        )
     else:
         axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes)
 

@@ -396,7 +396,7 @@ def _cell_figures(
 
 def _part(genotype: Genotype, searched: Collection[str]) -> Genotype:
     """A genotype with those of its cells that one search found."""
-    left_out = {name: None for name in genotype.cells if name not in searched}
+    left_out: dict[str, Any] = {name: None for name in genotype.cells if name not in searched}
     return replace(genotype, **left_out)
 
 
