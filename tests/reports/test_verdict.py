@@ -72,7 +72,10 @@ def test_the_winner_of_several_is_tested_with_a_correction() -> None:
         "correction for 3 pairs."
     )
     del tests["b", "c"]
-    assert "The lead over a is more than chance: a paired test" in verdict(results, tests).text
+    assert (
+        "The lead over a, the best that it was tested against, is more than chance: a paired test"
+        in verdict(results, tests).text
+    )
     assert "No paired test of b was possible" in verdict(results, {}).text
 
 

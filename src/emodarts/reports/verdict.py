@@ -119,7 +119,8 @@ def _tested(ranked: Sequence[Mapping[str, Any]], tests: Mapping[tuple[str, str],
     how += "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     how += f" after Holm's correction for {len(tests)} pairs" if len(tests) > 1 else ""
     tied = _is_tie(winner["ua"], rival["ua"])
-    what = "The difference between them" if tied else f"The lead over {rival['name']}"
+    nearest = "" if rival is others[0] else ", the best that it was tested against,"
+    what = "The difference between them" if tied else f"The lead over {rival['name']}{nearest}"
     if p >= LEVEL:
         return f"{what} could be chance: {how}."
     if sign * test["ua"]["difference"] > 0:
