@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c const
 SOURCES_OF_SETUP := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check bench clean
+.PHONY: help demo test lint types check docs bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -25,7 +25,7 @@ demo: $(VENV)/.core  ## Search, train, test, report and predict on generated spe
 	$(BIN)/emodarts demo --out demo
 
 test: $(VENV)/.dev  ## Run the tests
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev  ## Check format and style
 	$(BIN)/ruff format --check .
@@ -35,6 +35,10 @@ types: $(VENV)/.dev  ## Check types
 	$(BIN)/mypy
 
 check: lint types test  ## Check format, style and types, and run the tests
+
+docs: $(VENV)/.dev  ## Build the documentation in build/site; a warning is an error
+	$(BIN)/python -m sphinx --builder html --conf-dir docs --fail-on-warning --keep-going --quiet --fresh-env . build/site
+	@echo "Open build/site/index.html"
 
 bench: $(VENV)/.dev  ## Time everything at small sizes, in minutes; ROOT=DIR of audio files adds features
 	set -e; for name in search_step network hessian scaling cost large; do \

@@ -36,6 +36,7 @@ class Size:
     bands : mel bands and coefficients.
     n_fft : of spectrograms, which have half as many bins.
     frames : that more are joined to.
+    cells : of the CNN.
     channels, nodes, width : of cells, and of recurrent layers.
     search_epochs, training_epochs : of one network.
     candidates : that a search trains one by one, each for ``candidate_epochs``.
@@ -45,6 +46,7 @@ class Size:
     bands: int
     n_fft: int
     frames: int
+    cells: int
     channels: int
     nodes: int
     width: int
@@ -55,8 +57,8 @@ class Size:
 
 
 SIZES = {
-    "core": Size(3.0, 40, 256, 50, 4, 2, 16, 4, 20, 4, 5),
-    "tiny": Size(1.0, 16, 256, 25, 4, 1, 4, 1, 1, 2, 1),
+    "core": Size(3.0, 40, 256, 50, 8, 4, 2, 16, 4, 20, 4, 5),
+    "tiny": Size(1.0, 16, 256, 25, 3, 4, 1, 4, 1, 1, 2, 1),
 }
 
 
@@ -91,7 +93,7 @@ def smaller(recipe: Recipe, size: Size) -> dict[str, Any]:
         }
     at_most("network.cnn.channels", size.channels)
     at_most("network.cnn.nodes", size.nodes)
-    at_most("network.cnn.cells", 4 if size.nodes > 1 else 3)
+    at_most("network.cnn.cells", size.cells)
     at_most("network.seqnn.cells", 1)
     at_most("network.seqnn.nodes", size.nodes)
     at_most("network.seqnn.width", size.width)

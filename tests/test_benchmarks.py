@@ -13,6 +13,11 @@ from typing import Any
 
 import pytest
 
+from emodarts.corpora import load_corpus
+from emodarts.experiments.plan import Options
+from emodarts.experiments.run import run as run_recipe
+from emodarts.recipe import Recipe
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SPREAD = {"median", "least", "most"}
 
@@ -208,6 +213,40 @@ def test_large(tmp_path: Path) -> None:
     assert result["failed"] is None
     assert result["feature_bytes"] == 64 * 64 * 257 * 4
     assert 0 < result["own_bytes"] <= result["process_bytes"]["peak"]
+
+
+@pytest.mark.slow
+def test_inference(tmp_path: Path, tiny_emodb: Path, cache: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    recipe = Recipe.from_dict(
+        {
+            "name": "tiny",
+            "features": {"sample_rate": 8000, "duration": 1.0, "n_fft": 256, "hop_length": 128},
+            "network": {
+                "stem": {"channels": [4], "frequency_strides": [2], "time_strides": [2]},
+                "cnn": {"cells": 0},
+                "seqnn": {"mode": "fixed", "recurrent": "lstm", "layers": 1, "width": 4},
+            },
+            "search": {"strategy": "random"},
+            "training": {"epochs": 1},
+            "evaluation": {"split": "groups:3", "folds": [0]},
+            "compute": {"device": "cpu", "threads": 1},
+        }
+    )
+    out = tmp_path / "run"
+    scores = run_recipe(recipe, load_corpus("emodb", tiny_emodb), out, Options(cache=cache))
+    model = out / "fold-0" / "seed-0" / "model"
+    result = result_of("inference", tmp_path, "--model", model, "--run", out, "--root", tiny_emodb)
+    ways = {"torch", "onnx", "int8"}
+    for key in ("latency_s", "processor_s", "peak_bytes", "file_bytes", "unseen"):
+        assert result[key].keys() == ways
+    assert result["file_bytes"]["int8"] < result["file_bytes"]["onnx"]
+    for found in result["unseen"].values():
+        assert found["utterances"] == scores["n_test"]
+        assert found["ua_folds"] == [found["ua"]]
+    assert result["unseen"]["torch"]["ua"] == pytest.approx(scores["ua"])
+    assert result["unseen"]["onnx"]["largest_difference"] < 1e-4
+    assert 0 < result["unseen"]["int8"]["largest_difference"] < 0.05
 
 
 def test_cost(tmp_path: Path) -> None:

@@ -66,6 +66,8 @@ def test_a_size_leaves_systems_as_they_are_and_gives_all_one_budget(tmp_path: Pa
     assert grid["folds"] == [0, 1]
     names = [Path(recipe).stem for recipe in grid["recipes"]]
     assert set(names) == set(builtin_recipes()) - set(LEFT_OUT)
+    keys = [smaller_recipe(name, SIZES["core"]).to_dict() | {"name": ""} for name in names]
+    assert all(keys.count(recipe) == 1 for recipe in keys)  # a grid refuses one run twice
     for name in names:
         own, written = load_recipe(name), load_recipe(tmp_path / "recipes" / f"{name}.yaml")
         assert written == smaller_recipe(name, SIZES["core"])

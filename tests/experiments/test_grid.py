@@ -24,6 +24,7 @@ from emodarts.experiments.trial import carry_out
 from emodarts.progress import Silent
 from emodarts.reports.grid import grid_page, plan_page
 from emodarts.reports.markdown import to_markdown
+from emodarts.reports.page import write_page
 
 FEATURES = {"sample_rate": 8000, "duration": 1.0, "n_fft": 256, "hop_length": 128, "n_mels": 16}
 
@@ -222,9 +223,15 @@ def test_a_grid_goes_on_without_what_fails_and_never_averages_silently(
         "scores are of 2 of 3 folds: fold 1 seed 0 failed: out of luck"
     )
     text = table(out)
-    assert "majority on bad: no fold is finished with every seed" in text
+    assert (
+        "no scores of majority on bad, chance on bad: no fold is finished with every seed" in text
+    )
     assert path.name in text
     assert "| majority (2 of 3 folds) " in text
+    write_page([out], out / "page.html")
+    page = (out / "page.html").read_text()
+    for part in ("no scores of majority on bad", "majority (2 of 3 folds)", "Verdict"):
+        assert part in page
 
     here.failing = set()
     here.done.clear()

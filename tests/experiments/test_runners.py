@@ -8,7 +8,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def recipe(tiny_recipe: Recipe) -> Recipe:
     value = tiny_recipe.to_dict()
     value["search"] = {"strategy": "random"}
     value["training"]["epochs"] = EPOCHS
+    value["compute"]["fast"] = False  # compiled loops take each process a while to load
     return Recipe.from_dict(value)
 
 
@@ -87,11 +88,11 @@ def same(run: AskedRun, baseline: Path) -> bool:
     return all((folder / name).read_bytes() == (whole / name).read_bytes() for name in names)
 
 
-def trained(out: Path) -> TrialFolder | None:
-    """The folder of the first trial, once its first epoch is saved."""
+def trained(out: Path, fold: int = 0) -> TrialFolder | None:
+    """The folder of a trial of the first run, once its first epoch is saved."""
     if not is_grid(out):
         return None
-    folder = asked_runs(out)[0].folder.trial(0, 0)
+    folder = asked_runs(out)[0].folder.trial(fold, 0)
     return folder if folder.training_checkpoint.is_file() else None
 
 
@@ -186,55 +187,105 @@ def test_a_driver_that_is_stopped_or_killed_loses_nothing(
 
 
 STAND_IN = """#!/bin/sh
-# Runs the first task of a job array at once; the second one is lost, as on a node that dies.
+# Runs the first task of a job array, cancels the second, and loses the others.
 for word in "$@"; do
   case $word in
-    --array=0-1%3) echo "7;cluster" ;;
+    --array=0-3%3) echo "7;cluster" ;;
     --output=*) log=${word#--output=} ;;
   esac
 done
+SLURM_ARRAY_TASK_ID=1 timeout -k 5 0.1 sh "$word" > "$(echo "$log" | sed s/%a/1/)" 2>&1
 SLURM_ARRAY_TASK_ID=0 sh "$word" > "$(echo "$log" | sed s/%a/0/)" 2>&1
 exit 1
 """
+ACCOUNTING = """#!/bin/sh
+echo "7_0|COMPLETED"
+echo "7_1|CANCELLED by 1000"
+echo "7_2|OUT_OF_MEMORY"
+echo "7_[3-3%3]|CANCELLED by 1000"
+"""
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
 
 
 def test_a_job_array_gives_the_same_bits_and_says_what_was_lost(
     grid: Path, baseline: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One task is cancelled, one ran out of memory, one never began."""
     programs = grid.parent / "bin"
-    programs.mkdir()
-    (programs / "sbatch").write_text(STAND_IN)
-    (programs / "sbatch").chmod(0o755)
+    program(programs, "sbatch", STAND_IN)
+    program(programs, "sacct", ACCOUNTING)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    changed(grid, folds=[0, 1])
+    changed(grid, folds=[0, 1], seeds=[0, 1])
     [run] = carry(grid, "slurm", cache, jobs=3, sbatch=("--partition=gpu",))
-    assert states((run,)) == {"good": ["done", "failed"]}
+    assert states((run,)) == {"good": ["done", "failed", "failed", "failed"]}
     assert same(run, baseline)
-    assert "ended without a report" in run.states()[1].reason
-    (programs / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2\nexit 1\n")
+    cancelled, memory, never = (trial.reason for trial in run.states()[1:])
+    assert re.fullmatch(r"its task was cancelled; see .*/1\.log", cancelled)
+    assert "its task ran out of memory (--memory gives it more)" in memory
+    assert "its task was cancelled" in never
+    program(programs, "sbatch", "#!/bin/sh\necho 8\nexit 1\n")
+    program(programs, "sacct", "#!/bin/sh\necho no accounting >&2\nexit 1\n")
+    [run] = carry(grid, "slurm", cache, jobs=3)
+    assert "ended without a report, as one that was killed" in run.states()[1].reason
+    program(programs, "sbatch", "#!/bin/sh\necho invalid partition >&2\nexit 1\n")
     with pytest.raises(RunError, match="sbatch refused the job array: invalid partition"):
         carry(grid, "slurm", cache)
 
 
+@pytest.fixture
+def nodes() -> Iterator[list[Any]]:
+    """A Ray cluster of two nodes with a core each, all of it processes of this machine.
+
+    Each node is killed as soon as it does not answer for two seconds, so that a test need not wait.
+    """
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    patience = {
+        "health_check_initial_delay_ms": 1000,
+        "health_check_period_ms": 500,
+        "health_check_timeout_ms": 500,
+        "health_check_failure_threshold": 3,
+    }
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": patience},
+    )
+    try:
+        yield [cluster.head_node, cluster.add_node(num_cpus=1)]
+    finally:
+        cluster.shutdown()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the engine's own
-def test_a_killed_worker_of_ray_is_replaced_and_the_bits_are_the_same(
-    grid: Path, baseline: Path, cache: Path
+def test_a_killed_node_and_a_killed_worker_of_ray_lose_nothing(
+    grid: Path, baseline: Path, cache: Path, nodes: list[Any]
 ) -> None:
-    pytest.importorskip("ray")
+    """A trial on each of two nodes: one node is killed, and the worker on the other."""
     out = grid.parent / "out"
-    killed: list[int] = []
+    head, second = (node.all_processes["raylet"][0].process.pid for node in nodes)
+    killed: dict[int, int] = {}
 
     def kill() -> None:
-        trial = process_of(wait_for(lambda: trained(out)))
-        killed.extend((trial, parent_of(trial)))
-        os.kill(killed[1], signal.SIGKILL)
+        for fold in (0, 1):
+            worker = parent_of(process_of(wait_for(lambda fold=fold: trained(out, fold))))
+            node = parent_of(worker)
+            killed[node] = second if node == second else worker
+        for process in killed.values():
+            os.kill(process, signal.SIGKILL)
 
     killer = while_running(kill)
-    [run] = carry(grid, "ray", cache)
+    changed(grid, folds=[0, 1])
+    [run] = carry(grid, "ray", cache, address=nodes[0].gcs_address)
     killer.join()
-    assert killed[1] != os.getpid()
-    assert states((run,)) == {"good": ["done"]}
+    assert set(killed) == {head, second}
+    assert states((run,)) == {"good": ["done", "done"]}
     assert same(run, baseline)
 
 

@@ -130,7 +130,7 @@ def assert_clear(figure: Figure) -> None:
 
 
 @given(genotypes)
-@settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=3, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_a_drawing_can_be_read_back_and_nothing_overlaps(genotype: Genotype) -> None:
     figure = draw_genotype(genotype)
     assert read_edges(figure) == {
@@ -145,7 +145,7 @@ def crowded(operation: str, nodes: int) -> CellGenotype:
     return tuple((Edge(operation, 0), Edge(operation, 1)) for _ in range(nodes))
 
 
-@pytest.mark.parametrize("nodes", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("nodes", [1, 4, 7])
 def test_crowded_cells_stay_clear(nodes: int) -> None:
     figure = draw_genotype(Genotype(crowded("sep_conv_5x5", nodes), crowded("dil_conv_5x5", nodes)))
     assert_clear(figure)
@@ -213,12 +213,24 @@ def test_a_genotype_in_words() -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def with_every_operation() -> Figure:
+    names = [o for o in CNN_OPERATIONS if o != NONE]
+    cell = tuple((Edge(one, 0), Edge(other, 1)) for one, other in pairwise(names))
+    return draw_genotype(Genotype(cell, cell))
+
+
 @pytest.mark.parametrize("operation", [o for o in CNN_OPERATIONS if o != NONE])
-def test_labels_stand_out_from_their_boxes(operation: str) -> None:
+def test_labels_stand_out_from_their_boxes(with_every_operation: Figure, operation: str) -> None:
     """A contrast of at least 4.5 to 1, as WCAG asks of text."""
-    figure = draw_genotype(Genotype(crowded(operation, 1), crowded(operation, 1)))
-    box = next(b for b in parts(figure, FancyBboxPatch) if b.get_facecolor()[:3] != (1, 1, 1))
+    figure = with_every_operation
     text = next(t for t in figure.axes[0].texts if t.get_text() == operation)
+    x, y = text.get_position()
+    box = next(
+        b
+        for b in parts(figure, FancyBboxPatch)
+        if np.allclose((b.get_x() + b.get_width() / 2, b.get_y() + b.get_height() / 2), (x, y))
+    )
     bright, dark = sorted(map(luminance, (box.get_facecolor(), text.get_color())), reverse=True)
     assert (bright + 0.05) / (dark + 0.05) >= 4.5
 

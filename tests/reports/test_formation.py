@@ -89,3 +89,13 @@ def test_small_multiples_show_the_cells_of_some_epochs() -> None:
         "Cells named by the alphas at epochs 1, 2, 3. Over all epochs, the sequence cell changed 1 "
         "times, the last at epoch 3."
     )
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_the_legend_of_the_formation_is_within_the_figure(n: int) -> None:
+    figure = formation_figure(RECORDS[:n])
+    figure.canvas.draw()
+    inner, outer = figure.legends[0].get_window_extent(), figure.bbox
+    assert outer.x0 <= inner.x0 < inner.x1 <= outer.x1
+    lowest = min(axes.get_window_extent().y0 for axes in figure.axes)
+    assert outer.y0 <= inner.y0 < inner.y1 <= lowest

@@ -6,21 +6,33 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from emodarts import files
 from emodarts.cli import main
 from emodarts.errors import RunError
-from emodarts.reports.document import Code, Column, Link, Paragraph, Recording, Section, Table
-from emodarts.reports.html import to_html
-from emodarts.reports.report import make_page, write_page
+from emodarts.reports.document import (
+    Code,
+    Column,
+    Figure,
+    Link,
+    Paragraph,
+    Recording,
+    Section,
+    Table,
+)
+from emodarts.reports.html import LIMIT, ROWS, to_html
+from emodarts.reports.markdown import to_markdown
+from emodarts.reports.page import make_page, write_page
+from emodarts.reports.plots import new_figure
 
 MakeRun = Callable[..., Path]
-LIMIT = 2_000_000
 SMALL: Any = {"folds": 1, "seeds": (0,), "strategy": "random", "sequence": False}
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -69,7 +81,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def pages(make_shared_run: MakeRun) -> dict[str, Path]:
     """A page of a searched run, and one of a run whose every name is hostile."""
-    plain = make_shared_run(optimistic=True)
+    plain = make_shared_run(optimistic=True, folds=1)
     hostile = make_shared_run(
         "hostile",
         name=HOSTILE[0],
@@ -154,6 +166,54 @@ def test_a_file_called_like_a_script_is_a_relative_address() -> None:
     assert "emodarts run '<b>'" in page.text
 
 
+def test_a_page_that_would_be_too_large_gives_its_largest_figures_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("emodarts.reports.html.LIMIT", 120_000)
+    generator = np.random.default_rng(0)
+
+    def draw(n_points: int) -> Any:
+        figure = new_figure(4, 3, arrange=False)
+        figure.add_subplot().fill(*generator.uniform(size=(2, n_points)))
+        return figure
+
+    figures = [
+        Figure(f"{n}.png", f"A shape of {n} points.", partial(draw, n))
+        for n in (2000, 9, 2001, 2002, 2003)
+    ]
+    rows = tuple((f"row {k}",) for k in range(ROWS + 5))
+    text = to_html(Section("t", (*figures, Table((Column("name"),), rows))))
+    page = Page(text)
+    assert 80_000 < len(text.encode()) <= 120_000
+    drawn = page.values("aria-label")
+    assert 2 <= len(drawn) < len(figures)
+    assert "A shape of 9 points." in drawn
+    assert all(figure.alternative in page.text for figure in figures)
+    assert f"{5 - len(drawn)} of 5 figures are given in words" in page.text
+    assert f"row {ROWS - 1}" in page.text
+    assert f"row {ROWS}" not in page.text
+    assert f"first {ROWS} of {ROWS + 5} rows" in page.text
+    with pytest.raises(RunError, match=r"0\.1 MB without a figure; allowed: 0\.12 MB"):
+        to_html(Section("t", ("x" * 120_000,)))
+
+
+def test_of_many_speakers_the_lowest_and_the_highest_are_listed(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    page = make_page([make_run(**{**SMALL, "folds": 30})], tmp_path)
+    text = to_markdown(page)
+    assert "Of 60, the 20 with the lowest and the highest UA are listed." in text
+    assert "UA of each of 60 speakers" in text
+    [figure] = [figure for figure in page.figures() if figure.file == "speakers.png"]
+    assert figure.draw().get_figheight() < 5
+
+
+def mistakes(document: Section) -> Section:
+    """The section of the surest mistakes, without the figures of others."""
+    sections = [block for block in document.blocks if isinstance(block, Section)]
+    return next(section for section in sections if section.title == "Surest mistakes")
+
+
 def test_sound_of_mistakes_is_linked_by_name_and_content(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(**SMALL, errors=1.0)
     rows = files.read_csv(run / "utterances.csv", RunError)
@@ -164,7 +224,7 @@ def test_sound_of_mistakes_is_linked_by_name_and_content(make_run: MakeRun, tmp_
     rows[0]["sha256"] = "0" * 64  # another file of the same name
     rows[1] |= {"start": "1.5", "end": "2.25"}
     files.write_csv(run / "utterances.csv", list(rows[0]), rows)
-    text = to_html(make_page([run], tmp_path / "pages", corpus.parent))
+    text = to_html(mistakes(make_page([run], tmp_path / "pages", corpus.parent)))
     found = Page(text).values("src")
     assert len(found) == 14
     assert "../corpus%20%23%201/deep/0-01.wav#t=1.5,2.25" in found
@@ -176,14 +236,16 @@ def test_sound_of_mistakes_is_linked_by_name_and_content(make_run: MakeRun, tmp_
 
 def test_a_page_of_several_runs_compares_them_first(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run(f"run{k}", name=f"system {k}", errors=0.2 * k, **SMALL) for k in range(1, 3)]
-    write_page(runs, tmp_path / "page.html")
-    text = Page((tmp_path / "page.html").read_text(encoding="utf-8")).text
-    order = ["2 systems on synthetic", "Verdict:", "system 1 has the highest UA", "Paired tests"]
+    text = to_markdown(make_page(runs, tmp_path))
+    order = ["2 runs on synthetic", "Verdict:", "system 1 has the highest UA", "Paired tests"]
     order += ["Surest mistakes", "Surest mistakes"]
     place = 0
     for part in order:
         place = text.index(part, place) + len(part)
     assert text.count("Verdict:") == 1
+    text = to_markdown(make_page(runs, tmp_path, only_compared=True))
+    assert "Paired tests" in text
+    assert "Surest mistakes" not in text
 
 
 def test_the_command_writes_page_and_tables(
@@ -200,6 +262,9 @@ def test_the_command_writes_page_and_tables(
         main(["report", str(run), "--audio", str(tmp_path)])
     assert ended.value.code == 2
     assert "--audio needs --html FILE" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["report", str(run), "--compare"])
+    assert "--compare needs several runs, or a grid" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("which", ["plain", "hostile"])
@@ -235,3 +300,9 @@ def test_in_a_browser(browser: Any, pages: dict[str, Path], which: str) -> None:
             shown = [float(re.findall(r"[\d.]+", cell)[0]) for cell in cells]
             assert shown == sorted(shown, reverse=order == "descending")
         context.close()
+    if which == "plain":  # the width of a sheet of paper
+        page = browser.new_page(viewport={"width": 720, "height": 1000})
+        page.emulate_media(media="print")
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 720
+        page.close()

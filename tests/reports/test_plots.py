@@ -15,8 +15,10 @@ from emodarts.errors import RunError
 from emodarts.recipe import SPACES
 from emodarts.reports.plots import (
     Curve,
+    agreement_figure,
     alpha_figure,
     confusion_figure,
+    describe_agreement,
     describe_alphas,
     describe_confusion,
     describe_search,
@@ -193,6 +195,35 @@ def test_alphas_are_averaged_over_searches_that_reached_the_epoch() -> None:
 def test_alphas_of_another_space_are_refused() -> None:
     with pytest.raises(RunError, match=r"normal cell have shape \(5, 7\).*8 operations"):
         mean_weights([alpha_records({"normal": 7})], OPERATIONS)
+
+
+@pytest.mark.parametrize(("n", "numbers"), [(1, 9), (6, 0)])
+def test_agreement_is_shown_in_colours_and_of_few_genotypes_in_numbers(
+    n: int, numbers: int
+) -> None:
+    trials = [(0, 0), (0, 1), (1, 0)] * n
+    shares = [[1.0, 0.5, 0.1], [0.5, 1.0, 0.0], [0.1, 0.0, 1.0]]
+    axes = agreement_figure(trials, np.tile(shares, (n, n)).tolist()).axes[0]
+    assert len(axes.texts) == numbers
+    assert [text.get_text() for text in axes.texts][:3] == ["100", "50", "10"][:numbers]
+    assert axes.get_xlabel() == "fold, seed"
+
+
+def test_agreement_in_words() -> None:
+    shares = [[1.0, 0.5, 0.1], [0.5, 1.0, 0.0], [0.1, 0.0, 1.0]]
+    assert describe_agreement([(0, 0), (0, 1), (1, 0)], shares) == (
+        "Share of edges that each two of 3 genotypes have in common, from 0 % (fold 0 seed 1 and "
+        "fold 1 seed 0) to 50 % (fold 0 seed 0 and fold 0 seed 1). Seeds of one fold share 50 % in "
+        "the mean."
+    )
+
+
+def test_of_many_curves_the_faint_lines_skip_epochs_and_the_mean_does_not() -> None:
+    values = {"epoch": list(range(1, 101)), "train_loss": [1.0] * 100}
+    loss = training_figure([curve(values) for _ in range(40)]).axes[0]
+    *faint, mean = (len(line.get_xdata()) for line in loss.lines)
+    assert set(faint) == {50}
+    assert mean == 100
 
 
 def test_figures_leave_no_pyplot_state() -> None:

@@ -14,6 +14,7 @@ import pytest
 from emodarts import files
 from emodarts.cost import Spent
 from emodarts.errors import RunError, WriteError
+from emodarts.recipe import load_recipe
 from emodarts.reports.markdown import to_markdown
 from emodarts.reports.report import compare, load_result, make_report, read_curve, write_report
 
@@ -55,11 +56,23 @@ def test_report_covers_the_run(make_run: MakeRun) -> None:
         assert part in text, part
 
 
-def test_links_are_relative_and_lead_to_files(make_run: MakeRun) -> None:
-    run = make_run()
+def test_a_report_changes_nothing_repeats_bit_by_bit_and_has_relative_links(
+    make_run: MakeRun,
+) -> None:
+    run = make_run(folds=1, seeds=(0,))
+
+    def contents(folder: Path) -> dict[Path, bytes]:
+        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    before = contents(run)
     path = write_report(run)
     assert path == run / "report" / "report.md"
-    moved = path.parents[1].rename(path.parents[2] / "moved") / "report"
+    first = contents(path.parent)
+    after = contents(write_report(run).parent)
+    assert first == after
+    assert {p: b for p, b in contents(run).items() if p.parts[0] != "report"} == before
+
+    moved = run.rename(run.with_name("moved")) / "report"
     links = re.findall(r"\]\(([^)]+)\)", (moved / "report.md").read_text())
     assert {"confusion.png", "training.png", "search.png", "alphas.png"} < set(links)
     for link in links:
@@ -67,19 +80,6 @@ def test_links_are_relative_and_lead_to_files(make_run: MakeRun) -> None:
     for figure in moved.glob("*.png"):
         assert figure.read_bytes().startswith(b"\x89PNG")
         assert figure.name in links
-
-
-def test_a_report_changes_nothing_in_the_run_and_repeats_bit_by_bit(make_run: MakeRun) -> None:
-    run = make_run(folds=1, seeds=(0,))
-
-    def contents(folder: Path) -> dict[Path, bytes]:
-        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-    before = contents(run)
-    first = contents(write_report(run).parent)
-    after = contents(write_report(run).parent)
-    assert first == after
-    assert {p: b for p, b in contents(run).items() if p.parts[0] != "report"} == before
 
 
 def test_scores_are_shown_not_computed(make_run: MakeRun) -> None:
@@ -259,7 +259,7 @@ def test_compare_says_why_a_pair_has_no_test(make_run: MakeRun) -> None:
     assert "a and b: no paired test: the systems were tested on different utterances" in text
     assert "a and c: no paired test: the systems have different classes" in text
     assert "Paired tests" not in text
-    assert "**The runs differ in split:** a: groups:2; b: groups:3; c: groups:2." in text
+    assert "**The runs differ in split:** a, c: groups:2; b: groups:3." in text
     assert "**The runs differ in classes:**" in text
 
 
@@ -354,13 +354,43 @@ def test_compare_refuses_an_unfinished_run(make_run: MakeRun) -> None:
 
 
 def test_a_failed_write_keeps_the_old_report(make_run: MakeRun) -> None:
-    run = make_run(name="before", folds=1, seeds=(0,))
+    run = make_run(name="before", folds=1, seeds=(0,), strategy="random", sequence=False)
     report = write_report(run)
     result = files.read_json(run / "result.json", RunError)
     files.write_json(run / "result.json", {**result, "name": "after"})
-    figure = report.parent / "alphas.png"
+    figure = report.parent / "training.png"
     figure.unlink()
     (figure / "in the way").mkdir(parents=True)
-    with pytest.raises(WriteError, match=r"alphas\.png"):
+    with pytest.raises(WriteError, match=r"training\.png"):
         write_report(run)
     assert report.read_text().startswith("# before on synthetic")
+
+
+def test_each_input_has_a_search_of_its_own(make_run: MakeRun) -> None:
+    run = make_run()
+    files.write_text(run / "recipe.yaml", load_recipe("emotionnas").to_yaml())
+    parts = {"cnn": ("normal", "reduction"), "rnn": ("sequence",)}
+    for trial in run.glob("fold-*/seed-*"):
+        records = files.read_json(trial / "alphas.json", RunError)
+        for name, found in parts.items():
+            others = dict.fromkeys({"normal", "reduction", "sequence"} - {*found})
+            part = [
+                {
+                    "epoch": record["epoch"],
+                    "alphas": {cell: record["alphas"][cell] for cell in found},
+                    "genotype": {**record["genotype"], **others},
+                }
+                for record in records
+            ]
+            files.write_json(trial / name / "alphas.json", part)
+            files.write_bytes(trial / name / "search.csv", (trial / "search.csv").read_bytes())
+        (trial / "alphas.json").unlink()
+        (trial / "search.csv").unlink()
+    report = make_report(run)
+    names = [figure.file for figure in report.figures()]
+    assert len(names) == len(set(names))
+    assert {"cnn-search.png", "rnn-search.png", "cnn-alphas.png", "edges-sequence.png"} <= {*names}
+    assert {"formation-fold-0-normal.png", "formation-fold-0-sequence.png"} <= {*names}
+    text = to_markdown(report)
+    assert text.index("Stream cnn") < text.index("Stream rnn")
+    assert "is its softmax weight on the edge" in text

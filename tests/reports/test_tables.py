@@ -15,6 +15,7 @@ from emodarts.reports.tables import (
     fold_table,
     operation_table,
     paired_table,
+    recall_table,
     result_blocks,
 )
 from emodarts.scoring.metrics import UA_DEFINITION, WA_DEFINITION
@@ -220,6 +221,18 @@ def test_paired_table() -> None:
         "p (WA)": "0.0039",
     }
     assert "corrected" not in table.caption[0]
+
+
+def test_recalls_of_systems_stand_below_each_other_whatever_their_order_of_classes() -> None:
+    other = result(
+        name="other",
+        classes=["sadness", "anger", "fear"],
+        confusion=[[1, 3, 0], [0, 10, 0], [0, 0, 0]],
+    )
+    assert recall_table([result(), other]).rows == (
+        ("toy", "80.0", "25.0", "–"),
+        ("other", "100.0", "25.0", "–"),
+    )
 
 
 def test_several_pairs_have_corrected_p_values() -> None:

@@ -5,7 +5,7 @@ import torch
 
 from emodarts.genotype import Edge, Genotype
 from emodarts.recipe import CNNSpec, NetworkSpec, NoSeqNN
-from emodarts.searching.agreement import agreement, equal_edges
+from emodarts.searching.agreement import agreement, equal_edges, pairwise
 from emodarts.searching.derivation import random_genotype
 
 SPEC = NetworkSpec(cnn=CNNSpec(cells=3, nodes=2), seqnn=NoSeqNN(mode="none"))
@@ -21,6 +21,7 @@ def test_the_share_of_equal_edges_is_the_mean_over_pairs() -> None:
     assert equal_edges([a, b]) == 0.5
     assert equal_edges([a, c]) == 0  # the same operations, of other states
     assert equal_edges([a, b, c]) == pytest.approx(0.5 / 3)
+    assert pairwise([a, b, c]) == [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]
 
 
 def test_random_genotypes_agree_as_random_ones_do() -> None:

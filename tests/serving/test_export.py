@@ -13,18 +13,24 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from commands import emodarts, refused
 from emodarts.audio.features import FeatureExtractor
 from emodarts.bundle import Bundle, save_bundle
-from emodarts.errors import ExportError
+from emodarts.cli.app import app
+from emodarts.errors import EmodartsError, ExportError
 from emodarts.genotype import Genotype
 from emodarts.recipe import FeatureSpec, NetworkSpec, SystemSpec
 from emodarts.serving import export
 from emodarts.serving.export import export_onnx
 from emodarts.serving.graph import Graph
 from emodarts.serving.model import Model
+from emodarts.serving.windowing import Windows, windowing
+from emodarts.serving.windows import cut
 from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.neural import FittedNetwork
 from emodarts.training.batches import Normalisation
@@ -98,6 +104,13 @@ def answers(model: Model, sound: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.array(list(answer.probabilities.values()))
 
 
+def run_without_emodarts(script: Path, *arguments: Path) -> str:
+    """What a script prints in a process that has neither torch nor this package."""
+    guard = "import sys; sys.modules['torch'] = sys.modules['emodarts'] = None\n"
+    command = [sys.executable, "-c", guard + script.read_text(), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 LSTM = {"mode": "fixed", "recurrent": "lstm", "layers": 2, "width": 4}
 RECURRENT: dict[str, Any] = {"seqnn": LSTM}
 BOTH: dict[str, Any] = {"seqnn": {**LSTM, "bidirectional": True}, "pooling": "mean"}
@@ -157,13 +170,7 @@ def test_an_exported_file_answers_without_this_package(
     assert facts["bytes"] == file.stat().st_size
     script = (ROOT / "examples" / "onnx_predict.py").read_text()
     assert len(script.splitlines()) <= 22
-    guard = "import sys; sys.modules['torch'] = sys.modules['emodarts'] = None\n"
-    shown = subprocess.run(
-        [sys.executable, "-c", guard + script, str(file), str(wav)],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    shown = run_without_emodarts(ROOT / "examples" / "onnx_predict.py", file, wav)
     expected = answers(model, sound)
     assert CLASSES[int(expected.argmax())] in shown.split("{")[0]
 
@@ -199,6 +206,49 @@ def test_an_exported_file_answers_without_this_package(
     assert small.bytes < facts["bytes"]
     assert small.difference < 0.05
 
+    # The streaming form answers as a stream does, a pause and the last window included.
+    stream, long = tmp_path / "stream.onnx", speech(7.7)
+    soundfile.write(wav, long, RATE, subtype="FLOAT")
+    asked = ("export", tmp_path / "model", "--onnx", stream, "--window", 1.4, "--hop", 0.5)
+    done = CliRunner().invoke(app, [*map(str, asked)], catch_exceptions=False)
+    assert "100 % of the labels" in done.stdout
+    expected = list(model.stream(np.split(long, 77), RATE, 1.4, 0.5))
+    assert any(not answer.label for answer in expected)
+    shown = run_without_emodarts(ROOT / "examples" / "onnx_stream.py", stream, wav)
+    for line, answer in zip(shown.splitlines(), expected, strict=True):
+        label, shares = line.split(" ", 1)
+        if answer.label:
+            assert label == answer.label
+            assert json.loads(shares) == pytest.approx(answer.probabilities, abs=1e-4)
+
+
+@given(
+    st.lists(st.integers(1, 40), max_size=12), st.integers(1, 30), st.integers(1, 40), st.booleans()
+)
+@settings(max_examples=60)
+def test_a_stream_is_cut_into_the_windows_of_predict(
+    sizes: list[int], size: int, hop: int, ends: bool
+) -> None:
+    """Whatever the chunks are, the state is enough to know them, and no longer than it must be."""
+    onnx = pytest.importorskip("onnx")
+    opset = onnx.helper.make_opsetid("", export.OPSET)
+    graph = windowing(Windows(size, hop, 1))
+    program = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    session = export.open_session(program.SerializeToString())
+    sound = np.arange(1, sum(sizes) + 1, dtype=np.float32)
+    state, found = sound[:0], []
+    chunks = np.split(sound, np.cumsum(sizes))  # the last is empty
+    for chunk in chunks if ends else chunks[:-1]:
+        rows, state, due = session.run(None, {"chunk": chunk, "state": state})
+        assert due == bool(len(rows))
+        assert len(state) < size + hop
+        found += [row.tolist() for row in rows]
+    assert found == [
+        part.tolist()
+        for first, part in cut([sound], 1, size, hop)
+        if ends or (first % hop == 0 and len(part) == size)
+    ]
+
 
 def test_what_cannot_be_exported_is_refused_with_the_reason(tmp_path: Path) -> None:
     model = model_of(MEL, BOTH)
@@ -208,4 +258,7 @@ def test_what_cannot_be_exported_is_refused_with_the_reason(tmp_path: Path) -> N
     other = SystemSpec.model_validate({"kind": "chance"}, strict=False)
     with pytest.raises(ExportError, match="system is chance"):
         Graph(replace(model.bundle, system=other, fitted=object()))  # type: ignore[arg-type]
+    with pytest.raises(EmodartsError, match=r"window is 0.0 s"):
+        export_onnx(model, tmp_path / "none.onnx", window=0.0)
+    assert "need --onnx" in refused("export", "emodb", "--folder", tmp_path, "--window", "4")
     assert "give one of --onnx" in refused("export", "emodb").lower()

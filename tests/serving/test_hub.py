@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from served import write
+from stand_in_hub import TOKEN, stand_in_hub
 
-import emodarts
+from commands import emodarts
+from emodarts import files
 from emodarts.bundle import DESCRIPTION, WEIGHTS
 from emodarts.errors import BundleError, ExportError, RunError
+from emodarts.layout import RunFolder
+from emodarts.scoring.predictions import Prediction, write_predictions
 from emodarts.serving.hub import make_card, push, write_folder
 from emodarts.serving.model import Model
 from emodarts.serving.shipped import CARD, find_model
@@ -40,8 +44,19 @@ RESULT: dict[str, Any] = {
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "result.json").write_text(json.dumps(RESULT))
-    return tmp_path / "run"
+    run = RunFolder(tmp_path / "run")
+    run.result.write_text(json.dumps(RESULT))
+    classes = RESULT["classes"]
+    made, rows = [], []
+    for k in range(40):  # one woman's anger in five is taken for happiness
+        label = classes[k // 10]
+        answer = "happiness" if k == 0 else label
+        shares = tuple(float(name == answer) for name in classes)
+        made.append(Prediction(f"u{k}", "03", k % 2, 0, label, answer, shares))
+        rows.append({"name": f"u{k}", "gender": "female" if k % 10 < 5 else "male"})
+    write_predictions(run.predictions, made, classes)
+    files.write_csv(run.utterances, ["name", "gender"], rows)
+    return run.path
 
 
 def test_a_card_has_scores_with_spread_recall_limits_and_licence(run: Path) -> None:
@@ -58,6 +73,8 @@ def test_a_card_has_scores_with_spread_recall_limits_and_licence(run: Path) -> N
         "nothing; it is the model to deploy",
     ):
         assert words in card, words
+    table = [[cell.strip() for cell in line.split("|")] for line in card.splitlines()]
+    assert ["", "female", "1", "20", "95.0", "95.0", "80.0", *["100.0"] * 3, ""] in table
     other = {**RESULT, "corpus": "ravdess"}
     (run / "result.json").write_text(json.dumps(other))
     with pytest.raises(RunError, match="ravdess"):
@@ -73,39 +90,35 @@ def test_a_folder_needs_no_network_and_is_a_model(tmp_path: Path, run: Path) -> 
     assert Model.load(tmp_path / "scored").classes == Model.load(shipped).classes
 
 
-def test_there_and_back_by_a_stand_in_of_the_hub(
+def test_there_and_back_by_a_hub_on_loopback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = tmp_path / "hub"
+    """huggingface_hub itself asks a server, and knows none but this one."""
+    pytest.importorskip("huggingface_hub")
+    shipped, sound = find_model("emodb"), write(tmp_path / "a.wav")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with stand_in_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        done = emodarts("export", "emodb", "--hub", "me/small", "--json")
+        assert json.loads(done.stdout) == {"where": f"{hub.url}/me/small"}
+        names = (CARD, DESCRIPTION, WEIGHTS)
+        sent = {name: (shipped / name).read_bytes() for name in names}
+        assert hub.repositories == {"me/small": sent}
+        found = emodarts("predict", "hub:me/small", sound, "--format", "json").stdout
+        assert json.loads(found) == Model.load("emodb").predict(sound)[0].to_dict()
+        # What the Hub refuses. Here the library may have been imported already, with its endpoint.
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        with pytest.raises(BundleError, match=r"cannot read me/none from the Hub.*404"):
+            Model.load("hub:me/none")
+        monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+        with pytest.raises(ExportError, match=r"cannot write me/small to the Hub.*401"):
+            push(shipped, "me/small")
 
-    class Api:
-        def create_repo(self, name: str, exist_ok: bool) -> str:
-            (store / name).mkdir(parents=True, exist_ok=exist_ok)
-            return f"https://hub.example/{name}"
 
-        def upload_folder(self, repo_id: str, folder_path: str) -> None:
-            for file in Path(folder_path).iterdir():
-                (store / repo_id / file.name).write_bytes(file.read_bytes())
-
-    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
-        if not (store / name).is_dir():
-            raise OSError("404: no such repository")
-        assert sorted(allow_patterns) == sorted([CARD, DESCRIPTION, WEIGHTS])
-        return str(store / name)
-
-    stand_in = SimpleNamespace(HfApi=Api, snapshot_download=snapshot_download)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", stand_in)
-    assert push(find_model("emodb"), "me/small") == "https://hub.example/me/small"
-    assert sorted(p.name for p in (store / "me" / "small").iterdir()) == [
-        CARD,
-        DESCRIPTION,
-        WEIGHTS,
-    ]
-    assert emodarts.load("hub:me/small").classes[0] == "anger"
-    with pytest.raises(BundleError, match="404"):
-        emodarts.load("hub:me/none")
+def test_names_and_a_missing_library_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BundleError, match="USER/NAME"):
-        emodarts.load("hub:../etc/passwd")
+        Model.load("hub:../etc/passwd")
     with pytest.raises(ExportError, match="USER/NAME"):
         push(find_model("emodb"), "small")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)

@@ -505,6 +505,22 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="With --onnx: keep weights in 8 bits; smaller, inexact.")
     ] = False,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            "--window",
+            metavar="SECONDS",
+            help="With --onnx: the streaming form, which takes chunks and answers such windows.",
+        ),
+    ] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(
+            "--hop",
+            metavar="SECONDS",
+            help="From the start of a window to the next. [default: window]",
+        ),
+    ] = None,
     folder: Annotated[
         Path | None,
         typer.Option("--folder", metavar="DIR", help="Write the model and its card to a folder."),
@@ -531,15 +547,15 @@ def export(
     """
     if sum(place is not None for place in (onnx, folder, hub)) != 1:
         raise EmodartsError("Give one of --onnx FILE, --folder DIR, --hub USER/NAME.")
-    if onnx is None and (check or int8):
-        raise EmodartsError("--check and --int8 need --onnx")
+    if onnx is None and (check or int8 or window is not None or hop is not None):
+        raise EmodartsError("--check, --int8, --window and --hop need --onnx")
     if onnx is not None:
         if run is not None:
             raise EmodartsError("--run needs --folder or --hub")
         from emodarts.serving.export import export_onnx
         from emodarts.serving.model import Model
 
-        found = export_onnx(Model.load(model), onnx, check or (), int8=int8)
+        found = export_onnx(Model.load(model), onnx, check or (), int8=int8, window=window, hop=hop)
         if as_json:
             print_json(found.to_dict())
             return
@@ -692,10 +708,12 @@ app.command(epilog="Example:  emodarts grid grid.yaml --out runs/grid --jobs 4")
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RUN", help="Run folders; several are compared. Or the folder of a grid."
-        ),
+        typer.Argument(metavar="RUN", help="Folders of runs and grids; several runs are compared."),
     ],
+    only_compared: Annotated[
+        bool,
+        typer.Option("--compare", help="Only compare: leave out the single runs of several."),
+    ] = False,
     html: Annotated[
         Path | None,
         typer.Option("--html", metavar="FILE", help="Also write one HTML file that holds it all."),
@@ -719,21 +737,28 @@ def report(
     from emodarts.experiments.grid_run import sum_up
     from emodarts.reports.grid import grid_facts, write_comparison
     from emodarts.reports.markdown import to_markdown
-    from emodarts.reports.report import compare, load_result, runs_in, write_latex, write_page
+    from emodarts.reports.page import make_comparison, runs_in, write_latex, write_page
+    from emodarts.reports.report import load_result
 
     if audio is not None and html is None:
         raise RunError("--audio needs --html FILE, which is what plays it")
-    folder = runs[0] if len(runs) == 1 and is_grid(runs[0]) else None
+    grids = [path for path in runs if is_grid(path)]
+    if only_compared and len(runs) == 1 and not grids:
+        raise RunError("--compare needs several runs, or a grid")
+    for path in grids:
+        sum_up(asked_runs(path))
+        comparison = write_comparison(path)
+    folder = grids[0] if len(runs) == len(grids) == 1 else None
+    results = [load_result(run) for run in runs_in(runs)]
     if folder is not None:
-        sum_up(asked_runs(folder))
-        text = to_markdown(write_comparison(folder))
-    runs = runs_in(runs)
-    results = [load_result(run) for run in runs]
-    if folder is None:
-        text = to_markdown(compare(runs)) if len(runs) > 1 else _write_report(runs[0], results[0])
+        text = to_markdown(comparison)
+    elif len(runs) > 1:
+        text = to_markdown(make_comparison(runs))
+    else:
+        text = _write_report(runs[0], results[0])
     if html is not None:
-        write_page(runs, html, audio)
-        text += f"\nPage: {html}" if len(runs) == 1 else f"\n\nPage: {html}"
+        write_page(runs, html, audio, only_compared=only_compared)
+        text += f"\n\nPage: {html}" if len(runs) > 1 or grids else f"\nPage: {html}"
     if latex is not None:
         write_latex(runs, latex)
     if as_json and folder is not None:

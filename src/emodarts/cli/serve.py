@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from emodarts.cli.options import ModelArgument
 from emodarts.cli.printing import print_warning
 from emodarts.errors import EmodartsError
 
@@ -15,7 +15,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,}")
 
 
 def serve(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
+    model: ModelArgument,
     host: Annotated[
         str,
         typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -26,6 +27,10 @@ _COLOURS = {
 }
 #: Operations of a cell that are named.
 _NAMED = 2
+#: Columns of a terminal from which on a row has room for operations.
+_WIDE = 100
+#: Columns of an output that is no terminal.
+_PIPED = 200
 
 
 def states(folder: Path) -> list[RunState]:
@@ -60,37 +65,53 @@ def _finished(path: Path, stamp: tuple[int, int]) -> RunState | None:
 def watch(folder: Path, every: float, *, once: bool) -> None:
     """Show the state again and again until Ctrl-C; once where the output is no terminal."""
     console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPED
+
+    def seen() -> Group:
+        return view(folder, states(folder), console.width)
+
     if once or not console.is_terminal:
-        console.print(view(folder, states(folder)))
+        console.print(seen())
         return
-    with Live(view(folder, states(folder)), console=console, auto_refresh=False) as live:
+    with Live(seen(), console=console, auto_refresh=False) as live:
         try:
             while True:
                 time.sleep(every)
-                live.update(view(folder, states(folder)), refresh=True)
+                live.update(seen(), refresh=True)
         except KeyboardInterrupt:
             return
 
 
-def view(folder: Path, runs: Sequence[RunState]) -> Group:
-    """What is shown of runs; of a single one also the trials that are done."""
+def view(folder: Path, runs: Sequence[RunState], width: int) -> Group:
+    """What is shown of runs in so many columns; of a single one also the trials that are done.
+
+    What is under way or failed stands first, as a terminal may be too low for all.
+    """
     if not runs:
         return Group(Text(f"no run in {shown(folder)} yet; a run appears once features are stored"))
     parts: list[Text | Table] = []
-    for run in runs:
-        parts.append(_headline(run))
-        rows = [t for t in run.trials if t.status not in ("waiting", "done") or len(runs) == 1]
-        rows = [t for t in rows if t.status != "waiting"]
-        if rows:
-            parts.append(_table(rows))
     if len(runs) > 1:
         trials = [trial for run in runs for trial in run.trials]
         parts.append(Text(f"all {len(runs)} runs: {_counts(trials)}", style="bold"))
+    for run in sorted(runs, key=_is_quiet):
+        parts.append(_headline(folder, run))
+        rows = [t for t in run.trials if t.status not in ("waiting", "done") or len(runs) == 1]
+        rows = [t for t in rows if t.status != "waiting"]
+        if rows:
+            parts += _trials(rows, width)
     return Group(*parts)
 
 
-def _headline(run: RunState) -> Text:
-    text = Text(shown(run.path), style="bold", overflow="fold")
+def _is_quiet(run: RunState) -> bool:
+    """Whether no trial is under way or failed."""
+    return run.fault is None and all(t.status in ("waiting", "done") for t in run.trials)
+
+
+def _headline(folder: Path, run: RunState) -> Text:
+    path = Path(run.path)
+    name = path if path == folder else path.relative_to(folder)
+    text = Text(shown(str(name)), style="bold", overflow="fold")
     if run.fault is not None:
         return text.append(f"  {shown(run.fault)}", style="not bold red")
     facts = [f"{run.recipe} on {run.corpus}", _counts(run.trials)]
@@ -98,7 +119,7 @@ def _headline(run: RunState) -> Text:
         facts.append(f"mean UA {_percent(run.ua)}")
     if run.count("running") and run.left is not None:
         facts.append(f"about {format_seconds(run.left)} left")
-    if run.process is not None and run.count("done") < len(run.trials):
+    if run.process is not None and run.count("running") + run.count("stopped"):
         facts.append(f"in use by {run.process}")
     return text.append(f"  {shown('; '.join(facts))}", style="not bold")
 
@@ -109,13 +130,15 @@ def _counts(trials: Sequence[TrialState]) -> str:
     return ", ".join([f"{found['done']} of {len(trials)} trials done", *others])
 
 
-def _table(trials: Sequence[TrialState]) -> Table:
+def _trials(trials: Sequence[TrialState], width: int) -> list[Text | Table]:
+    """A row for each trial; where those are narrow, with operations or failures below."""
+    titles = ["trial", "", "stage", "epoch", "UA", "left"]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("trial", "", "stage"):
-        table.add_column(title, no_wrap=True)
-    for title in ("epoch", "UA", "left"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("leading operations, or failure", overflow="fold")
+    for number, title in enumerate(titles):
+        table.add_column(title, no_wrap=True, justify="left" if number < 3 else "right")
+    if width >= _WIDE:
+        table.add_column("leading operations, or failure", overflow="fold")
+    below: list[Text | Table] = []
     for t in trials:
         name = f"seed {t.seed}" if t.fold is None else f"fold {t.fold} seed {t.seed}"
         status: str = t.status
@@ -123,16 +146,21 @@ def _table(trials: Sequence[TrialState]) -> Table:
             status += f" for {format_seconds(t.silent)}"
         epoch = "" if t.stage is None else str(t.epoch)
         left = "" if t.left is None or t.status != "running" else format_seconds(t.left)
-        table.add_row(
+        row: list[Text | str] = [
             name,
             Text(status, style=_COLOURS[t.status]),
             t.stage or "",
             epoch if t.epochs is None else f"{epoch}/{t.epochs}",
             "" if t.ua is None else _percent(t.ua),
             left,
-            Text(shown(t.failure), style="red") if t.failure else Text(_operations(t)),
-        )
-    return table
+        ]
+        more = Text(shown(t.failure), style="red") if t.failure else Text(_operations(t))
+        if width >= _WIDE:
+            row.append(more)
+        elif more:
+            below.append(Text(f"{name}: ", overflow="fold").append_text(more))
+        table.add_row(*row)
+    return [table, *below]
 
 
 def _operations(trial: TrialState) -> str:

@@ -9,6 +9,7 @@ import datetime
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -25,6 +26,17 @@ from emodarts.experiments.runners import STOPPING, Means, TrialReport, threads_o
 from emodarts.experiments.spec import TrialSpec
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_FOR_STATES = 60
+
+#: How a task that left no report ended, by its state (JOB STATE CODES in the manual of sacct).
+_ENDS = {
+    "CANCELLED": "its task was cancelled",
+    "TIMEOUT": 'its task reached its time limit (--sbatch "-t TIME" sets another)',
+    "DEADLINE": "its task reached its deadline",
+    "OUT_OF_MEMORY": "its task ran out of memory (--memory gives it more)",
+    "NODE_FAIL": "the node of its task failed",
+    "PREEMPTED": "its task gave way to another job",
+}
 
 
 class Slurm:
@@ -61,7 +73,7 @@ class Slurm:
                 job.wait()
                 said = errors.read_text(encoding="utf-8", errors="replace").strip()
                 raise RunError(f"sbatch refused the job array: {said or 'it printed no job id'}")
-            yield from self._reports(trials, folder, job)
+            yield from self._reports(trials, folder, job, number)
         except KeyboardInterrupt:
             sys.stderr.write(STOPPING)
             try:
@@ -90,10 +102,11 @@ class Slurm:
         return [*options, *self._means.sbatch]
 
     def _reports(
-        self, trials: Sequence[TrialSpec], folder: Path, job: subprocess.Popen[str]
+        self, trials: Sequence[TrialSpec], folder: Path, job: subprocess.Popen[str], number: str
     ) -> Iterator[TrialReport]:
         """Reports as tasks leave them; what has none when the array has ended was killed."""
         waiting = dict(enumerate(trials))
+        states: dict[int | None, str] | None = None
         while waiting:
             ended = job.poll() is not None  # before looking, so that no report is overlooked
             for index in list(waiting):
@@ -102,8 +115,12 @@ class Slurm:
                     failure = files.read_object(report, RunError, "failure")["failure"]
                     yield TrialReport(waiting.pop(index), failure)
                 elif ended:
-                    log = folder / f"{index}.log"
-                    message = f"its task ended without a report, as one that was killed; see {log}"
+                    states = _states(number) if states is None else states
+                    state = states.get(index, states.get(None, ""))
+                    why = _ENDS.get(
+                        state, "its task ended without a report, as one that was killed"
+                    )
+                    message = f"{why}; see {folder / f'{index}.log'}"
                     yield TrialReport(waiting.pop(index), {"error": "RunError", "message": message})
             if waiting:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -113,6 +130,21 @@ class Slurm:
 def _cancel(*arguments: str) -> None:
     if arguments[-1]:
         subprocess.run(["scancel", *arguments], check=False, start_new_session=True)
+
+
+def _states(number: str) -> dict[int | None, str]:
+    """State of each task of an array; None: of those that never began. Empty without accounting."""
+    command = ["sacct", "--noheader", "--parsable2", "--allocations"]
+    command += [f"--jobs={number}", "--format=JobID,State"]
+    try:
+        said = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_SECONDS_FOR_STATES
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    # E.g. "7_3|TIMEOUT", and "7_[5-9%2]|CANCELLED by 1000" of tasks that never began.
+    found = re.findall(r"^\d+_(\d+|\[.*\])\|([A-Z_]+)", said.stdout, re.MULTILINE)
+    return {int(task) if task.isdigit() else None: state for task, state in found}
 
 
 def _report(folder: Path, index: int) -> Path:

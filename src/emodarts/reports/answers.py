@@ -44,18 +44,33 @@ def group_section(run: Path, predictions: Sequence[Prediction], classes: Sequenc
             _group_table("speaker", speakers, classes),
             Figure("speakers.png", _describe_speakers(speakers), draw),
         ]
-    gender_of = {row["name"]: row["gender"] for row in _utterances(run) if row.get("gender")}
-    genders = scores_by_group(predictions, gender_of, classes)
-    if len(genders) > 1:
-        table = _group_table("gender", genders, classes, with_gap=True)
+    table = gender_table(run, predictions, classes)
+    if table is not None:
         blocks.append(Section("By gender", (table,)))
     return Section("Speakers", tuple(blocks))
+
+
+def gender_table(
+    run: Path, predictions: Sequence[Prediction], classes: Sequence[str]
+) -> Table | None:
+    """Scores of each gender, with the gaps between them; None unless the run knows two."""
+    gender_of = {row["name"]: row["gender"] for row in _utterances(run) if row.get("gender")}
+    genders = scores_by_group(predictions, gender_of, classes)
+    if len(genders) < 2:
+        return None
+    return _group_table("gender", genders, classes, with_gap=True)
 
 
 def _group_table(
     what: str, groups: Mapping[str, GroupScores], classes: Sequence[str], with_gap: bool = False
 ) -> Table:
     several = what != "speaker"
+    caption = f"Means over seeds. UA is over the classes that a {what} has."
+    if len(groups) > plots.MOST_NAMED:
+        half = plots.MOST_NAMED // 2
+        caption += f" Of {len(groups):,}, the {half} with the lowest and the highest UA are listed."
+        ordered = sorted(groups, key=lambda name: (groups[name].ua, name))
+        groups = {name: groups[name] for name in (*ordered[:half], *ordered[-half:])}
     rows = []
     for name, scores in groups.items():
         size = [str(scores.n_speakers)] if several else []
@@ -67,7 +82,6 @@ def _group_table(
         rows.append(("gap", *empty, *(percent(gap(column)) for column in columns)))
     titles = ["speakers"] if several else []
     titles += ["utterances", "UA %", "WA %", *(f"recall of {name} %" for name in classes)]
-    caption = f"Means over seeds. UA is over the classes that a {what} has."
     if with_gap:
         caption += " A gap is the largest minus the smallest value, in percentage points."
     return Table((*words(what), *numbers(*titles)), tuple(rows), (caption,))

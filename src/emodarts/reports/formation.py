@@ -94,31 +94,40 @@ def formation_figure(records: Records) -> Figure:
 
     drawn = [(r["epoch"], Genotype.from_dict(r["genotype"]).cells) for r in moments(records)]
     names = list(drawn[0][1])
-    width, height = 1.7 * len(drawn) + 0.5, 1.3 * len(names) + 0.9
+    families = dict(
+        operation_family(edge.operation)
+        for _, genotype in drawn
+        for cell in genotype.values()
+        for node in cell
+        for edge in node
+    )
+    width = 1.7 * len(drawn) + 0.5
+    columns = max(1, int(width / 1.7))
+    below = 0.25 + 0.2 * -(-len(families) // columns)
+    height = 1.3 * len(names) + 0.3 + below
     figure = new_figure(width, height, arrange=False)
-    figure.subplots_adjust(0.4 / width, 0.6 / height, 1 - 0.05 / width, 1 - 0.3 / height, 0.05, 0.1)
+    figure.subplots_adjust(
+        0.4 / width, below / height, 1 - 0.05 / width, 1 - 0.3 / height, 0.05, 0.1
+    )
     grid = np.atleast_2d(figure.subplots(len(names), len(drawn), squeeze=False))
-    families: dict[str, str] = {}
     for row, name in enumerate(names):
         for column, (epoch, genotype) in enumerate(drawn):
             axes = grid[row, column]
-            families |= _draw_small(axes, genotype[name])
+            _draw_small(axes, genotype[name])
             if row == 0:
                 axes.set_title(f"epoch {epoch}", fontsize=9)
             if column == 0:
                 axes.set_ylabel(name, fontsize=9)
     handles = [Line2D([], [], color=c, label=family, linewidth=2) for family, c in families.items()]
-    figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=8, frameon=False)
     return figure
 
 
-def _draw_small(axes: Axes, cell: CellGenotype) -> dict[str, str]:
-    """Draw a cell as arcs over a line of states; return families and their colours."""
-    used = {}
+def _draw_small(axes: Axes, cell: CellGenotype) -> None:
+    """Draw a cell as arcs over a line of states."""
     for node, edges in enumerate(cell):
         for side, edge in enumerate(edges):
-            family, colour = operation_family(edge.operation)
-            used[family] = colour
+            colour = operation_family(edge.operation)[1]
             target, span = node + 2, node + 2 - edge.source
             angle = np.linspace(0, math.pi, 24)
             x = (edge.source + target) / 2 - span / 2 * np.cos(angle)
@@ -131,7 +140,6 @@ def _draw_small(axes: Axes, cell: CellGenotype) -> dict[str, str]:
     axes.set(xlim=(-0.5, n_states - 0.5), ylim=(-1.1, 1.1), xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    return used
 
 
 def describe_formation(records: Records) -> str:
@@ -187,7 +195,7 @@ def edge_figure(
     width, height = 7.4, 1.35 * rows + 1.5
     figure = new_figure(width, height, arrange=False)
     # A layout that looks for the room itself takes most of the time of a report.
-    figure.subplots_adjust(0.6 / width, 1.1 / height, 0.99, 1 - 0.55 / height, 0.08, 0.35)
+    figure.subplots_adjust(0.75 / width, 1.1 / height, 0.99, 1 - 0.55 / height, 0.08, 0.35)
     plots = np.atleast_1d(figure.subplots(rows, _ROW, sharex=True, sharey=True)).ravel()
     for axes, (node, source), values in zip(plots, edges, weights.swapaxes(0, 1), strict=False):
         for column, (name, style) in enumerate(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emodarts import files
-from emodarts.errors import RunError, list_some
+from emodarts.errors import list_some
 from emodarts.experiments.grid_plan import (
     STATES,
     AskedRun,
@@ -23,8 +23,8 @@ from emodarts.reports.report import compare
 from emodarts.reports.tables import NOTHING
 
 
-def compared_runs(out: Path) -> Iterator[tuple[str, str, list[AskedRun]]]:
-    """Corpus, group and runs with scores: each such list is compared by itself.
+def compared_runs(out: Path) -> Iterator[tuple[str, list[AskedRun]]]:
+    """Title and runs with scores: each such list, of a corpus and a group, is compared by itself.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def compared_runs(out: Path) -> Iterator[tuple[str, str, list[AskedRun]]]:
             chosen = [run for run in runs if run.corpus == corpus and group in run.groups]
             scored = [run for run in chosen if run.folder.result.is_file()]
             if scored:
-                yield corpus, group, scored
+                yield f"{group}: {corpus}" if group else corpus, scored
 
 
 def grid_page(out: Path) -> Section:
@@ -49,28 +49,31 @@ def grid_page(out: Path) -> Section:
         If the folder holds no grid, or a run is broken.
     """
     sections = [
-        Section(
-            " ".join([*([f"{group}:"] if group else []), corpus]),
-            (compare([run.path for run in runs]),),
-        )
-        for corpus, group, runs in compared_runs(out)
+        Section(title, compare([run.path for run in runs]).blocks)
+        for title, runs in compared_runs(out)
     ]
-    missing = [run for run in asked_runs(out) if not run.folder.result.is_file()]
-    remarks = [Remark("Without scores", f"{run.title}: {_why(run)}.") for run in missing]
-    if not sections and not remarks:
-        raise RunError(f"the grid in {out} asks for no runs")
-    return Section("Comparison", (*remarks, *sections))
+    return Section("Comparison", (*shortfalls(out), *sections))
 
 
-def write_comparison(out: Path) -> Section:
-    """Write :func:`grid_page` to the folder of the grid, and return it; raises as that does."""
-    page = grid_page(out)
-    files.write_text(GridFolder(out).comparison, to_markdown(page) + "\n")
-    return page
+def shortfalls(out: Path) -> list[Remark]:
+    """A warning about runs of a grid that have no scores, for each reason.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no grid.
+    """
+    missing: dict[str, list[str]] = {}
+    for run in asked_runs(out):
+        if not run.folder.result.is_file():
+            missing.setdefault(_why(run), []).append(run.title)
+    return [
+        Remark("Warning", f"no scores of {list_some(titles, 6)}: {why}.")
+        for why, titles in missing.items()
+    ]
 
 
 def _why(run: AskedRun) -> str:
-    """Why a run has no scores."""
     states = run.states()
     failed = {state.reason: None for state in states if state.state == "failed"}
     done = sum(state.state == "done" for state in states)
@@ -79,6 +82,13 @@ def _why(run: AskedRun) -> str:
     if not failed:
         return f"{done} of {len(states)} trials are finished, and no fold with every seed"
     return f"no fold is finished with every seed: {list_some(failed, 2)}"
+
+
+def write_comparison(out: Path) -> Section:
+    """Write :func:`grid_page` to the folder of the grid, and return it; raises as that does."""
+    page = grid_page(out)
+    files.write_text(GridFolder(out).comparison, to_markdown(page) + "\n")
+    return page
 
 
 def status_page(runs: Sequence[AskedRun]) -> Section:

@@ -34,8 +34,16 @@ DARK_TEXT, LIGHT_TEXT = "#111111", "#FDFDFD"
 _GREY = "#7A7A7A"
 _FONT = "DejaVu Sans"
 """The font that comes with matplotlib: Latin, Greek, Cyrillic and more."""
+_POINTS = 2000
+"""Points of all faint lines of one colour, about."""
 _LONGEST = 32
 """Characters of a name in a figure."""
+_MANY = 40
+"""Lines from which on a legend has a fixed place."""
+_CROWD = 16
+"""Genotypes from which on their agreement is shown by colours alone."""
+MOST_NAMED = 40
+"""Speakers that are named, in a figure or a table."""
 _STYLES: tuple[Any, ...] = ("solid", "dashed", "dotted", "dashdot")
 
 
@@ -147,20 +155,27 @@ def describe_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str
 def speaker_figure(scores: Mapping[str, float]) -> Figure:
     """Draw the UA of each speaker as a dot, the best on top, and their mean as a line.
 
+    Of many speakers, names are left out.
+
     Parameters
     ----------
     scores : UA by speaker, as a fraction.
     """
     ordered = sorted(scores.items(), key=lambda item: (item[1], item[0]))
-    names, fonts = drawable([name for name, _ in ordered], "speaker")
     values = [100 * value for _, value in ordered]
-    figure = new_figure(5.6, 0.9 + 0.17 * len(ordered))
+    named = len(ordered) <= MOST_NAMED
+    figure = new_figure(5.6, 0.9 + 0.17 * len(ordered) if named else 4.0)
     axes = figure.add_subplot()
-    places = range(len(ordered))
-    axes.hlines(places, 0, values, color=_BLUE, alpha=_FAINT, linewidth=1)
-    axes.plot(values, places, "o", color=_BLUE, markersize=5)
+    places = range(1, len(ordered) + 1)
+    if named:
+        names, fonts = drawable([name for name, _ in ordered], "speaker")
+        axes.hlines(places, 0, values, color=_BLUE, alpha=_FAINT, linewidth=1)
+        axes.set_yticks(places, names, fontsize=8, parse_math=False, fontfamily=fonts)
+        axes.set_ylim(0.4, len(ordered) + 0.6)
+    else:
+        axes.set_ylabel("speakers, from the lowest")
+    axes.plot(values, places, "o", color=_BLUE, markersize=5 if named else 2)
     axes.axvline(float(np.mean(values)), color=_ORANGE, linewidth=1, label="mean of speakers")
-    axes.set_yticks(places, names, fontsize=8, parse_math=False, fontfamily=fonts)
     axes.set(xlabel="UA, %", xlim=(0, 101))
     axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
@@ -357,6 +372,62 @@ def _describe(what: str, curves: Sequence[Curve], names: Mapping[str, str]) -> s
     return f"{what} at the first and the last epoch{means}: {listed}."
 
 
+def agreement_figure(
+    trials: Sequence[tuple[int | None, int]], shares: Sequence[Sequence[float]]
+) -> Figure:
+    """Draw the share of edges that each two genotypes have in common, of few also as numbers.
+
+    Parameters
+    ----------
+    trials : fold and seed of each genotype.
+    shares : [genotypes][genotypes], as fractions.
+    """
+    percent = 100 * np.array(shares)
+    few = len(trials) < _CROWD
+    side = 1.7 + (0.32 if few else 0.13) * len(trials)
+    figure = new_figure(side + 0.9, side)
+    axes = figure.add_subplot()
+    image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(image, ax=axes, label="% of edges in common", shrink=0.8)
+    names, what = _short_names(trials)
+    ticks: dict[str, Any] = {"labels": names, "fontsize": 7 if few else 5}
+    axes.set_xticks(range(len(names)), rotation=90 if "," in what else 0, **ticks)
+    axes.set_yticks(range(len(names)), **ticks)
+    axes.set(xlabel=what, ylabel=what)
+    for row, column in np.ndindex(percent.shape if few else (0, 0)):
+        share = percent[row, column]
+        colour = LIGHT_TEXT if share > 65 else DARK_TEXT
+        axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=6)
+    return figure
+
+
+def _short_names(trials: Sequence[tuple[int | None, int]]) -> tuple[list[str], str]:
+    """Names of trials by what tells them apart, and what that is."""
+    if len({fold for fold, _ in trials}) == 1:
+        return [str(seed) for _, seed in trials], "seed"
+    if len({seed for _, seed in trials}) == 1:
+        return [str(fold) for fold, _ in trials], "fold"
+    return [f"{fold}, {seed}" for fold, seed in trials], "fold, seed"
+
+
+def describe_agreement(
+    trials: Sequence[tuple[int | None, int]], shares: Sequence[Sequence[float]]
+) -> str:
+    """Say in words what :func:`agreement_figure` shows, and how seeds of one fold agree."""
+    pairs = [(shares[i][j], i, j) for i in range(len(trials)) for j in range(i)]
+    names = [f"fold {fold} seed {seed}" for fold, seed in trials]
+    (low, a, b), (high, c, d) = min(pairs), max(pairs)
+    text = (
+        f"Share of edges that each two of {len(trials)} genotypes have in common, from "
+        f"{100 * low:.0f} % ({names[b]} and {names[a]}) to {100 * high:.0f} % "
+        f"({names[d]} and {names[c]})."
+    )
+    of_fold = [share for share, i, j in pairs if trials[i][0] == trials[j][0]]
+    if 0 < len(of_fold) < len(pairs):
+        text += f" Seeds of one fold share {100 * np.mean(of_fold):.0f} % in the mean."
+    return text
+
+
 @dataclass(frozen=True)
 class Weights:
     """Softmax weights of the operations of a cell, means over its edges and over searches.
@@ -475,11 +546,17 @@ def _draw_curves(
     label: str,
     scale: float = 1.0,
 ) -> None:
-    """Draw a column of every curve that has it: faint lines, and their mean in bold."""
+    """Draw a column of every curve that has it: faint lines, and their mean in bold.
+
+    Of many curves, the faint lines skip epochs, so that a page stays small.
+    """
     present = _measured(curves, column)
     if len(present) > 1:
+        step = -(-sum(len(epochs) for epochs, _ in present) // _POINTS)
         for epochs, values in present:
-            axes.plot(epochs, scale * values, color=colour, alpha=_FAINT, linewidth=0.8)
+            axes.plot(
+                epochs[::step], scale * values[::step], color=colour, alpha=_FAINT, linewidth=0.8
+            )
     if present:
         epochs, mean = _mean_curve(curves, column)
         axes.plot(epochs, scale * mean, color=colour, linewidth=1.8, label=label)
@@ -524,7 +601,14 @@ def _finish(axes: Axes) -> None:
     whole_epochs(axes)
     named = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if named:
-        axes.legend(list(named.values()), list(named), fontsize=8, frameon=False)
+        # Looking for the emptiest corner takes long among many lines.
+        axes.legend(
+            list(named.values()),
+            list(named),
+            fontsize=8,
+            frameon=False,
+            loc="best" if len(axes.lines) < _MANY else "upper right",
+        )
     else:
         axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes)
 

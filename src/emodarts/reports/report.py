@@ -10,7 +10,8 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -21,7 +22,6 @@ import numpy as np
 from emodarts import files
 from emodarts.cost import Spent
 from emodarts.errors import RunError, list_some
-from emodarts.experiments.grid_plan import asked_runs, is_grid
 from emodarts.experiments.summary import FORMAT
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder, TrialFolder
@@ -45,20 +45,19 @@ from emodarts.reports.document import (
     numbers,
     words,
 )
-from emodarts.reports.latex import to_latex
 from emodarts.reports.markdown import to_markdown
 from emodarts.reports.protocol import protocol_in_words, repeating
 from emodarts.reports.published import size_section
 from emodarts.reports.verdict import verdict
 from emodarts.scoring.comparison import paired_test
 from emodarts.scoring.predictions import read_predictions
-from emodarts.searching.agreement import agreement
+from emodarts.searching.agreement import agreement, pairwise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-#: Runs that a page shows in full beside their comparison, so that it stays below 2 MB.
-_DETAILED = 4
+#: Runs whose differing settings are shown with their values, at most.
+_VALUES = 4
 _REQUIRED = (
     *("name", "corpus", "protocol", "split", "seeds", "ua", "wa", "macro_f1", "ua_sd_folds"),
     *("wa_sd_folds", "macro_f1_sd_folds", "ua_sd_seeds", "pooled", "confusion", "classes"),
@@ -113,15 +112,6 @@ def _optimistic(run: Path, result: Mapping[str, Any]) -> float | None:
     key = "test_ua_of_best_test_epoch"
     found = [files.read_object(path, RunError, key)[key] for path in paths]
     return float(np.mean(found, dtype=np.float64))
-
-
-def runs_in(paths: Sequence[Path]) -> list[Path]:
-    """The run folders that were asked for: for a grid, those of its runs that have a result."""
-    found = []
-    for path in paths:
-        asked = [run.path for run in asked_runs(path)] if is_grid(path) else [path]
-        found += [run for run in asked if run == path or RunFolder(run).result.is_file()]
-    return found
 
 
 def make_report(run: Path, page: Path | None = None, audio: Path | None = None) -> Section:
@@ -188,78 +178,7 @@ def write_report(run: Path) -> Path:
     return path
 
 
-def make_page(runs: Sequence[Path], page: Path, audio: Path | None = None) -> Section:
-    """Make one document of one or more runs: their comparison first, then each of them.
-
-    Parameters
-    ----------
-    page : folder of the document, to which links are relative.
-    audio : as of :func:`make_report`.
-
-    Raises
-    ------
-    RunError, RecipeError, GenotypeError
-        If a run is not finished or one of its files is broken.
-    """
-    if len(runs) == 1:
-        return make_report(runs[0], page, audio)
-    results = _name_apart(runs, [load_result(run) for run in runs])
-    corpora = " and ".join(dict.fromkeys(result["corpus"] for result in results))
-    blocks: list[Block] = [*compare(runs).blocks]
-    blocks += [section for section in [size_section(results)] if section]
-    if len(runs) <= _DETAILED:
-        for run, result in zip(runs, results, strict=True):
-            report = make_report(run, page, audio)
-            parts = [b for b in report.blocks if not _is_of_comparison(b)]
-            blocks.append(Section(result["name"], tuple(parts)))
-    else:
-        blocks.append(
-            Section(
-                "Runs",
-                tuple(
-                    Paragraph((Link(result["name"], _relative(run, page)),))
-                    for run, result in zip(runs, results, strict=True)
-                ),
-            )
-        )
-    return Section(f"{len(runs)} systems on {corpora}", tuple(blocks))
-
-
-def _is_of_comparison(block: Block) -> bool:
-    """Whether a block of a report says what a comparison of runs has said."""
-    return isinstance(block, Remark) or (
-        isinstance(block, Section) and block.title in ("Result", "UA against parameters")
-    )
-
-
-def write_page(runs: Sequence[Path], path: Path, audio: Path | None = None) -> None:
-    """Write one HTML file about one or more runs; see :func:`make_page` for what is raised.
-
-    Raises
-    ------
-    WriteError
-        If the file cannot be written.
-    """
-    from emodarts.reports.html import to_html
-
-    files.write_text(path, to_html(make_page(runs, path.parent, audio)))
-
-
-def write_latex(runs: Sequence[Path], path: Path) -> None:
-    """Write the tables of numbers about one or more runs as LaTeX.
-
-    Raises
-    ------
-    RunError, RecipeError, GenotypeError
-        If a run is not finished or one of its files is broken.
-    WriteError
-        If the file cannot be written.
-    """
-    document = compare(runs) if len(runs) > 1 else make_report(runs[0])
-    files.write_text(path, to_latex(document))
-
-
-def _relative(path: Path, page: Path) -> str:
+def relative(path: Path, page: Path) -> str:
     """An address of a file for a document in the folder ``page``."""
     return Path(os.path.relpath(path.resolve(), page.resolve())).as_posix()
 
@@ -330,7 +249,7 @@ def _setup_section(run: Path, result: Mapping[str, Any], recipe: Recipe, page: P
         (". Folds: ", folder.folds),
         (". Every prediction: ", folder.predictions),
     ):
-        parts += [text, Link(path.name, _relative(path, page))]
+        parts += [text, Link(path.name, relative(path, page))]
     hardware = tables.fact_table("item", _flat(environment))
     blocks: tuple[Block, ...] = (
         protocol_in_words(result, recipe),
@@ -422,7 +341,7 @@ def _cells_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Sect
             tables.operation_table(with_cells),
         ]
     if len(with_cells) > 1 and result["genotypes"] == "searched":
-        blocks.append(_agreement(with_cells, recipe))
+        blocks += _agreement({t: g for t, g in found.items() if g.cells}, recipe)
     if len(result["seeds"]) > 1 and with_cells:
         blocks.append(f"The drawings show the cells of seed {first_seed}.")
     for genotype, folds in drawn.items():
@@ -431,18 +350,23 @@ def _cells_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Sect
         if genotype.macro:
             shown.append(tables.fact_table("choice", _flat(genotype.macro)))
         if genotype.cells:
-            path = RunFolder(run).trial(folds[0], first_seed).alphas
-            records = _read_alphas(path) if path.exists() else []
-            shown += _cell_figures(genotype, folds[0], records, recipe)
+            trial = RunFolder(run).trial(folds[0], first_seed)
+            paths = [folder.alphas for folder in _searches(trial, recipe).values()]
+            searches = [_read_alphas(path) for path in paths if path.exists()]
+            shown += _cell_figures(genotype, folds[0], searches, recipe)
         blocks.append(Section(f"{title}, seed {first_seed}", tuple(shown)))
     return Section("Cells", tuple(blocks))
 
 
 def _cell_figures(
-    genotype: Genotype, fold: int, records: list[dict[str, Any]], recipe: Recipe
+    genotype: Genotype, fold: int, searches: Sequence[list[dict[str, Any]]], recipe: Recipe
 ) -> Iterator[Block]:
-    """The cells, with the strength of their edges, and how they formed, if a search says so."""
-    strengths = formation.strengths_of(genotype, records, recipe.network.operations)
+    """The cells, with the strength of their edges, and how they formed, if searches say so."""
+    strengths: cells.Strengths | None = {} if searches else None
+    for records in searches:
+        part = _part(genotype, records[0]["alphas"])
+        found = formation.strengths_of(part, records, recipe.network.operations)
+        strengths = None if strengths is None or found is None else {**strengths, **found}
     if strengths is not None:
         yield (
             "The number beside an operation, and the width of its line, is its softmax weight on "
@@ -453,26 +377,46 @@ def _cell_figures(
         cells.describe_genotype(genotype, strengths),
         partial(cells.draw_genotype, genotype, strengths),
     )
-    if len(records) > 1:
-        yield "How they formed: the cells that the alphas named at some epochs of the search."
+    searches = [records for records in searches if len(records) > 1]
+    if not searches:
+        return
+    yield "How they formed: the cells that the alphas named at some epochs of the search."
+    for records in searches:
+        inner = "" if len(searches) == 1 else f"-{next(iter(records[0]['alphas']))}"
         yield Figure(
-            f"formation-fold-{fold}.png",
+            f"formation-fold-{fold}{inner}.png",
             formation.describe_formation(records),
             partial(formation.formation_figure, records),
         )
-        yield (
-            "Squares are the inputs of a cell and dots its nodes, from left to right; arcs are the "
-            "two edges of each node."
-        )
+    yield (
+        "Squares are the inputs of a cell and dots its nodes, from left to right; arcs are the "
+        "two edges of each node."
+    )
 
 
-def _agreement(genotypes: Sequence[Genotype], recipe: Recipe) -> str:
-    found = agreement(genotypes, recipe.network)
+def _part(genotype: Genotype, searched: Collection[str]) -> Genotype:
+    """A genotype with those of its cells that one search found."""
+    left_out: dict[str, Any] = {name: None for name in genotype.cells if name not in searched}
+    return replace(genotype, **left_out)
+
+
+def _agreement(
+    genotypes: Mapping[tuple[int | None, int], Genotype], recipe: Recipe
+) -> tuple[Block, ...]:
+    """Edges that genotypes have in common: in the mean against random ones, and each pair's."""
+    found = agreement(list(genotypes.values()), recipe.network)
     text = (
         f"Two of these genotypes have {tables.percent(found.found)} % of their edges in common, "
         f"random ones {tables.percent(found.expected)} % (p = {found.p:.3f})"
     )
-    return f"{text}: indistinguishable from a random choice." if found.is_random else f"{text}."
+    text = f"{text}: indistinguishable from a random choice." if found.is_random else f"{text}."
+    shares = pairwise(list(genotypes.values()))
+    figure = Figure(
+        "agreement.png",
+        plots.describe_agreement(list(genotypes), shares),
+        partial(plots.agreement_figure, list(genotypes), shares),
+    )
+    return text, figure
 
 
 def _training_section(run: Path, result: Mapping[str, Any]) -> Section | None:
@@ -490,33 +434,50 @@ def _training_section(run: Path, result: Mapping[str, Any]) -> Section | None:
 
 
 def _search_section(run: Path, result: Mapping[str, Any], recipe: Recipe) -> Section | None:
-    searched = [folder for folder in _trials(run, result) if folder.search_history.exists()]
-    if not searched:
-        return None
-    curves = [read_curve(folder.search_history) for folder in searched]
-    figures = [
-        Figure("search.png", plots.describe_search(curves), partial(plots.search_figure, curves))
+    """The searches; a system with several inputs has one search for each."""
+    folders: dict[str, list[TrialFolder]] = {}
+    for trial in _trials(run, result):
+        for name, folder in _searches(trial, recipe).items():
+            folders.setdefault(name, []).append(folder)
+    sections = [
+        Section(f"Stream {name}" if name else "", tuple(_search_blocks(name, found, recipe)))
+        for name, found in folders.items()
     ]
+    if len(sections) == 1:
+        return Section("Search", sections[0].blocks)
+    return Section("Search", tuple(sections)) if sections else None
+
+
+def _searches(trial: TrialFolder, recipe: Recipe) -> dict[str, TrialFolder]:
+    """Folders of the searches of a trial: by input, or its own folder under an empty name."""
+    places = {"": trial, **{name: trial.stream(name) for name in recipe.inputs}}
+    return {name: folder for name, folder in places.items() if folder.search_history.exists()}
+
+
+def _search_blocks(name: str, searched: Sequence[TrialFolder], recipe: Recipe) -> Iterator[Block]:
+    prefix = f"{name}-" if name else ""
+    curves = [read_curve(folder.search_history) for folder in searched]
+    yield Figure(
+        f"{prefix}search.png", plots.describe_search(curves), partial(plots.search_figure, curves)
+    )
+    yield from _legend(curves)
     paths = [folder.alphas for folder in searched]
     alphas = [_read_alphas(path) for path in paths if path.exists()]
     if alphas:
         weights = plots.mean_weights(alphas, recipe.network.operations)
-        figures.append(
-            Figure(
-                "alphas.png", plots.describe_alphas(weights), partial(plots.alpha_figure, weights)
-            )
+        yield Figure(
+            f"{prefix}alphas.png",
+            plots.describe_alphas(weights),
+            partial(plots.alpha_figure, weights),
         )
-        figures += [_edge_figure(alphas, recipe, cell) for cell in weights]
+        yield from (_edge_figure(alphas, recipe, cell) for cell in weights)
     if any(np.isfinite(c.columns.get("eigenvalue", np.empty(0))).any() for c in curves):
-        figures.append(
-            Figure(
-                "eigenvalue.png",
-                plots.describe_eigenvalues(curves),
-                partial(plots.eigenvalue_figure, curves),
-            )
+        yield Figure(
+            f"{prefix}eigenvalue.png",
+            plots.describe_eigenvalues(curves),
+            partial(plots.eigenvalue_figure, curves),
         )
-    blocks: tuple[Block, ...] = (figures[0], *_legend(curves), *figures[1:], *_noise(curves))
-    return Section("Search", blocks)
+    yield from _noise(curves)
 
 
 def _edge_figure(alphas: Sequence[list[dict[str, Any]]], recipe: Recipe, cell: str) -> Figure:
@@ -648,7 +609,7 @@ def compare(runs: Sequence[Path]) -> Section:
     RunError
         If a run is not finished or one of its files is broken.
     """
-    results = _name_apart(runs, [load_result(run) for run in runs])
+    results = name_apart(runs, [load_result(run) for run in runs])
     names = [result["name"] for result in results]
     predictions = [read_predictions(RunFolder(run).predictions) for run in runs]
     recipes = [load_recipe(RunFolder(run).recipe) for run in runs]
@@ -667,6 +628,8 @@ def compare(runs: Sequence[Path]) -> Section:
         Section("Result", tables.result_blocks(results)),
         *_other_settings(names, recipes),
     )
+    if len(results) > 1 and len({frozenset(result["classes"]) for result in results}) == 1:
+        blocks += (Section("Classes", (tables.recall_table(results),)),)
     if costs := _cost_section(results):
         blocks += (costs,)
     if tests:
@@ -699,7 +662,7 @@ def _by_hand(result: Mapping[str, Any], recipe: Recipe) -> bool:
     )
 
 
-def _name_apart(runs: Sequence[Path], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def name_apart(runs: Sequence[Path], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add the directory to names that more than one run has."""
     counts = Counter(result["name"] for result in results)
     return [
@@ -711,22 +674,29 @@ def _name_apart(runs: Sequence[Path], results: Sequence[dict[str, Any]]) -> list
 def _differences(results: Sequence[Mapping[str, Any]]) -> list[Remark]:
     remarks = []
     for key in ("corpus", "classes", "split", "protocol"):
-        values = [", ".join(v) if isinstance(v, list) else v for v in (r[key] for r in results)]
-        if len(set(values)) > 1:
-            listed = "; ".join(
-                f"{result['name']}: {value}" for result, value in zip(results, values, strict=True)
-            )
+        found: dict[str, list[str]] = {}
+        for result in results:
+            value = result[key]
+            text = ", ".join(value) if isinstance(value, list) else str(value)
+            found.setdefault(text, []).append(result["name"])
+        if len(found) > 1:
+            listed = "; ".join(f"{list_some(names)}: {value}" for value, names in found.items())
             remarks.append(Remark(f"The runs differ in {key}", f"{listed}."))
     return remarks
 
 
 def _other_settings(names: Sequence[str], recipes: Sequence[Recipe]) -> list[Remark]:
-    """Keys of the recipes that differ, but for those that have remarks of their own."""
+    """Keys of the recipes that differ, but for those that have remarks of their own.
+
+    Of few runs with their values.
+    """
     differing = differing_keys(recipes)
     for key in ("labels", "evaluation.split", "evaluation.protocol"):
         differing.pop(key, None)
     if not differing:
         return []
+    if len(names) > _VALUES:
+        return [Remark("The runs differ in settings", f"{list_some(differing, 20)}.")]
     order = f"{list_some(names)}, in this order"
     listed = [f"{key} ({', '.join(map(_shown, found))})" for key, found in differing.items()]
     return [Remark("The runs differ in settings", f"{list_some(listed, 20)} ({order}).")]

@@ -27,6 +27,8 @@ DEFINITIONS = (
 NOTHING = "–"
 #: Column of the time of the search, which is left out where nothing was searched.
 _SEARCH = 3
+#: Runs that a remark or a row about several names.
+_NAMED = 4
 
 _BASELINES = {
     "chance": "baseline: chance",
@@ -56,7 +58,9 @@ def _count(value: float | None) -> str:
 
 
 def _millions(value: float | None) -> str:
-    return NOTHING if value is None else f"{value / 1e6:,.2f} M"
+    if value is None:
+        return NOTHING
+    return f"{value / 1e6:,.2f} M" if value >= 1e5 else f"{value / 1e6:.2g} M"
 
 
 def result_blocks(results: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
@@ -165,7 +169,7 @@ def _baseline_rows(results: Sequence[Mapping[str, Any]], with_seeds: bool) -> li
             rows.setdefault((label, *row), []).append(result["name"])
     ambiguous = {label for label, n in Counter(key[0] for key in rows).items() if n > 1}
     return [
-        [f"{label} ({', '.join(runs)})" if label in ambiguous else label, *row]
+        [f"{label} ({list_some(runs, _NAMED)})" if label in ambiguous else label, *row]
         for (label, *row), runs in sorted(rows.items(), key=lambda item: _baseline_order(item[0]))
     ]
 
@@ -200,7 +204,7 @@ def _remarks(results: Sequence[Mapping[str, Any]]) -> list[Remark]:
         for key in [*notices, *(("Warning", text) for text in result.get("warnings", ()))]:
             found.setdefault(key, []).append(result["name"])
     return [
-        Remark(label, text if len(results) == 1 else f"{text} ({', '.join(names)})")
+        Remark(label, text if len(results) == 1 else f"{text} ({list_some(names, _NAMED)})")
         for (label, text), names in found.items()
     ]
 
@@ -243,6 +247,17 @@ def class_table(result: Mapping[str, Any]) -> Table:
     if n_seeds > 1:
         caption += f" and {n_seeds} seeds, so that each utterance counts {n_seeds} times"
     return Table((*words("class"), *numbers(*titles)), rows, (f"{caption}.",))
+
+
+def recall_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """Recall of each class with each system, over folds and seeds; all have the same classes."""
+    classes = results[0]["classes"]
+    rows = []
+    for result in results:
+        found = dict(zip(result["classes"], recall(np.array(result["confusion"])), strict=True))
+        rows.append((result["name"], *(percent(found[name]) for name in classes)))
+    titles = (f"recall of {name} %" for name in classes)
+    return Table((*words("system"), *numbers(*titles)), tuple(rows))
 
 
 def paired_table(tests: Mapping[tuple[str, str], Mapping[str, Any]]) -> Table:

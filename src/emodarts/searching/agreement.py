@@ -55,6 +55,11 @@ def equal_edges(genotypes: Sequence[Genotype]) -> float:
     return sum(c * (c - 1) for c in counts.values()) / (counts.total() * (n - 1))
 
 
+def pairwise(genotypes: Sequence[Genotype]) -> list[list[float]]:
+    """:func:`equal_edges` of each two genotypes [shape=(n, n)]; 1 on the diagonal."""
+    return [[equal_edges((a, b)) for b in genotypes] for a in genotypes]
+
+
 def agreement(genotypes: Sequence[Genotype], spec: NetworkSpec, seed: int = 0) -> Agreement:
     """Compare at least two genotypes with random ones of the same network.
 

@@ -9,7 +9,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from emodarts.audio.io import load_audio
 from emodarts.errors import ExportError
 from emodarts.serving.graph import Graph
 from emodarts.serving.model import Model
+from emodarts.serving.windowing import Windows, streaming
+from emodarts.serving.windows import check_windows
 
 OPSET = 20
 TOLERANCE = 1e-4
@@ -61,17 +63,29 @@ class Exported:
 
 
 def export_onnx(
-    model: Model, path: Path, check: Sequence[Path] = (), *, int8: bool = False
+    model: Model,
+    path: Path,
+    check: Sequence[Path] = (),
+    *,
+    int8: bool = False,
+    window: float | None = None,
+    hop: float | None = None,
 ) -> Exported:
     """Write a model as ONNX, unless its answers differ from those of torch.
 
     The file takes ``waveform`` ``(batch, samples)``, float32 at the sample rate in its metadata,
     and gives ``probabilities`` ``(batch, classes)``. It needs onnxruntime, and not this package.
 
+    With ``window`` it is the streaming form: ``chunk`` ``(samples,)`` and ``state`` ``(held,)``
+    give ``probabilities`` ``(windows, classes)`` of the windows that the chunk completes, and
+    ``new_state``, which goes with the next chunk. The first state is empty. An empty chunk is the
+    end, and completes the last window of :meth:`Model.stream`.
+
     Parameters
     ----------
     check : audio files to compare on, beside generated sounds.
     int8 : keep the weights of recurrent and dense layers, and multiply, in 8 bits.
+    window, hop : seconds, rounded to samples; see :meth:`Model.stream`.
 
     Raises
     ------
@@ -80,11 +94,23 @@ def export_onnx(
         differs by more than 1e-4, or 0.05 with ``int8``. No file is left then.
     AudioError
         If a file to check on cannot be used.
+    EmodartsError
+        If ``window`` or ``hop`` is not possible.
     """
+    check_windows(window, hop)
     sounds = _sounds(model, check)
     data = to_onnx(model)
-    data = _with_facts(_quantised(data) if int8 else data, model)
-    difference, same = _compare(model, data, sounds)
+    if int8:
+        data = quantised(data)
+    if window is None:
+        data = _with_facts(data, model)
+        difference, same = _compare(model, data, sounds)
+    else:
+        [spec] = model.bundle.inputs.values()
+        windows = Windows.of(window, hop, spec.sample_rate)
+        facts = dict(zip(("window", "hop"), map(str, windows.seconds), strict=True))
+        data = _with_facts(streaming(data, windows, len(model.classes)), model, facts)
+        difference, same = _compare_streams(model, data, sounds, windows)
     allowed = TOLERANCE_INT8 if int8 else TOLERANCE
     if not difference <= allowed:
         raise ExportError(
@@ -115,7 +141,7 @@ def to_onnx(model: Model) -> bytes:
     return data
 
 
-def _with_facts(data: bytes, model: Model) -> bytes:
+def _with_facts(data: bytes, model: Model, more: Mapping[str, str] | None = None) -> bytes:
     import onnx
 
     [spec] = model.bundle.inputs.values()
@@ -126,6 +152,7 @@ def _with_facts(data: bytes, model: Model) -> bytes:
         "digest": hashlib.sha256(data).hexdigest(),
         "corpus": str(model.bundle.origin.get("corpus", "")),
         "licence": licence_note(model),
+        **(more or {}),
     }
     onnx.helper.set_model_props(program, metadata)
     done: bytes = program.SerializeToString()
@@ -230,8 +257,8 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _quantised(data: bytes) -> bytes:
-    """Recurrent and dense layers in int8; the features stay as they are."""
+def quantised(data: bytes) -> bytes:
+    """A program whose recurrent and dense layers are in int8; its features stay as they are."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -289,6 +316,31 @@ def _compare(model: Model, data: bytes, sounds: Sequence[Samples]) -> tuple[floa
         difference = max(difference, *(np.abs(x - expected).max() for x in (alone, together)))
         same += int(alone.argmax() == expected.argmax())
     return float(difference), same / len(sounds)
+
+
+def _compare_streams(
+    model: Model, data: bytes, sounds: Sequence[Samples], windows: Windows
+) -> tuple[float, float]:
+    """The same over the windows of each sound, in chunks of which some complete no window."""
+    session = open_session(data)
+    window, hop = windows.seconds
+    difference, same, n = 0.0, 0, 0
+    for sound in sounds:
+        chunks = np.array_split(sound, 1 + len(sound) // (windows.hop // 2 + 1))
+        answers = list(model.stream(chunks, windows.sample_rate, window, hop))
+        state, found = sound[:0], []
+        for chunk in (*chunks, sound[:0]):
+            probabilities, state = session.run(None, {"chunk": chunk, "state": state})
+            found += list(probabilities)
+        if len(found) != len(answers):
+            return float("inf"), 0.0
+        for answer, shares in zip(answers, found, strict=True):
+            if answer.label:
+                expected = np.array([answer.probabilities[name] for name in model.classes])
+                difference = max(difference, float(np.abs(shares - expected).max()))
+                same += int(shares.argmax() == expected.argmax())
+                n += 1
+    return difference, same / max(n, 1)
 
 
 def open_session(data: bytes | Path, threads: int = 1) -> Any:

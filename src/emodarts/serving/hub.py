@@ -12,6 +12,9 @@ from emodarts import files
 from emodarts.bundle import DESCRIPTION, WEIGHTS
 from emodarts.errors import BundleError, ExportError, RunError
 from emodarts.layout import RunFolder
+from emodarts.reports.answers import gender_table
+from emodarts.reports.markdown import to_markdown
+from emodarts.scoring.predictions import read_predictions
 from emodarts.serving.export import licence_note
 from emodarts.serving.model import Model
 from emodarts.serving.shipped import CARD
@@ -171,7 +174,7 @@ def make_card(model: Model, run: Path | None = None) -> str:
         "- Intended for research, teaching and prototypes whose users know and agree.",
         "- Not for decisions about people: hiring, schools, policing, borders, credit, diagnosis, "
         "or surveillance. The EU AI Act prohibits emotion recognition at work and in education, "
-        "except for medical or safety reasons.",
+        "except for medical or safety reasons. docs/limits.md of emodarts says more.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -214,6 +217,10 @@ def _scores(model: Model, run: Path | None) -> list[str]:
     for k, (name, row) in enumerate(zip(model.classes, result["confusion"], strict=True)):
         n = sum(row)
         lines.append(f"| {name} | {n} | {'' if not n else f'{100 * row[k] / n:.1f} %'} |")
+    predictions, classes = read_predictions(RunFolder(run).predictions)
+    genders = gender_table(run, predictions, classes)
+    if genders is not None:
+        lines += ["", to_markdown(genders)]
     worst = min(result["folds"], key=lambda fold: float(fold["ua"]))
     lines += [
         "",
