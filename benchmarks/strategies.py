@@ -96,6 +96,11 @@ def search_of(name: str, keys: dict[str, Any]) -> SearchSpec:
     return found
 
 
+def can_search(name: str, toy: Toy) -> bool:
+    """Whether a toy has the cells that a strategy searches: P-DARTS needs normal ones."""
+    return name != "p-darts" or "normal" in toy.network.cnn.cell_names
+
+
 def trained(toy: Toy, genotype: Genotype, seed: int, judged_on: Part) -> float:
     """UA of the network of a genotype, trained on the data for weights."""
     torch.manual_seed(seed)
@@ -110,6 +115,8 @@ def recovers(name: str, toy_name: str, seed: int, epochs: int | None = None) -> 
     """Whether the search finds what is planted; the reason if it cannot search the toy."""
     make, keys = TOYS[toy_name]
     toy = make(seed)
+    if not can_search(name, toy):
+        return "there is no normal cell"
     try:
         spec = search_of(name, keys if epochs is None else {**keys, "epochs": epochs})
         with tempfile.TemporaryDirectory() as folder:

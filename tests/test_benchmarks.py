@@ -266,3 +266,14 @@ def test_cost_of_gpus_that_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert many["hours"] == pytest.approx(one["hours"] / 10)
     assert one["hours"] == pytest.approx(50 * one["epoch_min"] / 60)
     assert estimate(10**6, 10, 64, 2, 50, 10.0, 30.0)["waiting"] > 0
+
+
+@pytest.mark.slow
+def test_strategies(tmp_path: Path) -> None:
+    result = result_of("strategies", tmp_path, "--only", "gdas,p-darts")
+    rows = result["strategies"]
+    for row in rows.values():
+        assert row.keys() == {"candidate", "lag", "recurrent", "step_s"}
+        assert min(row["step_s"]) > 0
+    assert all(rows["gdas"][toy] in (0, 1) for toy in ("candidate", "lag", "recurrent"))
+    assert rows["p-darts"]["candidate"] == "there is no normal cell"

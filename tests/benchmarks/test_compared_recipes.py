@@ -26,7 +26,7 @@ LINEAR = ("svm", "logistic_regression")
 def test_every_row_of_the_comparison_is_filled_by_a_run(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(synthetic, "TAKES", 2)
+    monkeypatch.setattr(synthetic, "TAKES", 1)
     corpus = load_corpus("synthetic", tmp_path / "corpus")
     runs, searches = [], set()
     for name in compared_recipes():

@@ -152,8 +152,11 @@ def test_a_sparse_operation_computes_only_what_has_weight(stride: int) -> None:
     out = edge(x, torch.tensor([0.0, 0.0, 1.0]))
     assert [one.calls for one in operations] == [0, 1]
     assert torch.equal(out, 2.0 * x)
-    nothing = edge(x, torch.tensor([0.0, 1.0, 0.0]))
+    none = torch.tensor([0.0, 1.0, 0.0], requires_grad=True)
+    nothing = edge(x, none)
     assert torch.equal(nothing, torch.zeros_like(x[:, :, ::stride, ::stride]))
+    # A step may draw `none` on every edge: it then has a gradient, of zero.
+    assert torch.equal(torch.autograd.grad(nothing.sum(), none)[0], torch.zeros(3))
     plain = MixedOperation(("a", NONE, "b"), operations)
     weights = torch.tensor([0.3, 0.2, 0.5])
     torch.testing.assert_close(edge(x, weights), plain(x, weights))
@@ -162,14 +165,15 @@ def test_a_sparse_operation_computes_only_what_has_weight(stride: int) -> None:
 def test_dirichlet_weights_have_the_mean_of_the_distribution_and_one_sample_a_step() -> None:
     spec = RelaxationSpec(kind="dirichlet")
     torch.manual_seed(0)
-    drawn = [relaxation.draw(spec, {"normal": ALPHA}, 0.0)["normal"] for _ in range(4000)]
-    samples = torch.stack([weigh(ALPHA) for weigh in drawn])
+    many = ALPHA.repeat(4000, 1)
+    weigh = relaxation.draw(spec, {"normal": many}, 0.0)["normal"]
+    samples = weigh(many).view(4000, 2, 3)
     torch.testing.assert_close(samples.sum(dim=2), torch.ones(4000, 2))
     concentration = torch.where(ALPHA > 0, 1 + ALPHA, ALPHA.exp())
     expected = concentration / concentration.sum(dim=1, keepdim=True)
     torch.testing.assert_close(samples.mean(dim=0), expected, atol=0.02, rtol=0)
     torch.testing.assert_close(relaxation.EXPECTED["dirichlet"](ALPHA), expected)
-    assert torch.equal(drawn[0](ALPHA), samples[0])
+    assert torch.equal(weigh(many).view(4000, 2, 3), samples)
 
 
 def test_dropped_paths_leave_the_sum_of_an_edge_and_at_least_one_candidate() -> None:
@@ -234,6 +238,16 @@ def test_the_auxiliary_skip_fades_out_over_the_epochs(tmp_path: Path) -> None:
         patch.setattr("emodarts.searching.edges.AuxiliarySkip", Noting)
         search(darts(auxiliary_skip=True), make_task(tmp_path))
     assert seen == pytest.approx([1.0, 2 / 3, 1 / 3, 0.0])
+
+
+@pytest.mark.parametrize("cells", [0, 1, 2])
+def test_stages_need_a_normal_cell(cells: int) -> None:
+    value: dict[str, Any] = {"network": {"cnn": {"cells": cells}}}
+    value["search"] = {"epochs": 4, "stages": [{"cells": 3}, {"cells": 4}]}
+    with pytest.raises(
+        RecipeError, match=rf"stages .*cells {cells} there is none; allowed: at least 3"
+    ):
+        Recipe.from_dict(value)
 
 
 def test_partial_channels_must_divide_the_channels() -> None:
@@ -357,11 +371,12 @@ def test_what_was_found_of_one_supernet_is_forgotten_with_it(tmp_path: Path) -> 
     def note(found: Search, asked: tuple[StageSpec, ...]) -> None:
         before = list(found.memory.get("frozen", []))
         begin(found, asked)
-        if found.epoch == 13:
+        if found.epoch == 4:
             seen.extend([before, list(found.memory.get("frozen", []))])
 
-    keys = {"epochs": 26, "alphas": {"learning_rate": 1e-3}, "stop": {"gradient_matching": 1.0}}
+    keys = {"epochs": 8, "alphas": {"learning_rate": 1e-3}, "stop": {"gradient_matching": 1.0}}
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stops, "MATCHING_STEPS", 4)  # of the six that a stage takes after warm-up
         patch.setattr(stages, "enter", note)
         search(darts(**keys, stages=[{"cells": 3}, {"cells": 4}]), make_task(tmp_path))
     before, after = seen

@@ -98,9 +98,10 @@ class Recipe(Section):
                         f"search.partial_channels {search.partial_channels} does not divide "
                         f"{key} {size}; allowed: a divisor"
                     )
-            if search.stages and not network.cnn.cells:
+            if search.stages and "normal" not in network.cnn.cell_names:
                 raise ValueError(
-                    "search.stages grow the CNN, and network.cnn.cells is 0; allowed: no stages"
+                    f"search.stages search normal cells, and with network.cnn.cells "
+                    f"{network.cnn.cells} there is none; allowed: at least 3, or no stages"
                 )
 
     def _check_labels(self) -> None:

@@ -32,7 +32,10 @@ class SparseOperation(MixedOperation):
             for k, operation in zip(self.columns, self.operations, strict=True)
             if values[k] != 0.0
         ]
-        return add_up(terms) if terms else strided(x, self.stride) * 0.0
+        if terms:
+            return add_up(terms)
+        # Of the weights, so that a step that drew `none` on every edge has a gradient: zero.
+        return strided(x, self.stride) * (0.0 * weights.sum())
 
 
 def strided(x: Tensor, stride: int) -> Tensor:
