@@ -50,9 +50,10 @@ def test_every_row_of_the_comparison_is_filled_by_a_run(
         if path.name in searches - {"random"}:  # which draws cells and trains no candidate
             assert min(spent["search"].values()) > 0
     text = to_markdown(compare(runs))
-    scores, _, rest = text.partition("## Time and memory")
-    for part in (scores, rest.partition("## ")[0]):
-        assert len(re.findall(r"^\| (?!system|baseline|---)", part, re.MULTILINE)) == len(runs)
+    sections = dict(re.findall(r"^#+ (.+)\n((?:(?!#).*\n)*)", text, re.MULTILINE))
+    for title in ("Result", "Classes", "Time and memory"):
+        rows = re.findall(r"^\| (?!system|baseline|---)", sections[title], re.MULTILINE)
+        assert len(rows) == len(runs)
     differences = re.findall(r"^\| (\S+) − (\S+) +\|", text, re.MULTILINE)
     against = {b for _, b in differences}
     assert "random" in against
