@@ -557,3 +557,15 @@ def test_a_system_without_a_search_has_a_row_a_report_and_a_model(
     ).stdout
     assert "anger" in answer
     refused("search", recipe, *corpus, "--out", tmp_path / "half")
+
+
+def test_a_prediction_loads_no_part_of_scipy_or_matplotlib(tiny_emodb: Path) -> None:
+    """Each takes as long to import as torch."""
+    code = (
+        "import sys, emodarts\n"
+        f"emodarts.load('emodb').predict({str(next(tiny_emodb.iterdir()))!r})\n"
+        "slow = {'scipy.signal', 'scipy.optimize', 'scipy.stats', 'sklearn', 'matplotlib'}\n"
+        "sys.exit(str(slow & set(sys.modules)) if slow & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

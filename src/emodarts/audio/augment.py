@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
-import scipy.signal
 import soxr
 from numpy.typing import NDArray
 
@@ -163,15 +162,17 @@ def perturb_vocal_tract(
     frequencies. A few iterations of Griffin and Lim (1984) then make the phases of neighbouring
     bins consistent.
     """
+    from scipy.signal import istft, stft  # slow to import
+
     n_fft = 2 ** max(4, round(np.log2(_VTLP_WINDOW * sample_rate)))
     hop = n_fft // 4
     padded = np.pad(waveform, (0, max(0, n_fft - waveform.size)))
 
     def transform(signal: NDArray[np.float32]) -> Spectrum:
-        return cast(Spectrum, scipy.signal.stft(signal, nperseg=n_fft, noverlap=n_fft - hop)[2])
+        return cast(Spectrum, stft(signal, nperseg=n_fft, noverlap=n_fft - hop)[2])
 
     def invert(spectrum: Spectrum) -> NDArray[np.float32]:
-        signal = scipy.signal.istft(spectrum, nperseg=n_fft, noverlap=n_fft - hop)[1]
+        signal = istft(spectrum, nperseg=n_fft, noverlap=n_fft - hop)[1]
         return cast(NDArray[np.float32], signal[: padded.size])
 
     spectrum = transform(padded)  # (1 + n_fft // 2, frames)

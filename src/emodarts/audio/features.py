@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import scipy.fft
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -184,6 +183,14 @@ class LogMel(nn.Module):
         return decibels(torch.cat(parts, dim=1))
 
 
+def dct_basis(spec: MfccSpec) -> Tensor:
+    """What log-mel maps ``(..., n_mels, frames)`` are multiplied by, ``(n_mfcc, n_mels)``."""
+    from scipy.fft import dct  # slow to import
+
+    basis = dct(np.eye(spec.n_mels), norm="ortho", axis=0)[: spec.n_features]
+    return torch.from_numpy(basis).float()
+
+
 class Mfcc(LogMel):
     """DCT-II (orthonormal) of the log-mel map, equal to librosa with the same arguments."""
 
@@ -191,8 +198,7 @@ class Mfcc(LogMel):
 
     def __init__(self, spec: MfccSpec) -> None:
         super().__init__(spec)
-        dct = scipy.fft.dct(np.eye(spec.n_mels), norm="ortho", axis=0)[: spec.n_features]
-        self.register_buffer("dct", torch.from_numpy(dct).float(), persistent=False)
+        self.register_buffer("dct", dct_basis(spec), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, n_samples) -> (B, n_mfcc, frames)."""

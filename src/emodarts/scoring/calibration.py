@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.optimize
 from numpy.typing import NDArray
 
 from emodarts.scoring.confidence import reliability_of
@@ -37,6 +36,8 @@ def fit_temperature(probabilities: Floats, truth: Indices) -> float:
     probabilities : of utterances [shape=(N, K)]
     truth : class indices [shape=(N,)]
     """
+    from scipy.optimize import minimize_scalar  # slow to import
+
     n, n_classes = probabilities.shape
     targets = np.full((n, n_classes), 1.0 / (n + n_classes))
     targets[np.arange(n), truth] = (n + 1) / (n + n_classes)
@@ -45,7 +46,7 @@ def fit_temperature(probabilities: Floats, truth: Indices) -> float:
         found = calibrated(probabilities, float(np.exp(exponent)))
         return float(-(targets * np.log(np.maximum(found, 1e-30))).sum(axis=1).mean())
 
-    found = scipy.optimize.minimize_scalar(loss, bounds=np.log(_RANGE), method="bounded")
+    found = minimize_scalar(loss, bounds=np.log(_RANGE), method="bounded")
     return float(np.exp(found.x)) if found.fun < loss(0.0) - 1e-9 else 1.0
 
 

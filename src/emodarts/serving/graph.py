@@ -11,13 +11,12 @@ import math
 from typing import Any, cast
 
 import numpy as np
-import scipy.fft
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from emodarts.audio import pieces, speech
-from emodarts.audio.features import decibels, delta, mel_filterbank
+from emodarts.audio.features import dct_basis, decibels, delta, mel_filterbank
 from emodarts.bundle import Bundle
 from emodarts.errors import ExportError
 from emodarts.recipe import FeatureSpec
@@ -270,8 +269,7 @@ class Spectral(nn.Module):
         self.register_buffer("bands", torch.from_numpy(bands).float())
         self.coefficients = isinstance(spec, MfccSpec)
         if isinstance(spec, MfccSpec):
-            dct = scipy.fft.dct(np.eye(spec.n_mels), norm="ortho", axis=0)[: spec.n_features]
-            self.register_buffer("dct", torch.from_numpy(dct).float())
+            self.register_buffer("dct", dct_basis(spec))
 
     def forward(self, sound: Tensor) -> Tensor:
         """See the class."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.fft
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -32,7 +31,9 @@ def mean_cepstrum(features: Tensor, spec: FeatureSpec) -> NDArray[np.float64]:
     """
     mean: NDArray[np.float64] = features[:, 0].double().nanmean(dim=2).cpu().numpy()
     if spec.kind == "log_mel":
-        mean = scipy.fft.dct(mean, norm="ortho", axis=1)
+        from scipy.fft import dct  # slow to import
+
+        mean = dct(mean, norm="ortho", axis=1)
     return mean[:, :_MEAN_COEFFICIENTS] if spec.kind in ("mfcc", "log_mel") else mean
 
 
