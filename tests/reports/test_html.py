@@ -64,7 +64,7 @@ class Page(HTMLParser):
         return [value for k, value in self.attributes if k == key]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium without a window."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

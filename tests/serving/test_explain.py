@@ -63,6 +63,7 @@ def test_the_tile_that_decides_is_found_and_drawn(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", sound, RATE)
     found = explain(Model(bundle), tmp_path / "a.wav")
     assert found.answer.label == "high"
+    assert found.answer.file == str(tmp_path / "a.wav")
     assert found.change.shape == (8, 4)
     frequency, when = np.unravel_index(found.change.argmin(), found.change.shape)
     assert found.frequencies[frequency] >= 1500

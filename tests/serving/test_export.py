@@ -216,7 +216,8 @@ def test_an_exported_file_answers_without_this_package(
     assert any(not answer.label for answer in expected)
     shown = run_without_emodarts(ROOT / "examples" / "onnx_stream.py", stream, wav)
     for line, answer in zip(shown.splitlines(), expected, strict=True):
-        label, shares = line.split(" ", 1)
+        start, label, shares = line.split(" ", 2)
+        assert float(start) == pytest.approx(answer.start, abs=0.01)
         if answer.label:
             assert label == answer.label
             assert json.loads(shares) == pytest.approx(answer.probabilities, abs=1e-4)

@@ -93,7 +93,8 @@ def _read(source: str | Path, extended_by: tuple[Path, ...] = ()) -> tuple[Path,
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise RecipeError(
-            f"cannot read recipe {source}: {reason}; give a YAML file or one of {', '.join(known)}"
+            f"cannot read recipe {source}{did_you_mean(str(source), known)}: {reason}; give a YAML "
+            f"file or one of {', '.join(known)}"
         ) from error
     value = parse_yaml(text, str(source))
     if value is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +89,7 @@ def explain(model: Model, path: Path) -> Explanation:
                 change[f, t] = (
                     found.probabilities[answer.label] - answer.probabilities[answer.label]
                 )
-    return Explanation(answer, times, frequencies, change, samples, rate)
+    return Explanation(replace(answer, file=str(path)), times, frequencies, change, samples, rate)
 
 
 def write_picture(found: Explanation, path: Path) -> None:
