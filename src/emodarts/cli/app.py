@@ -19,6 +19,7 @@ from emodarts.cli.options import (
     AllDataOption,
     CacheOption,
     CorpusOption,
+    HopOption,
     JsonOption,
     LabelsOption,
     ModelArgument,
@@ -355,14 +356,7 @@ def predict(
             "--window", metavar="SECONDS", help="Classify windows of this length, not whole files."
         ),
     ] = None,
-    hop: Annotated[
-        float | None,
-        typer.Option(
-            "--hop",
-            metavar="SECONDS",
-            help="From the start of a window to the next. [default: window]",
-        ),
-    ] = None,
+    hop: HopOption = None,
     per: Annotated[
         Literal["window", "segment", "file"],
         typer.Option(
@@ -513,14 +507,7 @@ def export(
             help="With --onnx: the streaming form, which takes chunks and answers such windows.",
         ),
     ] = None,
-    hop: Annotated[
-        float | None,
-        typer.Option(
-            "--hop",
-            metavar="SECONDS",
-            help="From the start of a window to the next. [default: window]",
-        ),
-    ] = None,
+    hop: HopOption = None,
     folder: Annotated[
         Path | None,
         typer.Option("--folder", metavar="DIR", help="Write the model and its card to a folder."),

@@ -121,6 +121,12 @@ ModelArgument = Annotated[
         autocompletion=complete_model,
     ),
 ]
+HopOption = Annotated[
+    float | None,
+    typer.Option(
+        "--hop", metavar="SECONDS", help="From the start of a window to the next. [default: window]"
+    ),
+]
 RecipeArgument = Annotated[
     str,
     typer.Argument(
