@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+#: Commands are forked from a process that has imported what takes a command seconds to import. So
+#: they share its hash seed, unlike :func:`start` and trials side by side.
+_COMMANDS = multiprocessing.get_context("forkserver")
+_COMMANDS.set_forkserver_preload(
+    ["numba", "torch", "emodarts.cli.app", "emodarts.experiments.run", "emodarts.reports.report"]
+)
 
 
 def emodarts(
     *arguments: str | Path, code: int = 0, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command and check its exit code."""
-    done = subprocess.run(
-        [sys.executable, "-m", "emodarts", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=540,
-    )
+    # As the command line itself does before torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "300")
+    words = [str(argument) for argument in arguments]
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder) / name for name in ("stdout", "stderr")]
+        process = _COMMANDS.Process(target=_carry_out, args=(words, cwd or Path.cwd(), *outputs))
+        process.start()
+        process.join(540)
+        if process.exitcode is None:
+            process.kill()
+        done = subprocess.CompletedProcess(
+            ["emodarts", *words], process.exitcode, *(path.read_text() for path in outputs)
+        )
     assert done.returncode == code, done.stdout + done.stderr
     return done
+
+
+def _carry_out(words: list[str], cwd: Path, stdout: Path, stderr: Path) -> None:
+    os.chdir(cwd)
+    for path, stream in ((stdout, sys.stdout), (stderr, sys.stderr)):
+        with path.open("w") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    sys.argv = ["emodarts", *words]
+    from emodarts.cli import main
+
+    main()
 
 
 def refused(*arguments: str | Path, cwd: Path | None = None) -> str:

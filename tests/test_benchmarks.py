@@ -275,5 +275,8 @@ def test_strategies(tmp_path: Path) -> None:
     for row in rows.values():
         assert row.keys() == {"candidate", "lag", "recurrent", "step_s"}
         assert min(row["step_s"]) > 0
-    assert all(rows["gdas"][toy] in (0, 1) for toy in ("candidate", "lag", "recurrent"))
-    assert rows["p-darts"]["candidate"] == "there is no normal cell"
+    searched = [rows["gdas"][toy] for toy in ("candidate", "lag", "recurrent")]
+    for found in (*searched, rows["p-darts"]["candidate"]):
+        assert found["planted"] in (0, 1)
+        assert 0 <= found["ua"] <= 1
+    assert rows["p-darts"]["lag"] == "there is no normal cell"

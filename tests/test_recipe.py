@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from emodarts.errors import RecipeError
+from emodarts.genotype import SKIP
 from emodarts.recipe import (
     SPACES,
     CNNSpec,
@@ -673,3 +675,12 @@ def test_a_recipe_extends_another(tmp_path: Path) -> None:
 def test_a_recipe_that_cannot_be_extended(tmp_path: Path, base: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load(tmp_path, f"extends: {base}\n")
+
+
+def test_auxiliary_skips_need_a_skip_among_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = SPACES["all"]
+    without = {name: operation for name, operation in known.cnn.items() if name != SKIP}
+    monkeypatch.setitem(SPACES, "own", replace(known, cnn=without))
+    value = {"network": {"cnn": {"space": "own"}}, "search": {"auxiliary_skip": True}}
+    with pytest.raises(RecipeError, match=r"auxiliary_skip needs skip_connect.*cell 'normal'"):
+        Recipe.from_dict(value)

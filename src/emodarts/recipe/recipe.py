@@ -23,6 +23,7 @@ from pydantic import (
 
 from emodarts import files
 from emodarts.errors import RecipeError, did_you_mean
+from emodarts.genotype import SKIP
 from emodarts.recipe.evaluation import LABEL_SCHEMES, ComputeSpec, EvaluationSpec, LabelSet
 from emodarts.recipe.explain import explain
 from emodarts.recipe.features import FEATURES, FeatureSpec, MfccSpec
@@ -97,6 +98,13 @@ class Recipe(Section):
                     raise ValueError(
                         f"search.partial_channels {search.partial_channels} does not divide "
                         f"{key} {size}; allowed: a divisor"
+                    )
+            for cell, operations in network.operations.items():
+                if search.auxiliary_skip and SKIP not in operations:
+                    raise ValueError(
+                        f"search.auxiliary_skip needs {SKIP} among the candidates, and cell "
+                        f"{cell!r} has {', '.join(operations)}; allowed: false, or a space with "
+                        f"{SKIP}"
                     )
             if search.stages and "normal" not in network.cnn.cell_names:
                 raise ValueError(

@@ -106,10 +106,13 @@ class _PlantedSeqNN(SearchedSeqNN):
         }
 
 
-def one_candidate(seed: int, size: int = 60) -> Toy:
-    """One candidate of four passes the signal; the others give noise of the same variance."""
+def one_candidate(seed: int, size: int = 60, cells: int = 1) -> Toy:
+    """One candidate of four passes the signal; the others give noise of the same variance.
+
+    ``cells`` are of the CNN; with 3 there is a normal one among them.
+    """
     network = NetworkSpec(
-        cnn=_PlantedCNN(cells=1, nodes=1, channels=2),
+        cnn=_PlantedCNN(cells=cells, nodes=1, channels=2),
         seqnn=_PlantedSeqNN(cells=1, nodes=1, width=4),
         pooling="mean",
         dropout=0.0,
