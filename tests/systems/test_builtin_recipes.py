@@ -266,7 +266,10 @@ def test_hand_engineered_networks_are_trained_as_the_searched_ones(name: str) ->
 @pytest.mark.parametrize(
     ("name", "keys"),
     [
-        ("cnn-lstm-he-tuned", {"system.kind"}),
+        *(
+            (f"{name}-he-tuned", {"system.kind"})
+            for name in ("cnn-lstm", "cnn-lstm-att", "rnn", "lstm")
+        ),
         ("cnn-he-tuned", {"system.kind", "features.duration", "training.crop"}),
     ],
 )
