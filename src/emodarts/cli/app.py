@@ -581,8 +581,8 @@ def explain(
 ) -> None:
     """Draw which time and frequency an answer depends on, over the spectrogram.
 
-    Each part of the sound is made quieter in turn; red parts speak for the label, blue ones
-    against it.
+    Each part of the sound is made quieter in turn. Without a red part the probability of the
+    label falls, without a blue one it rises.
     """
     from emodarts.serving.explain import explain as occlude
     from emodarts.serving.explain import write_picture
