@@ -71,12 +71,12 @@ def test_the_time_of_the_whole_run_is_told_after_a_part(watched: Watched) -> Non
     """Three parts of 100 s, the first of which another process has done."""
     assert watched.part(1, 4) == "fold 2 of 4"
     first = watched.task(10, step=10.0)  # three parts of 100 s, if they have no other task
-    assert first[4] == "train 5/10  loss 1.000  0:50 left, at least 4:10 of the whole run"
-    assert watched.part(2, 4) == "fold 3 of 4  3:20 of the whole run"
+    assert first[4] == "train 5/10  loss 1.000  0:50 left, at least 4:10 left of the whole run"
+    assert watched.part(2, 4) == "fold 3 of 4  3:20 left of the whole run"
     lines = watched.task(10, step=10.0)
-    assert lines[0] == "train 1/10  loss 1.000  3:10 of the whole run"
-    assert lines[4] == "train 5/10  loss 1.000  0:50 left, 2:30 of the whole run"
-    assert watched.part(3, 4) == "fold 4 of 4  1:40 of the whole run"
+    assert lines[0] == "train 1/10  loss 1.000  3:10 left of the whole run"
+    assert lines[4] == "train 5/10  loss 1.000  0:50 left, 2:30 left of the whole run"
+    assert watched.part(3, 4) == "fold 4 of 4  1:40 left of the whole run"
 
 
 def test_the_whole_run_takes_no_less_than_its_task(watched: Watched) -> None:
@@ -84,5 +84,6 @@ def test_the_whole_run_takes_no_less_than_its_task(watched: Watched) -> None:
     watched.task(10, step=1.0)
     watched.part(1, 2)
     assert (
-        watched.task(20, step=10.0)[5] == "train 6/20  loss 1.000  2:20 left, 2:20 of the whole run"
+        watched.task(20, step=10.0)[5]
+        == "train 6/20  loss 1.000  2:20 left, 2:20 left of the whole run"
     )

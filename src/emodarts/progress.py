@@ -98,12 +98,12 @@ class _Clock:
         task, work = self._left_of_task(), self._left_of_work()
         parts = [] if task is None else [f"{format_seconds(task)} left"]
         if work is not None:
-            parts.append(f"{format_seconds(max(work, task or 0.0))} of the whole run")
+            parts.append(f"{format_seconds(max(work, task or 0.0))} left of the whole run")
         elif task is not None and self._parts is not None:
             # A part may have more tasks than were begun, so that this is a lower bound.
             done, total = self._parts
             least = task + (total - done - 1) * (self._now() - self._last + task)
-            parts.append(f"at least {format_seconds(least)} of the whole run")
+            parts.append(f"at least {format_seconds(least)} left of the whole run")
         return ", ".join(parts)
 
     def _left_of_task(self) -> float | None:
@@ -138,7 +138,7 @@ class Lines:
         """Print the part, and the time that is left of the whole work."""
         self._clock.begin(done, total)
         self._clock.start(0)
-        _print(part, self._clock.left())
+        print_line(part, self._clock.left())
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         """Begin a task."""
@@ -155,13 +155,14 @@ class Lines:
             return
         self._printed = self._now()
         time_of = f"{self._clock.seconds:.1f} s" if finished else self._clock.left()
-        _print(f"{self._task} {self._done}/{self._total}", format_values(values), time_of)
+        print_line(f"{self._task} {self._done}/{self._total}", format_values(values), time_of)
 
     def stop(self) -> None:
         """Do nothing."""
 
 
-def _print(*parts: str) -> None:
+def print_line(*parts: str) -> None:
+    """Print what is not empty on standard error; a bar stays below it."""
     print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -196,7 +197,7 @@ class Bar:
         self.stop()
         self._clock.begin(done, total)
         self._clock.start(0)
-        _print(part, self._clock.left())
+        print_line(part, self._clock.left())
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         """Begin a task; the bar of the previous one stays above."""

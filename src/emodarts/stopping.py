@@ -1,4 +1,4 @@
-"""Ctrl-C: work that should be whole is finished and saved first; a second one stops at once."""
+"""Ctrl-C and SIGTERM: an epoch is finished and saved first; Ctrl-C again stops at once."""
 
 from __future__ import annotations
 
@@ -10,19 +10,44 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class _State:
-    """How often Ctrl-C was pressed since the outermost block began, and how deep blocks nest."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come, as clusters and ``timeout`` send it."""
 
-    pressed = 0
+
+class _State:
+    """The first signal since the outermost block began, and how deep blocks nest."""
+
+    received: int | None = None
     depth = 0
 
 
 @contextmanager
-def finished_first(what: str) -> Iterator[None]:
-    """Let Ctrl-C wait until the block is done; a second one interrupts it.
+def sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM raise :class:`Terminated` in the block, once: ``timeout`` sends it twice."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    come = False
 
-    Blocks may nest: the innermost one that ends first obeys. In other threads than the main one,
-    and where Ctrl-C is ignored, nothing changes.
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal come
+        if not come:
+            come = True
+            raise Terminated
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def finished_first(what: str) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until the block is done; Ctrl-C after them interrupts it.
+
+    Blocks may nest: the innermost one that ends first obeys. In other threads than the main one
+    nothing changes, nor for a signal that is ignored or ends the process.
 
     Parameters
     ----------
@@ -31,27 +56,34 @@ def finished_first(what: str) -> Iterator[None]:
     Raises
     ------
     KeyboardInterrupt
-        At the end of the block, or at once for the second Ctrl-C.
+        At the end of the block, or at once for Ctrl-C after a first signal.
     """
-    alone = threading.current_thread() is threading.main_thread()
-    if not alone or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def press(number: int, frame: FrameType | None) -> None:
-        _State.pressed += 1
-        if _State.pressed > 1:
+    def receive(number: int, frame: FrameType | None) -> None:
+        if _State.received is None:
+            _State.received = number
+            sys.stderr.write(f"\nStopping after {what}. Ctrl-C again stops at once.\n")
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        sys.stderr.write(f"\nStopping after {what}. Ctrl-C again stops at once.\n")
 
-    before = signal.signal(signal.SIGINT, press)
+    before = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if callable(handler := signal.getsignal(number))
+    }
+    for number in before:
+        signal.signal(number, receive)
     _State.depth += 1
     try:
         yield
-        if _State.pressed:
-            raise KeyboardInterrupt
+        if _State.received is not None:
+            raise Terminated if _State.received == signal.SIGTERM else KeyboardInterrupt
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         _State.depth -= 1
         if not _State.depth:
-            _State.pressed = 0
+            _State.received = None

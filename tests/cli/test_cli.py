@@ -252,13 +252,15 @@ def test_predict_answers_the_good_files_and_names_the_bad(
     (tmp_path / "a.wav").write_text("not a sound")
     good = next(tiny_emodb.iterdir())
     (tmp_path / "b.wav").write_bytes(good.read_bytes())
+    soundfile.write(tmp_path / "d.wav", np.zeros(8000), 8000)
     done = emodarts("predict", model, tmp_path, tmp_path / "c.wav", "--format", "json", code=2)
     assert [json.loads(line)["file"] for line in done.stdout.splitlines()] == [
-        str(tmp_path / "b.wav")
+        str(tmp_path / "b.wav"),
+        str(tmp_path / "d.wav"),
     ]
     assert "a.wav: cannot be decoded" in done.stderr
     assert "c.wav: no such file" in done.stderr
-    assert "2 inputs failed; the other 1 was classified." in done.stderr
+    assert "2 inputs failed; 1 was classified; 1 without speech." in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -273,7 +275,7 @@ def test_predict_answers_the_others_if_a_name_cannot_be_opened(
         str(last),
     ]
     assert "cannot be read: File name too long" in done.stderr
-    assert "1 input failed; the other 2 were classified." in done.stderr
+    assert "1 input failed; 2 were classified." in done.stderr
     # A file without permission, also where root runs the tests and may read it.
     code = "import os, sys, emodarts.cli; os.access = lambda *_: False; emodarts.cli.main()"
     command = [sys.executable, "-c", code, "predict", tmp_path / "no model", first]

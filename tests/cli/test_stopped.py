@@ -1,4 +1,4 @@
-"""Ctrl-C and second runs: what is said, and that it works."""
+"""Ctrl-C, SIGTERM and second runs: what is said, and that it works."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize(("jobs", "number"), [("1", signal.SIGINT), ("2", signal.SIGTERM)])
 def test_a_stopped_run_says_how_to_go_on(
-    tiny: tuple[str | Path, ...], tmp_path: Path, jobs: str
+    tiny: tuple[str | Path, ...], tmp_path: Path, jobs: str, number: signal.Signals
 ) -> None:
     out = tmp_path / "a run"
     longer = ("--set", "training.epochs=2000", "--set", "search={strategy: random}")
@@ -35,10 +35,10 @@ def test_a_stopped_run_says_how_to_go_on(
     with start(*command) as process:
         wait_for(out / "fold-0" / "seed-0" / "training.csv", process)
         assert f"in use by process {process.pid} on" in refused(*command, "--resume")
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        os.killpg(process.pid, number)  # as a terminal and ``timeout`` do
         # Which waits for all trials, as they write there, too.
         _, error = process.communicate(timeout=300)
-    assert process.returncode == 130, error
+    assert process.returncode == 128 + number, error
     assert "Traceback" not in error
     [line] = [line for line in error.splitlines() if line.startswith("Stopped")]
     assert "with 0 of 2 trials finished and" in line
@@ -73,8 +73,9 @@ def test_a_run_that_is_stopped_before_its_first_trial_leaves_no_folder(
         while not any(p.is_file() for p in cache.rglob("*")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, signal.SIGTERM)
         _, error = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM, error
     assert re.search(
         r"^Stopped before the first trial; features .* are kept. To go on", error, re.M
     )

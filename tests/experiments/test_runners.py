@@ -169,6 +169,7 @@ def test_a_driver_that_is_stopped_or_killed_loses_nothing(
     assert driver.returncode == 130, error
     assert "Traceback" not in error
     assert "Stopping after the epoch" in error
+    assert f"emodarts watch {out}" in error
     assert re.search(r"^Stopped with 0 of 1 trials finished.*To go on:  emodarts grid", error, re.M)
     rows = files.read_csv(folder.training_history, RunError)
     assert 0 < len(rows) < EPOCHS, "stopped too late to show anything"

@@ -241,24 +241,38 @@ def test_zero_times_infinity_is_nan(
 
 @pytest.mark.parametrize("feature", ["none", "avx512f"])
 def test_tiles_of_other_machines_give_the_same_products(
-    feature: str, kept_in: Path, monkeypatch: pytest.MonkeyPatch, generator: np.random.Generator
+    feature: str,
+    kept_in: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    generator: np.random.Generator,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With their numbers of registers, in instructions of this one."""
-    spec = importlib.util.spec_from_file_location("other_jit", jit.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    other: Any = importlib.util.module_from_spec(spec)
+    """With their numbers of registers, in instructions of this one. That they compile is said."""
     features = type(binding.get_host_cpu_features())({feature: True})
-    with monkeypatch.context() as context:
-        context.setattr(binding, "get_host_cpu_features", lambda: features)
-        context.setattr(numba.config, "CPU_FEATURES", None)
-        spec.loader.exec_module(other)
+    other = another_jit(features, monkeypatch)
     for shape in (*SHAPES, *EMPTY):
         a, b, out = drawn(generator, shape)
         expected = sum_of(a, b, out)
         other.add_product(a, b, out)
         assert_same(out, expected)
     assert list(indices(kept_in))
+    assert capsys.readouterr().err.count("Compiling loops") == 1
+    kept = another_jit(features, monkeypatch)
+    kept.add_product(a, b, out)
+    assert capsys.readouterr().err == ""
+
+
+def another_jit(features: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module anew, on a machine with these instructions."""
+    spec = importlib.util.spec_from_file_location("other_jit", jit.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    other: Any = importlib.util.module_from_spec(spec)
+    with monkeypatch.context() as context:
+        context.setattr(binding, "get_host_cpu_features", lambda: features)
+        context.setattr(numba.config, "CPU_FEATURES", None)
+        spec.loader.exec_module(other)
+    return other
 
 
 @pytest.mark.parametrize(

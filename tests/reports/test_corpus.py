@@ -147,7 +147,7 @@ def test_columns_under_other_names_and_headers_that_state_too_little_are_said() 
     )
     headers = [*HEADERS[:3], Header(4.0, 8000, "the header states 4.0 s")]
     page = page_of(corpus, headers)
-    assert "columns read: wav as file, spk as speaker; columns not read: 'x'" in page
+    assert "columns read: wav as file, spk as speaker, emotion; columns not read: 'x'" in page
     assert "1 file has a header that states too little, e.g. a.wav: the header states 4.0" in page
     assert "columns" not in page_of(CORPUS, HEADERS)
 

@@ -110,10 +110,13 @@ def test_one_fold_and_one_seed_show_no_spread() -> None:
     single = {f"{m}_sd_folds": None for m in ("ua", "wa", "macro_f1")}
     pooled = {**result()["pooled"], "ua_interval": None}
     one = result(**single, ua_sd_seeds=None, seeds=[0], pooled=pooled, multiply_adds=None)
-    row = cells(result_table([one]))["toy"]
+    table = result_table([one])
+    row = cells(table)["toy"]
     assert "sd over seeds" not in row
     assert (row["UA %"], row["WA %"]) == ("76.5", "71.0")
-    assert row["pooled UA % (95 % interval)"] == "75.0"
+    assert row["pooled UA % (95 % interval)"] == "75.0 (–)"
+    assert "fewer than 3 speakers" in " ".join(table.caption)
+    assert "fewer than 3" not in " ".join(result_table([result()]).caption)
     assert row["multiply-adds"] == "–"
 
 

@@ -185,12 +185,12 @@ def test_interval_is_wider_when_errors_belong_to_few_speakers() -> None:
     assert low < pooled_bunched["wa"] < high
 
 
-def test_interval_is_that_of_all_resamples_of_two_speakers() -> None:
-    """Of two speakers, one right and one wrong: WA 0, 1/2, 1 with weights 1/4, 1/2, 1/4."""
-    two = [prediction("x", "a", "a", speaker="s"), prediction("y", "a", "b", speaker="t")]
-    pooled = aggregate(two, AB)["pooled"]
+def test_interval_is_that_of_all_resamples_of_three_speakers() -> None:
+    """One right and two wrong: WA 0, 1/3, 2/3, 1 with weights 8/27, 12/27, 6/27, 1/27 > 2.5 %."""
+    three = [prediction(who, "a", "ab"[who > "s"], speaker=who) for who in "stu"]
+    pooled = aggregate(three, AB)["pooled"]
     assert pooled["wa_interval"] == pytest.approx([0, 1])
-    assert pooled["wa"] == pytest.approx(0.5)
+    assert pooled["wa"] == pytest.approx(1 / 3)
 
 
 def test_interval_covers_95_percent() -> None:
@@ -205,8 +205,10 @@ def test_interval_covers_95_percent() -> None:
 
 
 def test_resamples_without_a_class_use_the_present_ones() -> None:
-    two = [prediction("x", "a", "a", speaker="s"), prediction("y", "b", "b", speaker="t")]
-    assert aggregate(two, AB)["pooled"]["ua_interval"] == pytest.approx([1, 1])
+    three = [
+        prediction(who, label, label, speaker=who) for who, label in zip("stu", "aab", strict=True)
+    ]
+    assert aggregate(three, AB)["pooled"]["ua_interval"] == pytest.approx([1, 1])
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 1)] * 2, st.integers(0, 4)), min_size=2, max_size=30))
@@ -223,8 +225,10 @@ def test_interval_contains_the_pooled_wa(rows: list[tuple[int, int, int]]) -> No
         assert low - 1e-12 <= pooled["wa"] <= high + 1e-12
 
 
-def test_a_single_speaker_has_no_interval() -> None:
-    assert aggregate(speakers_alike(1), AB)["pooled"]["ua_interval"] is None
+@pytest.mark.parametrize("speakers", [1, 2])
+def test_one_or_two_speakers_have_no_interval(speakers: int) -> None:
+    pooled = aggregate(speakers_alike(speakers), AB)["pooled"]
+    assert [pooled[f"{metric}_interval"] for metric in ("ua", "wa", "macro_f1")] == [None] * 3
 
 
 def test_unknown_speakers_are_resampled_as_utterances() -> None:

@@ -56,7 +56,7 @@ def test_a_hand_made_network_is_its_layers(members: int, last: tuple[str, ...]) 
     assert titles == ["Log-mel bands", *layers, *last, "Probabilities"]
     assert found.parts[0].detail == "16 a frame, of up to 1 s of sound at 8 kHz"
     assert found.parts[1].detail == "5 parameters"
-    assert found.cells == ""
+    assert found.cells is None
     assert draw_cells(model_of(hand_made(members))) is None
 
 
@@ -70,7 +70,15 @@ def test_searched_cells_are_drawn_and_described(tmp_path: Path) -> None:
     found = describe(model)
     assert found.classes == CLASSES
     assert found.parameters == 1234
+    assert found.system == "searched"
+    assert found.cells is not None
     assert "Sequence cell: node 0 is" in found.cells
     drawing = draw_cells(model)
     assert drawing is not None
     assert b"<svg" in drawing
+
+
+def test_a_network_in_which_nothing_was_searched_is_its_layers() -> None:
+    found = describe(Model.load("emodb"))
+    assert found.system == "plain network of 4 convolutions, 2 dense layers and 1 LSTM layer"
+    assert found.cells is None

@@ -164,6 +164,7 @@ def test_an_exported_file_answers_without_this_package(
     sound = speech(2.5)
     soundfile.write(wav, sound, RATE, subtype="FLOAT")
     done = emodarts("export", tmp_path / "model", "--onnx", file, "--check", wav, "--json")
+    assert f"Exporting {tmp_path / 'model'} to {file}" in done.stderr
     facts = json.loads(done.stdout)
     assert facts["sounds"] == 6
     assert facts["difference"] < 1e-4

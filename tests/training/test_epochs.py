@@ -1,6 +1,7 @@
 """The loop over epochs: what it writes, and that it resumes wherever it was stopped."""
 
 import csv
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from emodarts.cost import MEASURED
 from emodarts.errors import CheckpointError
 from emodarts.layout import TrialFolder
 from emodarts.progress import Silent
+from emodarts.stopping import Terminated, sigterm_interrupts
 from emodarts.training.epochs import run_epochs
 from killing import Killed
 
@@ -143,3 +145,31 @@ def test_a_checkpoint_of_another_process_is_refused(tmp_path: Path) -> None:
     message = r"training\.safetensors is not a checkpoint of this training: 'weight'"
     with pytest.raises(CheckpointError, match=message):
         run(tmp_path, Other())
+
+
+class Ended(Doubling):
+    """A cluster ends it in its second epoch, with a signal that comes twice."""
+
+    def run_epoch(self) -> dict[str, Any] | None:
+        for _ in range(2 if self.ran == 1 else 0):
+            signal.raise_signal(signal.SIGTERM)
+        return super().run_epoch()
+
+
+def test_sigterm_stops_after_the_epoch(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    process = Ended()
+    with pytest.raises(Terminated), sigterm_interrupts():
+        run(tmp_path, process)
+    assert values(process) == [2.0, 4.0]
+    assert signal.getsignal(signal.SIGTERM) == before
+    again = Doubling()
+    run(tmp_path, again)
+    assert (values(again), again.ran) == ([2.0, 4.0, 8.0, 16.0], 2)
+
+
+def test_sigterm_interrupts_once() -> None:
+    with sigterm_interrupts():
+        with pytest.raises(Terminated):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)

@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -38,10 +38,12 @@ from emodarts.cli.options import (
 from emodarts.cli.printing import (
     Stopped,
     Style,
+    explained_stop,
     print_answers,
     print_error,
     print_json,
     print_models,
+    print_notice,
     print_readers,
     print_recipes,
     print_warning,
@@ -238,8 +240,8 @@ def recipes(as_json: JsonOption = False) -> None:
 def run(request: RunRequest) -> None:
     """Search, train and test in every fold with every seed; report the scores.
 
-    Nothing is searched or trained on the speakers of a test fold. A run that was stopped ends,
-    with --resume, in the result that it would have had.
+    Nothing is searched or trained on the speakers of a test fold. With --resume, a run that was
+    stopped gives the result that it would have given.
     """
     _carry_out(request)
 
@@ -360,8 +362,8 @@ def predict(
     per: Annotated[
         Literal["window", "segment", "file"],
         typer.Option(
-            help="With --window, what is answered for: each window, neighbouring windows of one "
-            "label as a segment, or the file by the mean of its windows."
+            help="With --window, what an answer is for: each window, a segment of neighbouring "
+            "windows with one label, or the file, by the mean of its windows."
         ),
     ] = "window",
     abstain: Annotated[
@@ -432,16 +434,19 @@ def predict(
     quiet = len(segments) == 1 or not sys.stderr.isatty() or style in ("json", "csv")
     progress = Silent() if quiet else for_terminal()
     progress.start("predict", len(segments))
-    classified = 0
+    classified = silent = 0
 
     def groups() -> Iterator[list[Answer]]:
-        nonlocal classified
+        nonlocal classified, silent
         for found in loaded.predict_many(segments, window, hop, jobs=jobs):
             progress.advance()
             if isinstance(found, EmodartsError):
                 faults.append(found)
                 continue
-            classified += 1
+            if any(answer.label for answer in found):
+                classified += 1
+            else:
+                silent += 1
             if per == "segment" or style == "textgrid":
                 found = join_windows(found)
             elif per == "file":
@@ -458,10 +463,11 @@ def predict(
     progress.stop()
     for fault in faults:
         print_error(fault)
-    if faults and classified:
+    if faults and classified + silent:
         inputs = "1 input" if len(faults) == 1 else f"{len(faults)} inputs"
         were = "was" if classified == 1 else "were"
-        print_error(f"{inputs} failed; the other {classified} {were} classified.")
+        without = f"; {silent} without speech" if silent else ""
+        print_error(f"{inputs} failed; {classified} {were} classified{without}.")
     if faults:
         raise typer.Exit(2)
 
@@ -523,7 +529,7 @@ def export(
         typer.Option(
             "--run",
             metavar="DIR",
-            help="With --folder or --hub: run of the same recipe whose scores the card shall have.",
+            help="With --folder or --hub: run of the same recipe whose scores go on the card.",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -542,7 +548,9 @@ def export(
         from emodarts.serving.export import export_onnx
         from emodarts.serving.model import Model
 
-        found = export_onnx(Model.load(model), onnx, check or (), int8=int8, window=window, hop=hop)
+        loaded = Model.load(model)
+        print_notice(f"Exporting {shown(model)} to {shown(onnx)} and comparing its answers ...")
+        found = export_onnx(loaded, onnx, check or (), int8=int8, window=window, hop=hop)
         if as_json:
             print_json(found.to_dict())
             return
@@ -573,8 +581,8 @@ def explain(
 ) -> None:
     """Draw which time and frequency an answer depends on, over the spectrogram.
 
-    Each part of the sound is made quieter in turn; red parts speak for the label, blue ones
-    against it.
+    Each part of the sound is made quieter in turn. Without a red part the probability of the
+    label falls, without a blue one it rises.
     """
     from emodarts.serving.explain import explain as occlude
     from emodarts.serving.explain import write_picture
@@ -763,9 +771,9 @@ def watch(
     ],
     every: Annotated[
         float,
-        typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two looks."),
+        typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between updates."),
     ] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Show the present state and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show the present state once.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Watch runs from another terminal: epoch, UA, leading operations, time left.
@@ -833,16 +841,15 @@ def _carry_out(request: RunRequest, **halves: Any) -> None:
         typer.echo(text)
 
 
-@contextmanager
-def _explained_stop(out: Path, progress: Progress) -> Iterator[None]:
-    """Turn Ctrl-C into :class:`Stopped`."""
-    try:
-        yield
-    except KeyboardInterrupt:
+def _explained_stop(out: Path, progress: Progress) -> AbstractContextManager[None]:
+    """:func:`explained_stop` of a run in ``out``."""
+
+    def describe() -> str:
         from emodarts.experiments.summary import describe_state
 
-        progress.stop()
-        raise Stopped(describe_state(out), "--resume") from None
+        return describe_state(out)
+
+    return explained_stop(progress, describe, "--resume")
 
 
 def _draw_trial(out: Path, trial: dict[str, Any], options: Options) -> str:
@@ -897,7 +904,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words = [a for a in given if a != stopped.option]
         again = shlex.join(["emodarts", *words, *filter(None, [stopped.option])])
         typer.echo(f"Stopped {stopped}. To go on:  {again}", err=True)
-        sys.exit(130)
+        sys.exit(stopped.code)
     except EmodartsError as error:
         if debug:
             raise

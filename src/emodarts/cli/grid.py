@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from emodarts.cli.options import CacheOption, JsonOption, SkipBadOption
-from emodarts.cli.printing import Stopped, print_error, print_json
+from emodarts.cli.printing import explained_stop, print_error, print_json, print_notice
 from emodarts.errors import EmodartsError
 
 _UNITS = {"MB": 1, "GB": 1000}
@@ -46,7 +46,7 @@ def grid(
     ] = False,
     only: Annotated[
         int | None,
-        typer.Option("--only", metavar="N", help="Carry out run N of --dry-run, and no other."),
+        typer.Option("--only", metavar="N", help="Carry out only run N in the list of --dry-run."),
     ] = None,
     address: Annotated[
         str | None,
@@ -69,7 +69,7 @@ def grid(
     retries: Annotated[
         int,
         typer.Option(
-            "--retries", metavar="N", min=0, help="How often ray tries again what was killed."
+            "--retries", metavar="N", min=0, help="How often ray retries a trial that was killed."
         ),
     ] = 2,
     sbatch: Annotated[
@@ -85,7 +85,7 @@ def grid(
     """Carry out every recipe of a grid file on every corpus, and compare the runs.
 
     The same command goes on with a grid that was stopped, and runs what was added to the file or
-    changed in it. What fails does not keep the rest from running; the exit code is then 2.
+    changed in it. A failure does not stop the rest; the exit code is then 2.
     """
     where = _folder(file, out, status)
     if status:
@@ -129,13 +129,13 @@ def grid(
         sbatch=tuple(shlex.split(sbatch)),
     )
     progress = for_terminal()
-    try:
+    print_notice(
+        f"To follow it, from another terminal:  {shlex.join(['emodarts', 'watch', str(where)])}"
+    )
+    with explained_stop(progress, lambda: _describe(where), option=""):
         runs = run_grid(
             asked, where, runner, means, progress, cache=cache, skip_bad=skip_bad, only=only
         )
-    except KeyboardInterrupt:
-        progress.stop()
-        raise Stopped(_describe(where)) from None
     page = to_markdown(write_comparison(where))
     if as_json:
         print_json(grid_facts(runs))

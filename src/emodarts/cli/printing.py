@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
@@ -14,8 +16,10 @@ import typer
 from emodarts.errors import shown
 from emodarts.reports.document import Table, numbers, words
 from emodarts.reports.plain import plain_table
+from emodarts.stopping import Terminated, sigterm_interrupts
 
 if TYPE_CHECKING:
+    from emodarts.progress import Progress
     from emodarts.serving.model import Answer
     from emodarts.systems.listing import Listed
 
@@ -24,14 +28,26 @@ Style = Literal["table", "json", "csv", "audformat", "textgrid"]
 
 
 class Stopped(Exception):
-    """Work was stopped by Ctrl-C; the message is its state.
+    """Work was stopped by Ctrl-C or SIGTERM; the message is its state.
 
-    ``option`` is what the same command needs to go on.
+    ``option`` is what the same command needs to go on, ``code`` how it exits now.
     """
 
-    def __init__(self, state: str, option: str = "") -> None:
+    def __init__(self, state: str, option: str, code: int) -> None:
         super().__init__(state)
-        self.option = option
+        self.option, self.code = option, code
+
+
+@contextmanager
+def explained_stop(progress: Progress, describe: Callable[[], str], option: str) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into :class:`Stopped`, with the state that ``describe`` gives."""
+    try:
+        with sigterm_interrupts():
+            yield
+    except KeyboardInterrupt as stop:
+        progress.stop()
+        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+        raise Stopped(describe(), option, 128 + number) from None
 
 
 def print_json(value: object) -> None:
@@ -42,6 +58,11 @@ def print_json(value: object) -> None:
 def print_error(message: object) -> None:
     """Print a message on standard error."""
     typer.echo(f"error: {message}", err=True)
+
+
+def print_notice(message: object) -> None:
+    """Print on standard error what is being done."""
+    typer.echo(message, err=True)
 
 
 def print_warning(message: object) -> None:

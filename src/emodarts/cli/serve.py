@@ -19,11 +19,11 @@ def serve(
     host: Annotated[
         str,
         typer.Option(
-            metavar="ADDRESS", help="Address to listen at; 0.0.0.0 lets other machines ask."
+            metavar="ADDRESS", help="Address to listen on; with 0.0.0.0 other machines can ask."
         ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(metavar="PORT", min=0, max=65535, help="Port; 0 takes a free one.")
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="Port; 0 picks a free one.")
     ] = 8000,
     token: Annotated[
         str | None,
@@ -34,28 +34,29 @@ def serve(
         ),
     ] = None,
     max_upload: Annotated[
-        float, typer.Option(metavar="MB", min=0.001, help="Size of an upload.")
+        float, typer.Option(metavar="MB", min=0.001, help="Largest upload.")
     ] = 64.0,
     max_seconds: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1.0, help="Sound of an upload or a stream.")
+        float, typer.Option(metavar="SECONDS", min=1.0, help="Longest upload or stream.")
     ] = 600.0,
     max_requests: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Uploads at the same time.")
+        int, typer.Option(metavar="N", min=1, help="Most uploads at a time.")
     ] = 32,
     max_streams: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Streams at the same time.")
+        int, typer.Option(metavar="N", min=1, help="Most streams at a time.")
     ] = 8,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1.0, help="For an upload and its answer.")
+        float,
+        typer.Option(metavar="SECONDS", min=1.0, help="Longest time for an upload and its answer."),
     ] = 60.0,
     jobs: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Recordings classified at the same time.")
+        int, typer.Option(metavar="N", min=1, help="Recordings that are classified side by side.")
     ] = 2,
 ) -> None:
-    """Answer on the web: a page to record and drop files, and an API (extra ``serve``).
+    """Serve a model on the web: a page to record and drop files, and an API (extra `serve`).
 
-    Only this machine can ask, unless --host says otherwise. Uploads are deleted when they are
-    answered. Ctrl-C finishes what has been asked and ends.
+    Only this machine can ask, unless --host says otherwise. Uploads are deleted once they are
+    answered. Ctrl-C answers what has been asked, then ends.
     """
     if token is not None and not _TOKEN.fullmatch(token):
         raise EmodartsError(

@@ -14,7 +14,7 @@ from emodarts.layout import RunFolder
 from emodarts.recipe.section import load
 
 STOPPING = "\nStopping after the epoch of each trial. Ctrl-C again stops at once.\n"
-"""What a runner says at the first Ctrl-C."""
+"""What a runner says at Ctrl-C or SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Runner(Protocol):
         RunError
             If the engine itself cannot be used.
         KeyboardInterrupt
-            After the first Ctrl-C, once the trials that run have finished their epoch; after the
-            second one at once.
+            After Ctrl-C, or SIGTERM where it interrupts, once the trials that run have finished
+            their epoch; at once after the second Ctrl-C.
         """
         ...
 

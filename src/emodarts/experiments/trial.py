@@ -9,6 +9,7 @@ import _thread
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 import traceback
@@ -340,6 +341,8 @@ def main(text: str, ends_with: str = "") -> int:
     show_warnings_plainly()
     try:
         if ends_with == "stdin":
+            # A cluster may send it to all processes of a job; what began this one obeys for it.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             threading.Thread(target=_obey_input, daemon=True).start()
         carry_out(TrialSpec(**json.loads(text)), Lines())
     except KeyboardInterrupt:

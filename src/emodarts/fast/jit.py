@@ -16,7 +16,10 @@ import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba.core import cgutils as untyped_cgutils
+from numba.core import event
 from numba.extending import intrinsic
+
+from emodarts.progress import print_line
 
 #: Modules of compiled functions that call each other.
 _SOURCES = ("jit", "convolution", "maps", "recurrence")
@@ -24,6 +27,7 @@ _SOURCES = ("jit", "convolution", "maps", "recurrence")
 _FAST_MATH = {"contract", "reassoc", "nsz", "arcp"}
 
 cgutils: Any = untyped_cgutils
+_kernels: set[Any] = set()
 Array = np.ndarray[Any, Any]
 Kernel = Callable[..., Any]
 
@@ -33,6 +37,12 @@ def compiled(function: Kernel) -> Kernel:
 
     Divisions by zero give infinities, as in torch.
     """
+    kernel = _compiled(function)
+    _kernels.add(kernel)
+    return kernel
+
+
+def _compiled(function: Kernel) -> Kernel:
     options: dict[str, Any] = {"nogil": True, "fastmath": _FAST_MATH, "error_model": "numpy"}
     try:
         kernel: Any = numba.njit(cache=True, **options)(function)
@@ -44,6 +54,24 @@ def compiled(function: Kernel) -> Kernel:
     kernel._cache._cache_file._source_stamp = _stamp_of_sources()
     found: Kernel = kernel
     return found
+
+
+class _Notice(event.Listener):
+    """Says once in a process that its loops are compiled; those that are kept take no time."""
+
+    said = False
+
+    def on_start(self, event: Any) -> None:
+        """Of a function that numba compiles."""
+        if event.data["dispatcher"] in _kernels and not self.said:
+            self.said = True
+            print_line("Compiling loops, once on this machine: up to about a minute.")
+
+    def on_end(self, event: Any) -> None:
+        """Do nothing."""
+
+
+event.register("numba:compile", _Notice())  # type: ignore[no-untyped-call]
 
 
 @functools.cache

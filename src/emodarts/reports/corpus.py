@@ -146,12 +146,14 @@ def corpus_page(
 
 
 def _columns_read(columns: Mapping[str, str]) -> tuple[str, ...]:
-    """Columns that were read under other names, and those that were not."""
-    renamed = [
-        f"{column} as {field}" for column, field in columns.items() if field not in ("", column)
+    """What each column was read as, and those that were not read."""
+    read = [
+        column if field == column else f"{column} as {field}"
+        for column, field in columns.items()
+        if field
     ]
     unread = [repr(column) for column, field in columns.items() if not field]
-    parts = [f"columns read: {list_some(renamed, 20)}"] if renamed else []
+    parts = [f"columns read: {list_some(read, 20)}"] if read else []
     parts += [f"columns not read: {list_some(unread, 20)}"] if unread else []
     return ("; ".join(parts),) if parts else ()
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from emodarts.reports.document import Block, Remark, Section, Table, numbers, words
-from emodarts.reports.tables import DEFINITIONS, class_table, percent
+from emodarts.reports.tables import DEFINITIONS, NO_INTERVAL, class_table, percent
 from emodarts.scoring.metrics import METRICS
 
 _TITLES = {"ua": "UA", "wa": "WA", "macro_f1": "macro F1"}
@@ -41,6 +41,7 @@ def _score_table(result: Mapping[str, Any]) -> Table:
     caption = (
         f"Intervals of 95 % by a bootstrap that resamples {pooled['bootstrap_unit']}s "
         f"({pooled['bootstrap_samples']} times).",
+        *([NO_INTERVAL] if pooled["ua_interval"] is None else []),
         DEFINITIONS,
     )
     return Table((*words("score"), *numbers("%", "from %", "to %")), tuple(rows), caption)

@@ -18,12 +18,14 @@ from emodarts.genotype import Genotype
 from emodarts.recipe import SPACES
 from emodarts.reports.document import Block, Remark, Table, numbers, words
 from emodarts.scoring.comparison import holm
+from emodarts.scoring.intervals import FEWEST_UNITS
 from emodarts.scoring.metrics import METRICS, UA_DEFINITION, WA_DEFINITION, f1, precision, recall
 
 DEFINITIONS = (
     f"{UA_DEFINITION}. {WA_DEFINITION}. Macro F1: the mean of the class F1 scores. "
     "A class without test utterances is left out of UA and macro F1."
 )
+NO_INTERVAL = f"No interval is given for fewer than {FEWEST_UNITS} speakers."
 NOTHING = "–"
 #: Column of the time of the search, which is left out where nothing was searched.
 _SEARCH = 3
@@ -48,7 +50,7 @@ def _percent_sd(value: float | None, sd: float | None) -> str:
 
 def _interval(value: float | None, interval: Sequence[float] | None) -> str:
     if interval is None:
-        return percent(value)
+        return f"{percent(value)} ({NOTHING})"
     low, high = interval
     return f"{percent(value)} ({percent(low)} to {percent(high)})"
 
@@ -188,6 +190,8 @@ def _result_caption(results: Sequence[Mapping[str, Any]]) -> str:
         "of the fold means (ddof 1). Pooled: all test utterances as one set, with a percentile "
         f"bootstrap interval that resamples {resampled} ({samples} times)."
     )
+    if any(result["pooled"]["ua_interval"] is None for result in results):
+        text += f" {NO_INTERVAL}"
     if any(result["ua_sd_seeds"] is not None for result in results):
         text += (
             " Sd over seeds: the standard deviation of each seed's mean UA over folds (ddof 1), "

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 BOOTSTRAP_SAMPLES = 5000
+FEWEST_UNITS = 3
+"""Units from which on an interval is given: two have but three different resamples."""
 
 _SEED = 20240314
 _CHUNK = 2**22  # values that are resampled at a time

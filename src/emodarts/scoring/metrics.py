@@ -15,7 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emodarts.errors import RunError, list_some
-from emodarts.scoring.intervals import BOOTSTRAP_SAMPLES, bootstrap, percentile_interval
+from emodarts.scoring.intervals import (
+    BOOTSTRAP_SAMPLES,
+    FEWEST_UNITS,
+    bootstrap,
+    percentile_interval,
+)
 from emodarts.scoring.predictions import Prediction, by_fold_and_seed
 
 UA_DEFINITION = "UA: unweighted accuracy, the mean of the class recalls"
@@ -226,7 +231,7 @@ def aggregate(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict
         ``*_sd_seeds`` that of each seed's mean over folds; both are None for a single one.
         ``pooled`` scores all utterances as one set (mean over seeds) with a 95 % percentile
         bootstrap interval that resamples ``bootstrap_unit``: speakers, or utterances where
-        not all speakers are known; None for a single unit. ``confusion`` sums over folds and
+        not all speakers are known; None for fewer than three. ``confusion`` sums over folds and
         seeds, ``n_test`` counts utterances once, and ``folds`` has the scores of each fold.
 
     Raises
@@ -277,7 +282,7 @@ def _pooled(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict[s
     units = [str(p.speaker) if by_speaker else p.name for p in predictions]
     counts = confusions_by_unit(predictions, units, classes)
     intervals: list[list[float] | None] = [None] * len(_METRICS)
-    if len(counts) > 1:
+    if len(counts) >= FEWEST_UNITS:
         intervals = percentile_interval(bootstrap(counts, _mean_over_seeds)).tolist()
     pooled: dict[str, Any] = {}
     values = _mean_over_seeds(counts.sum(0)).tolist()

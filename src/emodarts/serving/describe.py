@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from emodarts.bundle import Bundle
 from emodarts.recipe import FeatureSpec
 from emodarts.reports.cells import describe_genotype, draw_genotype
 from emodarts.serving.model import Model
@@ -58,10 +59,10 @@ class Description:
     Attributes
     ----------
     classes : in the order of the probabilities.
-    system : its kind.
+    system : its kind; of a searched system that nothing was searched in, its layers.
     parameters : trained numbers, where they are known.
     parts : from the sound to the probabilities, in order.
-    cells : the searched cells in words; ``""`` where there are none.
+    cells : the searched cells in words; None where there are none.
     origin : corpus, recipe and test scores, as far as the bundle has them.
     """
 
@@ -69,7 +70,7 @@ class Description:
     system: str
     parameters: int | None
     parts: tuple[Part, ...]
-    cells: str
+    cells: str | None
     origin: Mapping[str, Any]
 
 
@@ -79,14 +80,14 @@ def describe(model: Model) -> Description:
     genotype = bundle.genotype
     return Description(
         classes=model.classes,
-        system=bundle.system.kind,
+        system=_system(bundle),
         parameters=bundle.origin.get("parameters"),
         parts=(
             *map(_input, bundle.inputs.values()),
             *_network(getattr(bundle.fitted, "network", None), bundle.system.kind),
             Part("Probabilities", ", ".join(model.classes)),
         ),
-        cells=describe_genotype(genotype) if genotype and genotype.cells else "",
+        cells=describe_genotype(genotype) if genotype and genotype.cells else None,
         origin={key: bundle.origin[key] for key in _ORIGIN if key in bundle.origin},
     )
 
@@ -99,6 +100,16 @@ def draw_cells(model: Model) -> bytes | None:
     file = io.BytesIO()
     draw_genotype(genotype).savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
+
+
+def _system(bundle: Bundle) -> str:
+    """The system ``searched`` also trains networks in which a recipe leaves nothing to search."""
+    found = bundle.genotype
+    if found is None or found.cells or found.macro:
+        return bundle.system.kind
+    network: Any = getattr(bundle.fitted, "network", None)
+    one = network.members[0] if isinstance(network, Ensemble) else network
+    return f"plain network of {_layers(one)}"
 
 
 def _input(spec: FeatureSpec) -> Part:

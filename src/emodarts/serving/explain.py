@@ -21,7 +21,7 @@ _BANDS = 8
 _TILE = 0.25
 """Seconds of a tile, as long as the sound needs no more than so many:"""
 _TILES = 40
-_QUIETER = 0.03
+_DECIBELS = 30.0
 _BLOCK = 0.032
 _LONGEST = 60.0
 
@@ -82,7 +82,7 @@ def explain(model: Model, path: Path) -> Explanation:
     for f in range(_BANDS):
         for t in range(n_tiles):
             tile = np.outer(band == f, when == t)
-            quieter = np.where(tile, _QUIETER * spectrum, spectrum)
+            quieter = np.where(tile, 10 ** (-_DECIBELS / 20) * spectrum, spectrum)
             without = transform.istft(quieter, k1=len(samples)).astype(np.float32)
             [found] = model.predict(without, sample_rate=rate)
             if found.probabilities:
@@ -115,11 +115,11 @@ def write_picture(found: Explanation, path: Path) -> None:
     times = transform.t(len(found.samples))
     axes.pcolormesh(times, transform.f / 1000, level, cmap="Greys", shading="nearest")
     # Red where the tile speaks for the label.
-    reach = max(float(np.abs(found.change).max()), 1e-6)
+    reach = max(100 * float(np.abs(found.change).max()), 1e-4)
     image = axes.pcolormesh(
         found.times,
         found.frequencies / 1000,
-        -found.change,
+        -100 * found.change,
         cmap="RdBu_r",
         vmin=-reach,
         vmax=reach,
@@ -131,7 +131,10 @@ def write_picture(found: Explanation, path: Path) -> None:
     axes.set_ylabel("kHz")
     share = found.answer.probabilities[found.answer.label]
     axes.set_title(f"{found.answer.label}, {100 * share:.0f} %", parse_math=False)
-    figure.colorbar(image, ax=axes, label="for the label (red), against it (blue)")
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label(
+        f"fall of the probability if a part is\n{_DECIBELS:.0f} dB quieter (percentage points)"
+    )
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120, metadata={"Software": None})
     files.write_bytes(path, picture.getvalue())

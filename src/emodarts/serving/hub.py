@@ -193,7 +193,13 @@ def _scores(model: Model, run: Path | None) -> list[str]:
     if found != wanted:
         raise RunError(f"{run} is a run of {found}; the model is of {wanted}")
     pooled = result["pooled"]
-    low, high = pooled["ua_interval"] or (float("nan"), float("nan"))
+    interval = ""
+    if pooled["ua_interval"] is not None:
+        low, high = pooled["ua_interval"]
+        interval = (
+            f" (95 % interval over {pooled['bootstrap_unit']}s "
+            f"{100 * low:.1f} to {100 * high:.1f} %)"
+        )
     lines = [
         f"Cross-validation of the same recipe, split `{result['split']}`, protocol "
         f"`{result['protocol']}`, {len(result['folds'])} folds, seeds {result['seeds']}, "
@@ -208,8 +214,7 @@ def _scores(model: Model, run: Path | None) -> list[str]:
         lines.append(f"| {title} | {cells} |")
     lines += [
         "",
-        f"Pooled UA {100 * pooled['ua']:.1f} % (95 % interval over {pooled['bootstrap_unit']}s "
-        f"{100 * low:.1f} to {100 * high:.1f} %). UA is the mean of the class recalls.",
+        f"Pooled UA {100 * pooled['ua']:.1f} %{interval}. UA is the mean of the class recalls.",
         "",
         "| class | utterances | recall |",
         "|---|---|---|",

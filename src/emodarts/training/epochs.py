@@ -68,7 +68,7 @@ def run_epochs(
     TrainingError
         If processes do not have the same state after an epoch.
     KeyboardInterrupt
-        After the epoch in which Ctrl-C was pressed.
+        After the epoch in which Ctrl-C was pressed, or SIGTERM came where it interrupts.
     """
     checkpoint, table = {
         "search": (folder.search_checkpoint, folder.search_history),
