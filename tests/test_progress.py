@@ -79,6 +79,15 @@ def test_the_time_of_the_whole_run_is_told_after_a_part(watched: Watched) -> Non
     assert watched.part(3, 4) == "fold 4 of 4  1:40 left of the whole run"
 
 
+def test_what_a_resumed_grid_found_done_is_not_taken_for_its_speed(watched: Watched) -> None:
+    """A grid looks through its runs, one by one, before its trials begin."""
+    watched.part(0, 1)
+    watched.task(10, step=10.0)
+    assert watched.part(25, 46) == "fold 26 of 46"
+    watched.task(10, step=10.0)
+    assert watched.part(26, 46) == "fold 27 of 46  33:20 left of the whole run"
+
+
 def test_the_whole_run_takes_no_less_than_its_task(watched: Watched) -> None:
     watched.part(0, 2)
     watched.task(10, step=1.0)

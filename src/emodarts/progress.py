@@ -72,9 +72,9 @@ class _Clock:
         self.begun = now()
 
     def begin(self, done: int, total: int) -> None:
-        """``done`` of ``total`` parts are complete."""
+        """``done`` of ``total`` parts are complete; another total is another work."""
         self._last = self._now()
-        if self._parts is None:
+        if self._parts is None or self._parts[1] != total:
             self._first, self._since = done, self._last
         self._parts = done, total
 
