@@ -27,7 +27,9 @@ def emodarts(
     words = [str(argument) for argument in arguments]
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = _COMMANDS.Process(target=_carry_out, args=(words, cwd or Path.cwd(), *outputs))
+        process = _COMMANDS.Process(
+            target=_carry_out, args=(words, dict(os.environ), cwd or Path.cwd(), *outputs)
+        )
         process.start()
         process.join(540)
         if process.exitcode is None:
@@ -39,7 +41,11 @@ def emodarts(
     return done
 
 
-def _carry_out(words: list[str], cwd: Path, stdout: Path, stderr: Path) -> None:
+def _carry_out(
+    words: list[str], environment: dict[str, str], cwd: Path, stdout: Path, stderr: Path
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     os.chdir(cwd)
     for path, stream in ((stdout, sys.stdout), (stderr, sys.stderr)):
         with path.open("w") as file:
