@@ -74,7 +74,8 @@ TOYS: dict[str, tuple[Callable[[int], Toy], dict[str, Any]]] = {
         },
     ),
 }
-#: P-DARTS searches normal cells, and one cell of reduction is enough for the other toys.
+#: Needs a normal cell, which a CNN of one cell has not; with three, the other toys would have
+#: other answers.
 DEEPER = ("p-darts", "candidate")
 SEEDS = {"full": (0, 1, 2), "quick": (0,), "small": (0,)}
 _TRAINING = TrainingSpec(
