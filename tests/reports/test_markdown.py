@@ -129,6 +129,10 @@ def test_tables_are_aligned() -> None:
     ]
 
 
+def test_brackets_that_make_no_link_are_left_alone() -> None:
+    assert to_markdown("rounds=[[8, 1], [2, 1]]") == "rounds=[[8, 1], [2, 1]]"
+
+
 @pytest.mark.parametrize("row", [("x",), ("x", "y", "z")])
 def test_a_row_of_another_length_is_an_error(row: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="zip"):

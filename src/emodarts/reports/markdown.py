@@ -11,7 +11,11 @@ from emodarts.reports.plain import pad
 
 #: Characters that mean something to Markdown anywhere in a line. An underscore within a word,
 #: a ``#`` within one, and an ``&`` that begins no entity are only themselves.
-_MARKS = re.compile(r"[\\`*~<\[\]|]|(?<![^\W_])_|_(?![^\W_])|(?<!\S)#|&(?=#?\w+;)")
+_MARKS = re.compile(r"[\\`*~<|]|(?<![^\W_])_|_(?![^\W_])|(?<!\S)#|&(?=#?\w+;)")
+#: The end of brackets that a target could follow, which makes a link of them.
+_LINKING = re.compile(rf"{_MARKS.pattern}|\](?=[(\[:])")
+#: The same for text that stands in brackets itself, or just before a link.
+_BRACKETS = re.compile(rf"{_MARKS.pattern}|[\[\]]")
 #: Beginnings of a line that would be a quotation or a list.
 _BEGINNING = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[-+>]))")
 
@@ -36,7 +40,7 @@ def _render(block: Block, level: int) -> Iterator[str]:
             yield _table(block)
             yield from map(_paragraph, block.caption)
         case Figure(file, alternative):
-            yield f"![{_line(alternative)}]({quote(file)})"
+            yield f"![{_line(alternative, _BRACKETS)}]({quote(file)})"
         case Remark(label, text):
             yield f"**{_line(label)}:** {_line(text)}"
         case Code(text):
@@ -65,13 +69,15 @@ def _paragraph(text: str) -> str:
 
 
 def _part(part: str | Link) -> str:
-    return _escape(part) if isinstance(part, str) else f"[{_line(part.text)}]({quote(part.target)})"
+    if isinstance(part, str):
+        return _escape(part, _BRACKETS)
+    return f"[{_line(part.text, _BRACKETS)}]({quote(part.target)})"
 
 
-def _line(text: str) -> str:
-    return _escape(text).strip()
+def _line(text: str, marks: re.Pattern[str] = _LINKING) -> str:
+    return _escape(text, marks).strip()
 
 
-def _escape(text: str) -> str:
+def _escape(text: str, marks: re.Pattern[str]) -> str:
     """Text without line breaks, which Markdown shows as it is."""
-    return _MARKS.sub(r"\\\g<0>", re.sub(r"\s+", " ", text))
+    return marks.sub(r"\\\g<0>", re.sub(r"\s+", " ", text))
