@@ -66,6 +66,15 @@ def test_stage_epoch_ua_operations_and_time_left(run: Path) -> None:
     assert state.process == "process 7 on here"
 
 
+def test_most_steps_of_a_training_bound_its_epochs(run: Path, tiny_recipe: Recipe) -> None:
+    bounded = tiny_recipe.training.model_copy(update={"max_steps": 50})
+    recipe = tiny_recipe.model_copy(update={"training": bounded})
+    (run / "recipe.yaml").write_text(recipe.to_yaml())
+    (run / "fold-1/seed-0/training.csv").write_text("epoch,train_ua,steps,seconds\n1,0.4,20,6.0\n")
+    training = state_of(run, NOW).trials[1]
+    assert (training.epoch, training.epochs, training.left) == (1, 2, 6.0)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 @pytest.mark.parametrize("kept", [True, False], ids=["cut", "gone"])
 def test_any_file_may_be_cut_or_gone(run: Path, share: float, kept: bool) -> None:

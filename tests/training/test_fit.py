@@ -170,6 +170,25 @@ def test_the_network_learns_how_far_the_training_is(tmp_path: Path) -> None:
     assert network.shares == [0.0, 0.25, 0.5, 0.75]
 
 
+def test_most_steps_shorten_the_schedule_by_whole_epochs(tmp_path: Path) -> None:
+    """25 utterances make 4 steps of at most 8. Of at most 13 they make 2, and oversampled 3."""
+    one_cycle = SPEC.model_copy(update={"schedule": "one_cycle"})
+    short = one_cycle.model_copy(update={"epochs": 2})
+    for most, equal in ((11, short), (16, one_cycle), (100, one_cycle)):
+        bounded = one_cycle.model_copy(update={"max_steps": most})
+        network, trained = train(tmp_path / str(most), bounded)
+        _, expected = train(tmp_path / f"as-{most}", equal)
+        assert scores(trained) == scores(expected)
+        assert network.shares == [k / equal.epochs for k in range(equal.epochs)]
+    _, least = train(tmp_path / "least", SPEC.model_copy(update={"max_steps": 1}))
+    assert [row["steps"] for row in least.history] == [4]
+    fewer = {"max_steps": 8, "batch_size": 13, "class_weights": False}
+    for repeated, steps in ((False, [2, 2, 2, 2]), (True, [3, 3])):
+        spec = SPEC.model_copy(update={**fewer, "oversample": repeated})
+        _, trained = train(tmp_path / f"oversample-{repeated}", spec)
+        assert [row["steps"] for row in trained.history] == steps
+
+
 def test_every_epoch_draws_a_version_of_each_utterance(tmp_path: Path) -> None:
     spec = PLAIN.model_copy(update={"epochs": 12})
     original = parts()[0].features[:, 0, 0, 0]

@@ -16,7 +16,7 @@ from emodarts import files
 from emodarts.errors import EmodartsError, RunError
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder, TrialFolder
-from emodarts.recipe import Recipe, load_recipe
+from emodarts.recipe import Recipe, TrainingSpec, load_recipe
 
 Status = Literal["waiting", "running", "stopped", "failed", "done"]
 
@@ -173,7 +173,7 @@ def _trial(
         return _in_stage(
             replace(state, stage="training", ua=_number(last, "train_ua") if ua is None else ua),
             trainings,
-            recipe.training.ensemble * recipe.training.epochs,
+            recipe.training.ensemble * _epochs(recipe.training, last),
         )
     if searches:
         ua = _number(searches[-1][-1], "alpha_ua")
@@ -184,6 +184,12 @@ def _trial(
     if candidates:
         return replace(state, stage="candidates", epoch=candidates)
     return state
+
+
+def _epochs(training: TrainingSpec, row: Mapping[str, Any]) -> int:
+    """Number of epochs of a network whose history has this row."""
+    steps = _number(row, "steps")
+    return training.epochs_of(int(steps)) if steps else training.epochs
 
 
 def _in_stage(

@@ -95,6 +95,8 @@ class TrainingSpec(Section):
 
     epochs: PositiveInt = 600
     """Passes over the training utterances."""
+    max_steps: PositiveInt | None = None
+    """Most steps of a network: of a large corpus, fewer whole epochs are trained, at least one."""
     batch_size: Annotated[int, Field(ge=2)] = 96
     """Largest number of utterances in a batch; batches have nearly equal sizes."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
@@ -140,6 +142,12 @@ class TrainingSpec(Section):
     optimistic: bool = False
     """After the choice, also report what the best epoch on the test fold would have scored; keeps
     the weights of every epoch on disk until then."""
+
+    def epochs_of(self, steps: int) -> int:
+        """Number of epochs where each has ``steps``."""
+        if self.max_steps is None:
+            return self.epochs
+        return min(self.epochs, max(1, self.max_steps // steps))
 
     @model_validator(mode="after")
     def _possible(self) -> TrainingSpec:

@@ -275,7 +275,9 @@ def _recipe_facts(recipe: Recipe) -> dict[str, str]:
     if "training" in used:
         chosen_by = {"ua": "UA", "loss": "loss"}.get(recipe.training.select)
         tested = f"best epoch by validation {chosen_by}" if chosen_by else "last epoch"
-        facts["training"] = f"{recipe.training.epochs} epochs; the {tested} is tested"
+        most = recipe.training.max_steps
+        bounded = "" if most is None else f", at most {most:,} steps"
+        facts["training"] = f"{recipe.training.epochs} epochs{bounded}; the {tested} is tested"
     return facts
 
 

@@ -180,7 +180,12 @@ def shuffled_batches(n: int, size: int, seed: int) -> list[Tensor]:
     Every index occurs once. Equal sizes, so that no tiny last batch has noisy statistics.
     """
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    return list(torch.tensor_split(order, -(-n // size)))
+    return list(torch.tensor_split(order, n_batches(n, size)))
+
+
+def n_batches(n: int, size: int) -> int:
+    """Number of batches of at most ``size`` that ``n`` rows make."""
+    return -(-n // size)
 
 
 def endless_batches(n: int, size: int, seeds: Callable[[int], int]) -> Iterator[Tensor]:

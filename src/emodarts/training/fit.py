@@ -31,6 +31,7 @@ from emodarts.training.batches import (
     gender_loss,
     join_pieces,
     loss_and_ua,
+    n_batches,
     predict_logits,
     require_finite,
     shuffled_batches,
@@ -110,7 +111,7 @@ def train_network(
         If the loss is not finite.
     """
     fit = _Fit(network, train, validation, spec, n_classes, seed, folder, progress, precision)
-    run_epochs(fit, spec.epochs, stage="training", folder=folder, progress=progress, title=title)
+    run_epochs(fit, fit.epochs, stage="training", folder=folder, progress=progress, title=title)
     network.load_state_dict(fit.best_state, strict=False)
     return Trained(fit.best["epoch"], fit.history)
 
@@ -136,6 +137,8 @@ class _Fit:
         self.weights = class_weights(train.targets, n_classes) if spec.class_weights else None
         unknown = torch.full_like(train.targets, UNKNOWN)
         self.genders = unknown if train.genders is None else train.genders
+        rows, _ = self._epoch_rows(0)  # as many as in every epoch
+        self.epochs = spec.epochs_of(n_batches(len(rows), spec.batch_size))
         self.optimiser = _optimiser(network, spec)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
@@ -152,7 +155,7 @@ class _Fit:
         spec, epoch = self.spec, len(self.history)
         torch.manual_seed(derive_seed(self.seed, "training", epoch))
         self.network.train()
-        self.network.begin_epoch(epoch / spec.epochs)
+        self.network.begin_epoch(epoch / self.epochs)
         rows, versions = self._epoch_rows(epoch)
         mixing = np.random.default_rng(derive_seed(self.seed, "training mixtures", epoch))
         batches = shuffled_batches(
@@ -160,7 +163,7 @@ class _Fit:
         )
         total, logits, targets, of_gender, genders = 0.0, [], [], [], []
         for step, index in enumerate(batches):
-            rate = learning_rate(spec, epoch * len(batches) + step, spec.epochs * len(batches))
+            rate = learning_rate(spec, epoch * len(batches) + step, self.epochs * len(batches))
             features, target = self.train.batch(rows[index], versions[index])
             mixture = None
             if spec.mixup > 0:
