@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emodarts.fast import CELLS, Implementation, cell_classes
+from emodarts.fast import IMPLEMENTATIONS, Implementation, classes_of
 from emodarts.fast.base import plain_cells
 from emodarts.genotype import NONE
 from emodarts.recipe import SPACES
@@ -19,7 +19,7 @@ from emodarts.space.cell import Cell, DropPath, Ends, MixedOperation, edges
 from emodarts.space.cnn_ops import FactorisedReduce, ProjectMap, SeparableConvolution
 from emodarts.space.sequence_ops import Normalised
 
-FAST: list[Implementation] = [name for name in CELLS if name != "plain"]
+FAST: list[Implementation] = [name for name in IMPLEMENTATIONS if name != "plain"]
 BATCH = 4
 
 
@@ -169,7 +169,7 @@ def cnn_cell(implementation: Implementation, case: Case, *, discrete: bool = Fal
             modules.append(dropped if row % 5 else InPlace(operation))
     first = (FactorisedReduce if case.after_reduction else ProjectMap)(5, case.channels, affine)
     inputs = first, ProjectMap(7, case.channels, affine)
-    cell = cell_classes(implementation)[0](inputs, ends, modules, 1)
+    cell = classes_of(implementation)[0](inputs, ends, modules, 1)
     with torch.no_grad():
         for parameter in cell.parameters():
             if parameter.dim() == 1:
@@ -229,7 +229,7 @@ def assert_as_plain(
     mixed: bool = True,
 ) -> None:
     cell, plain = build(implementation), build("plain")
-    assert isinstance(cell, cell_classes(implementation)[1 if cell.dim == -1 else 0])
+    assert isinstance(cell, classes_of(implementation)[1 if cell.dim == -1 else 0])
     if not training:
         for each in (cell, plain):
             computed(each, inputs, mixing_weights(plain) if mixed else None)  # moves statistics
@@ -308,7 +308,7 @@ def sequence_cell(
             continue
         modules.append(MixedOperation([*names, "foreign"] if foreign else names, operations))
     inputs = nn.Linear(5, width), nn.Linear(3, width)
-    return cell_classes(implementation)[1](inputs, ends, modules, -1).double().train()
+    return classes_of(implementation)[1](inputs, ends, modules, -1).double().train()
 
 
 def sequences(time: int = 6) -> list[Tensor]:

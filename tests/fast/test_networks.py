@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emodarts.fast import CELLS, Implementation, cell_classes
+from emodarts.fast import IMPLEMENTATIONS, Implementation, classes_of
 from emodarts.genotype import NONE, CellGenotype, Edge, Genotype
-from emodarts.recipe import SPACES, CNNSpec, NetworkSpec, NoSeqNN, SearchedSeqNN
+from emodarts.recipe import SPACES, CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
+from emodarts.recipe.network import StemSpec
 from emodarts.searching.gradients import LookAhead, first_order_gradient, second_order_gradient
 from emodarts.searching.supernet import Supernet
 from emodarts.space.cell import Cell
@@ -172,16 +173,53 @@ def test_trainings_end_with_the_same_weights() -> None:
 
 def test_the_state_of_a_network_does_not_depend_on_its_implementation() -> None:
     compiled, plain, _ = pair()
-    assert {type(c) for c in compiled.cnn_cells} == {cell_classes("compiled")[0]}
+    assert {type(c) for c in compiled.cnn_cells} == {classes_of("compiled")[0]}
     assert {type(c) for c in plain.cnn_cells} == {Cell}
     assert list(compiled.state_dict()) == list(plain.state_dict())
+
+
+# Without cells
+
+
+@pytest.mark.parametrize("kind", ["lstm", "rnn", "gru"])
+def test_a_training_step_of_a_plain_cnn_with_recurrent_layers(kind: str) -> None:
+    """With utterances that differ in length; maps are in the layout in which convolutions are
+    faster, whatever CNN cells would take."""
+    pytest.importorskip("numba")
+    spec = NetworkSpec(
+        stem=StemSpec(channels=(3, 4), frequency_strides=(2, 2), time_strides=(2, 1)),
+        cnn=CNNSpec(cells=0),
+        frequency="join",
+        projection=6,
+        seqnn=FixedSeqNN(mode="fixed", recurrent=kind, layers=2, width=5, bidirectional=True),
+        dropout=0.2,
+    )
+    torch.manual_seed(0)
+    compiled, plain = (
+        DiscreteNetwork(Genotype(), spec, 9, 3, implementation=name).double().train()
+        for name in ("compiled", "plain")
+    )
+    assert isinstance(compiled.fixed, classes_of("compiled").recurrent)
+    plain.load_state_dict(compiled.state_dict())
+    x = torch.randn(len(TARGETS), 1, 9, 13, dtype=torch.float64)
+    for row, length in enumerate((13, 12, 7, 2, 1)):
+        x[row, :, :, length:] = torch.nan
+    found = []
+    for network in (compiled, plain):
+        torch.manual_seed(1)  # of dropout
+        assert all(m.is_contiguous(memory_format=torch.channels_last) for m in network.cnn_maps(x))
+        torch.manual_seed(1)
+        loss = functional.cross_entropy(network(x), TARGETS)
+        found.append([loss, *torch.autograd.grad(loss, list(network.parameters()))])
+    for own, expected in zip(*found, strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-8, atol=1e-11)
 
 
 # Supernets
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("implementation", [name for name in CELLS if name != "plain"])
+@pytest.mark.parametrize("implementation", [name for name in IMPLEMENTATIONS if name != "plain"])
 def test_steps_of_a_search_end_with_the_same_alphas_and_weights(
     implementation: Implementation, order: int
 ) -> None:
@@ -200,8 +238,8 @@ def test_steps_of_a_search_end_with_the_same_alphas_and_weights(
     for name in (implementation, "plain"):
         torch.manual_seed(0)
         net = Supernet(spec, 8, 3, 0.5, implementation=name).double().train()
-        assert {type(c) for c in net.network.cnn_cells} == {cell_classes(name)[0]}
-        assert {type(c) for c in net.network.sequence_cells} == {cell_classes(name)[1]}
+        assert {type(c) for c in net.network.cnn_cells} == {classes_of(name)[0]}
+        assert {type(c) for c in net.network.sequence_cells} == {classes_of(name)[1]}
         start = {key: alpha.detach().clone() for key, alpha in net.alpha_parameters().items()}
         for step in range(2):
             torch.manual_seed(step)  # of dropout

@@ -1,6 +1,7 @@
-"""LSTMs and RNNs in compiled loops against those of torch, alone and in cells."""
+"""LSTMs and RNNs in compiled loops against those of torch, in cells and as layers of a network."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch import Tensor
 pytest.importorskip("numba")
 
 from emodarts.errors import ShapeError
-from emodarts.fast import cell_classes
+from emodarts.fast import classes_of
+from emodarts.fast.base import plain_cells
 from emodarts.fast.jit import Array
 from emodarts.fast.recurrence import tanh_of
 from emodarts.space.cell import MixedOperation
@@ -24,8 +26,11 @@ KINDS = pytest.mark.parametrize("kind", ["lstm", "rnn"])
 DIRECTIONS = pytest.mark.parametrize("bidirectional", [False, True])
 
 
+GRU = pytest.mark.parametrize("kind", ["lstm", "rnn", "gru"])  # the last has no loops
+
+
 def build(
-    kind: Kind,
+    kind: Kind | Literal["gru"],
     width_in: int,
     width: int,
     layers: int = 1,
@@ -45,7 +50,7 @@ def build(
 def run_compiled(module: Recurrent, x: Tensor) -> Tensor:
     """A cell of this candidate alone."""
     identity = torch.nn.Identity(), torch.nn.Identity()
-    cell = cell_classes("compiled")[1](identity, [(0, 0)], [MixedOperation(["only"], [module])], -1)
+    cell = classes_of("compiled")[1](identity, [(0, 0)], [MixedOperation(["only"], [module])], -1)
     out: Tensor = cell(x, x.detach(), torch.ones(1, 1, dtype=x.dtype))
     return out
 
@@ -240,6 +245,77 @@ def test_a_second_derivative_is_refused(kind: Kind) -> None:
     loss = run_compiled(module, x).square().sum()
     with pytest.raises(RuntimeError, match="plain_cells"):
         torch.autograd.grad(loss, x, create_graph=True)
+
+
+# Layers of a network, of utterances that differ in length
+
+
+def as_layers(module: Recurrent) -> Recurrent:
+    """Compiled layers of the same weights."""
+    own, attention = module.recurrent, module.attention is not None
+    made = classes_of("compiled").recurrent(
+        own.mode.lower().replace("rnn_tanh", "rnn"),
+        own.input_size,
+        own.hidden_size,
+        own.num_layers,
+        bidirectional=own.bidirectional,
+        attention=attention,
+    )
+    made.load_state_dict(module.state_dict())
+    return made.to(next(module.parameters()).dtype)
+
+
+@GRU
+@DIRECTIONS
+@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_steps_that_are_missing_are_those_of_torch(
+    size: tuple[int, int, int, int],
+    layers: int,
+    attention: bool,
+    bidirectional: bool,
+    kind: Kind,
+) -> None:
+    batch, time, width_in, width = size
+    plain = build(kind, width_in, width, layers, bidirectional=bidirectional, attention=attention)
+    module = as_layers(plain)
+    lengths = 1 + (torch.arange(batch) * 5) % time  # from one step to all, or nearly
+    present = torch.arange(time) < lengths[:, None]
+    for mask in (None, present):
+        x = draw(batch, time, width_in)
+        found, expected = (
+            with_gradients(partial(each, present=mask), each, x.clone()) for each in (module, plain)
+        )
+        for name in expected:
+            assert_same(found[name], expected[name])
+
+
+@KINDS
+def test_what_is_behind_an_utterance_changes_nothing(kind: Kind) -> None:
+    module = as_layers(build(kind, 6, 9, 2, bidirectional=True))
+    present = torch.arange(7) < torch.tensor([[7], [3], [1]])
+    x = draw(3, 7, 6)
+    other = torch.where(present[..., None], x, 100 * draw(3, 7, 6, seed=3))
+    found = [with_gradients(lambda x: module(x, present), module, each) for each in (x, other)]
+    for name in ("output", "x"):
+        assert torch.equal(found[0][name], found[1][name])
+        assert not found[0][name][~present].any()
+
+
+def test_layers_are_compiled_until_they_are_differentiated_twice() -> None:
+    plain = build("lstm", 3, 7, bidirectional=True)
+    module = as_layers(plain)
+    x = draw(4, 5, 3).requires_grad_()
+    loss = module(x).square().sum()
+    with pytest.raises(RuntimeError, match="plain_cells"):
+        torch.autograd.grad(loss, x, create_graph=True)
+    with plain_cells(module):
+        seconds = []
+        for each in (module, plain):
+            (first,) = torch.autograd.grad(each(x).square().sum(), x, create_graph=True)
+            seconds.append(torch.autograd.grad(first.square().sum(), x)[0])
+    assert_same(*seconds)
 
 
 # Memory

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from emodarts import fast
-from emodarts.fast import CELLS, cell_classes, keep_freed_memory, resolve
+from emodarts.fast import IMPLEMENTATIONS, classes_of, keep_freed_memory, resolve
 from emodarts.space.cell import Cell
+from emodarts.space.sequence_ops import Recurrent
 
 CPU = torch.device("cpu")
 
@@ -59,20 +60,23 @@ def test_torch_with_one_warning_where_numba_cannot_be_imported() -> None:
 def test_networks_without_compiled_cells_import_no_numba() -> None:
     script = (
         "import sys, emodarts.systems.discrete, emodarts.searching.supernet\n"
-        "from emodarts.fast import cell_classes\n"
-        "cell_classes('plain'), cell_classes('torch')\n"
+        "from emodarts.fast import classes_of\n"
+        "classes_of('plain'), classes_of('torch')\n"
         "sys.exit('numba' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@pytest.mark.parametrize("implementation", CELLS)
-def test_every_implementation_has_cells_of_both_kinds(implementation: fast.Implementation) -> None:
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_every_implementation_has_cells_and_recurrent_layers(
+    implementation: fast.Implementation,
+) -> None:
     if implementation == "compiled":
         pytest.importorskip("numba")
-    classes = cell_classes(implementation)
-    assert len(classes) == 2
-    assert all(issubclass(each, Cell) for each in classes)
+    classes = classes_of(implementation)
+    assert issubclass(classes.cnn_cell, Cell)
+    assert issubclass(classes.sequence_cell, Cell)
+    assert issubclass(classes.recurrent, Recurrent)
 
 
 def test_freed_memory_is_a_matter_of_glibc(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from emodarts.corpora import load_corpus
 from emodarts.dataset import Dataset, Maps
 from emodarts.experiments.plan import Options
 from emodarts.experiments.run import run
-from emodarts.fast import Implementation, cell_classes
+from emodarts.fast import Implementation, classes_of
 from emodarts.genotype import Genotype
 from emodarts.recipe import SYSTEMS, FeatureSpec, Kind, Recipe, SystemSpec
 from emodarts.scoring.predictions import read_predictions
@@ -185,7 +185,7 @@ def test_a_network_trains_as_compute_fast_says_and_is_tested_as_it_is_saved(
         pytest.importorskip("numba")
 
     def trained(network: Any, *_: Any, **__: Any) -> Trained:
-        assert {type(c) for c in network.cnn_cells} == {cell_classes(implementation)[0]}
+        assert {type(c) for c in network.cnn_cells} == {classes_of(implementation)[0]}
         assert (network.drop_path, network.auxiliary_weight) == (0.3, 0.7)
         with torch.no_grad():
             network.stem[0].weight.fill_(0.25)

@@ -1,7 +1,7 @@
-"""Everything that exists for speed: other implementations of the cells of ``space.cell``.
+"""Everything that exists for speed: other implementations of cells and of recurrent layers.
 
-All have the modules, parameters and buffers of a plain cell and compute the same function; only
-the order of sums differs. What they do not know, they compute as a plain cell does.
+All have the modules, parameters and buffers of the plain ones in ``space`` and compute the same
+function; only the order of sums differs. What they do not know, they compute as those do.
 
 * ``plain``: edge by edge. The reference, and the only one that can be differentiated twice.
 * ``torch``: few calls of torch. For GPUs and bfloat16, and where numba cannot be imported.
@@ -15,23 +15,40 @@ import functools
 import importlib
 import platform
 import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import torch
 
     from emodarts.space.cell import Cell
+    from emodarts.space.sequence_ops import Recurrent
 
 Implementation = Literal["plain", "torch", "compiled"]
 
-#: Of every implementation the classes of CNN cells and of SeqNN cells, loaded when asked for:
-#: numba takes long to import.
-CELLS: dict[Implementation, tuple[str, str]] = {
-    "plain": ("emodarts.space.cell:Cell", "emodarts.space.cell:Cell"),
-    "torch": ("emodarts.fast.torch_cells:TorchCNNCell", "emodarts.fast.torch_cells:TorchSeqNNCell"),
+
+class Classes(NamedTuple):
+    """What an implementation makes a network of."""
+
+    cnn_cell: type[Cell]
+    sequence_cell: type[Cell]
+    recurrent: type[Recurrent]
+    """Of a fixed SeqNN."""
+
+
+_CELL, _RECURRENT = "emodarts.space.cell:Cell", "emodarts.space.sequence_ops:Recurrent"
+
+#: Of every implementation the :class:`Classes`, loaded when asked for: numba takes long to import.
+IMPLEMENTATIONS: dict[Implementation, tuple[str, str, str]] = {
+    "plain": (_CELL, _CELL, _RECURRENT),
+    "torch": (
+        "emodarts.fast.torch_cells:TorchCNNCell",
+        "emodarts.fast.torch_cells:TorchSeqNNCell",
+        _RECURRENT,
+    ),
     "compiled": (
         "emodarts.fast.compiled_cnn:CompiledCNNCell",
         "emodarts.fast.compiled_seqnn:CompiledSeqNNCell",
+        "emodarts.fast.compiled_recurrent:CompiledRecurrent",
     ),
 }
 
@@ -61,10 +78,9 @@ def _numba_starts() -> bool:
     return True
 
 
-def cell_classes(implementation: Implementation) -> tuple[type[Cell], type[Cell]]:
-    """Classes of CNN cells and of SeqNN cells."""
-    cnn, seqnn = CELLS[implementation]
-    return _load(cnn), _load(seqnn)
+def classes_of(implementation: Implementation) -> Classes:
+    """Load what an implementation makes a network of."""
+    return Classes(*map(_load, IMPLEMENTATIONS[implementation]))
 
 
 def _load(name: str) -> Any:

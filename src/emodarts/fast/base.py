@@ -16,10 +16,14 @@ from emodarts.space.cell import Cell, MixedOperation, add_up
 Mixtures = Callable[[Tensor, Sequence[MixedOperation], Tensor], Sequence[Tensor]]
 
 
-class FastCell(Cell):
-    """A cell that may be differentiated once only, and twice within :func:`plain_cells`."""
+class Fast:
+    """What may be differentiated once only, and twice within :func:`plain_cells`."""
 
     plain = False
+
+
+class FastCell(Fast, Cell):
+    """A cell in another implementation."""
 
     def state_by_state(
         self, first: Tensor, second: Tensor, weights: Tensor, mixtures: Mixtures
@@ -44,8 +48,8 @@ class FastCell(Cell):
 
 @contextmanager
 def plain_cells(module: nn.Module) -> Iterator[None]:
-    """Let every fast cell compute edge by edge, e.g. to differentiate it twice."""
-    cells = [m for m in module.modules() if isinstance(m, FastCell)]
+    """Let everything fast compute as what it stands for, e.g. to differentiate it twice."""
+    cells = [m for m in module.modules() if isinstance(m, Fast)]
     before = [cell.plain for cell in cells]
     try:
         for cell in cells:

@@ -1,8 +1,6 @@
 """SeqNN cells whose LSTMs and RNNs are compiled, with their gradients written out.
 
-Torch calls several functions for every step of an RNN. oneDNN's LSTM keeps three times as much for
-the backward pass, and computes gradients of weights where none are wanted: in the passes for
-alphas. The products in a candidate are too small to share among threads, so each thread takes whole
+The products in a candidate are too small to share among threads, so each thread takes whole
 candidates: of all states, since those of one state do not keep several threads busy to its end.
 """
 
@@ -19,19 +17,14 @@ from torch import Tensor, nn
 
 from emodarts.errors import ShapeError
 from emodarts.fast.base import FastCell, apply_function, can_be_compiled, differentiable_once
+from emodarts.fast.compiled_recurrent import Layers, has_loops
 from emodarts.fast.jit import Array
 from emodarts.fast.recurrence import (
     Attention,
-    Layer,
-    Way,
     attend,
     attend_gradient,
-    lstm,
-    lstm_gradient,
     normalise,
     normalise_gradient,
-    rnn,
-    rnn_gradient,
 )
 from emodarts.fast.threads import in_threads
 from emodarts.space.cell import MixedOperation, add_up
@@ -62,7 +55,7 @@ class CompiledSeqNNCell(FastCell):
 def _is_known(module: nn.Module) -> bool:
     operation = _inner(module)
     if type(operation) is Recurrent:
-        return type(operation.recurrent) in (nn.LSTM, nn.RNN)
+        return has_loops(operation.recurrent)
     return type(operation) is SequenceSkip
 
 
@@ -235,66 +228,34 @@ class _Candidate:
     """A recurrent candidate in a forward pass, and what its gradient needs of it."""
 
     def __init__(self, module: Recurrent, parameters: Sequence[Array]) -> None:
-        network = module.recurrent
-        self.is_lstm = isinstance(network, nn.LSTM)
-        self.units, self.directions = network.hidden_size, 1 + int(network.bidirectional)
-        n = 4 * network.num_layers * self.directions
-        self.layers = [Layer(*parameters[k : k + 4]) for k in range(0, n, 4)]
+        n = len(list(module.recurrent.parameters()))
+        self.layers = Layers(module.recurrent, parameters[:n])
         self.attention = Attention(*parameters[n:]) if module.attention is not None else None
-        self.inputs: list[Array] = []
-        """Of every layer, and the output of the last one: (T, B, ...)."""
-        self.kept: list[list[Array]] = []
-        """Of every layer and direction of an LSTM: gates and cell states."""
-
-    def _ways(self) -> list[tuple[int, Way, Layer]]:
-        """Every layer in every direction, in the order in which they are computed."""
-        return [
-            (
-                k // self.directions,
-                Way(k % self.directions * self.units, k % self.directions == 1),
-                p,
-            )
-            for k, p in enumerate(self.layers)
-        ]
 
     def forward(self, x: Array, out: Array) -> None:
         """``x`` (T, B, I) -> ``out`` (T, B, H)."""
         time, batch, _ = x.shape
-        n_layers = len(self.layers) // self.directions
-        shape = (time, batch, self.directions * self.units)
-        self.inputs = [x, *(np.empty(shape, x.dtype) for _ in range(n_layers))]
+        lengths, width = np.full(batch, time), self.layers.width
         if self.attention is None:
-            self.inputs[-1] = out
-        for number, way, layer in self._ways():
-            steps, h = self.inputs[number : number + 2]
-            if self.is_lstm:
-                sizes = (4 * self.units, self.units)
-                self.kept.append([np.empty((time, batch, size), x.dtype) for size in sizes])
-                lstm(steps, layer, way, h, *self.kept[-1])
-            else:
-                rnn(steps, layer, way, h)
-        if self.attention is not None:
-            self.shares, self.context = np.empty(shape[:2], x.dtype), np.empty(shape[1:], x.dtype)
-            attend(self.inputs[-1], self.attention, out, self.shares, self.context)
+            self.layers.forward(x, out, lengths)
+            return
+        self.steps = np.empty((time, batch, width), x.dtype)
+        self.layers.forward(x, self.steps, lengths)
+        self.shares, self.context = (
+            np.empty((time, batch), x.dtype),
+            np.empty((batch, width), x.dtype),
+        )
+        attend(self.steps, self.attention, out, self.shares, self.context)
 
     def backward(self, of_out: Array, of_x: Array, of_parameters: Sequence[Array]) -> None:
         """Add to ``of_x`` and ``of_parameters``, unless of size 0; ``of_out`` is overwritten."""
-        of_h = of_out
+        of_steps = of_out
         if self.attention is not None:
-            of_h = np.empty_like(self.inputs[-1])
-            attended = self.inputs[-1], self.attention, self.shares, self.context
-            attend_gradient(of_out, *attended, of_h, Attention(*of_parameters[-4:]))
-        for k, (number, way, layer) in reversed(list(enumerate(self._ways()))):
-            steps, h = self.inputs[number : number + 2]
-            if (k + 1) % self.directions == 0:  # the first one of this layer
-                of_steps = np.zeros_like(steps) if number else of_x
-            of_layer = Layer(*of_parameters[4 * k : 4 * k + 4])
-            if self.is_lstm:
-                lstm_gradient(of_h, steps, layer, way, h, *self.kept[k], of_steps, of_layer)
-            else:
-                rnn_gradient(of_h, steps, layer, way, h, of_steps, of_layer)
-            if k % self.directions == 0:
-                of_h = of_steps
+            of_steps = np.empty_like(self.steps)
+            attended = self.steps, self.attention, self.shares, self.context
+            attend_gradient(of_out, *attended, of_steps, Attention(*of_parameters[-4:]))
+            of_parameters = of_parameters[:-4]
+        self.layers.backward(of_steps, of_x, of_parameters)
 
 
 class _Normalised:

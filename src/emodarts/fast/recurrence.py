@@ -9,6 +9,9 @@ The two directions of a layer write to one output ``(T, B, D H)``, each its own 
 biases are those of ``torch.nn.LSTM`` and ``torch.nn.RNN``, with G H rows: of an LSTM G is 4, for
 the gates i, f, g and o. Gradients of weights are added to arrays of the same names; an array of
 size 0 takes none.
+
+Utterance b has ``lengths[b]`` steps, (B,). Both directions have zeros after the last one, where the
+way back begins.
 """
 
 from __future__ import annotations
@@ -125,6 +128,12 @@ def _rows(x: Array) -> Array:
 
 
 @compiled
+def _clear(row: Array) -> None:
+    for k in range(len(row)):
+        row[k] = 0
+
+
+@compiled
 def _step(n: int, time: int, backwards: bool) -> tuple[int, int]:
     """The n-th step that a direction takes, and the one before it."""
     return (time - 1 - n, time - n) if backwards else (n, n - 1)
@@ -148,7 +157,9 @@ def _cell(gates: Array, before: Array, c: Array, h: Array) -> None:
 
 
 @compiled
-def lstm(x: Array, layer: Layer, way: Way, h: Array, gates: Array, c: Array) -> None:
+def lstm(
+    x: Array, lengths: Array, layer: Layer, way: Way, h: Array, gates: Array, c: Array
+) -> None:
     """Long short-term memory from zeros, in one direction: ``x`` (T, B, I).
 
     Written are its units of ``h`` (T, B, D H), ``gates`` (T, B, 4 H) and cell states ``c``
@@ -164,6 +175,10 @@ def lstm(x: Array, layer: Layer, way: Way, h: Array, gates: Array, c: Array) -> 
         if n > 0:
             add_packed_product(h[s, :, way.first : last], turned, gates[t])
         for b in range(batch):
+            if t >= lengths[b]:
+                _clear(h[t, b, way.first : last])
+                _clear(c[t, b])
+                continue
             row = gates[t, b]
             _sigmoid_of(row[: 2 * units])
             tanh_of(row[2 * units : 3 * units])
@@ -172,7 +187,7 @@ def lstm(x: Array, layer: Layer, way: Way, h: Array, gates: Array, c: Array) -> 
 
 
 @compiled
-def rnn(x: Array, layer: Layer, way: Way, h: Array) -> None:
+def rnn(x: Array, lengths: Array, layer: Layer, way: Way, h: Array) -> None:
     """``h_t = tanh(W x_t + V h_s + biases)``, s the step before; its units of ``h`` are written."""
     time, batch, units = len(x), x.shape[1], len(layer.of_state)
     last = way.first + units
@@ -184,6 +199,9 @@ def rnn(x: Array, layer: Layer, way: Way, h: Array) -> None:
         if n > 0:
             add_packed_product(h[s, :, way.first : last], turned, z[t])
         for b in range(batch):
+            if t >= lengths[b]:
+                _clear(h[t, b, way.first : last])
+                continue
             tanh_of(z[t, b])
             h[t, b, way.first : last] = z[t, b]
 
@@ -211,6 +229,7 @@ def _of_cell(gates: Array, before: Array, c: Array, of_h: Array, of_c: Array, of
 def lstm_gradient(
     of_h: Array,
     x: Array,
+    lengths: Array,
     layer: Layer,
     way: Way,
     h: Array,
@@ -232,6 +251,9 @@ def lstm_gradient(
     for n in range(time - 1, -1, -1):
         t, s = _step(n, time, way.backwards)
         for b in range(batch):
+            if t >= lengths[b]:
+                _clear(of_z[t, b])
+                continue
             before = c[s, b] if n > 0 else nothing
             _of_cell(gates[t, b], before, c[t, b], of_h[t, b, own], of_c[b], of_z[t, b])
         if n > 0:
@@ -248,7 +270,14 @@ def _of_tanh(h: Array, of_h: Array, of_z: Array) -> None:
 
 @compiled
 def rnn_gradient(
-    of_h: Array, x: Array, layer: Layer, way: Way, h: Array, of_x: Array, of_layer: Layer
+    of_h: Array,
+    x: Array,
+    lengths: Array,
+    layer: Layer,
+    way: Way,
+    h: Array,
+    of_x: Array,
+    of_layer: Layer,
 ) -> None:
     """Gradients of :func:`rnn`; as :func:`lstm_gradient`."""
     time, batch, units = len(x), x.shape[1], len(layer.of_state)
@@ -258,6 +287,9 @@ def rnn_gradient(
     for n in range(time - 1, -1, -1):
         t, s = _step(n, time, way.backwards)
         for b in range(batch):
+            if t >= lengths[b]:
+                _clear(of_z[t, b])
+                continue
             _of_tanh(h[t, b, own], of_h[t, b, own], of_z[t, b])
         if n > 0:
             add_packed_product(of_z[t], of_state, of_h[s, :, own])

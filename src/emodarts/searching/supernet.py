@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from emodarts.fast import Implementation, cell_classes
+from emodarts.fast import Implementation, classes_of
 from emodarts.genotype import NONE
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
 from emodarts.recipe.network import CNNCellName
@@ -50,9 +50,7 @@ class _SupernetEdges:
     ) -> None:
         self.spec, self.edge = spec, edge
         # The others know the edges of DARTS alone.
-        self.cnn_cell, self.sequence_cell = cell_classes(
-            implementation if edge is mixed_edge else "plain"
-        )
+        self.classes = classes_of(implementation if edge is mixed_edge else "plain")
 
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[list[Ends], list[nn.Module]]:
         cnn, ends = self.spec.cnn, edges(self.spec.cnn.nodes)

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from emodarts.audio.features import delta, delta_deviation
 from emodarts.errors import ShapeError
+from emodarts.fast import Classes
 from emodarts.recipe import FixedSeqNN, NetworkSpec, SearchedSeqNN
 from emodarts.recipe.network import CNNCellName
 from emodarts.space.cell import Cell, Ends
@@ -40,11 +41,8 @@ class EdgeBuilder(Protocol):
     affine: bool
     """Whether batch norms of CNN cells have weights."""
 
-    cnn_cell: type[Cell]
-    """What CNN cells are made of."""
-
-    sequence_cell: type[Cell]
-    """What SeqNN cells are made of."""
+    classes: Classes
+    """What cells and recurrent layers are made of."""
 
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[list[Ends], list[nn.Module]]:
         """Edges of a CNN cell; those from the inputs of a reduction cell have stride 2."""
@@ -86,7 +84,8 @@ class JointNetwork(nn.Module):
         self.n_channels = n_channels
         self.stem = _stem(spec, n_channels * (1 + spec.deltas))
         self.dropout = Dropout(spec.dropout)
-        self._layout = edges.cnn_cell.layout
+        # Without cells, the layers of a stem are faster in the layout of plain ones.
+        self._layout = edges.classes.cnn_cell.layout if spec.cnn.cells else Cell.layout
         self.cnn_cell_names = spec.cnn.cell_names
         self.cnn_cells = nn.ModuleList()
         maps = self._build_cnn(edges)
@@ -104,7 +103,7 @@ class JointNetwork(nn.Module):
             case SearchedSeqNN(cells=cells, width=hidden):
                 width = self._build_seqnn(widths, cells, hidden, edges)
             case FixedSeqNN() as fixed:
-                self.fixed = _fixed(fixed, width)
+                self.fixed = _fixed(fixed, width, edges.classes.recurrent)
                 width = self.fixed.out_features
         self.attention = TimeAttention(width) if spec.pooling == "attention" else None
         self.classifier = nn.Linear(2 * width if spec.pooling == "statistics" else width, n_classes)
@@ -128,7 +127,7 @@ class JointNetwork(nn.Module):
                 maps[0][0], channels, edges.affine
             )
             second = ProjectMap(maps[1][0], channels, edges.affine)
-            cell = edges.cnn_cell((first, second), ends, modules, dim=1)
+            cell = edges.classes.cnn_cell((first, second), ends, modules, dim=1)
             self.cnn_cells.append(cell)
             size = (maps[1][1] + 1) // 2 if reduces else maps[1][1]
             maps = [maps[1], (cell.n_nodes * channels, size)]
@@ -140,7 +139,7 @@ class JointNetwork(nn.Module):
         for _ in range(cells):
             ends, modules = edges.sequence_edges(hidden)
             inputs = (nn.Linear(widths[0], hidden), nn.Linear(widths[1], hidden))
-            cell = edges.sequence_cell(inputs, ends, modules, dim=-1)
+            cell = edges.classes.sequence_cell(inputs, ends, modules, dim=-1)
             self.sequence_cells.append(cell)
             widths = [widths[1], cell.n_nodes * hidden]
         return widths[-1]
@@ -276,10 +275,12 @@ def _with_deltas(features: Tensor, orders: int, present: Tensor | None) -> Tenso
     return torch.cat([features, *slopes], dim=1)
 
 
-def _fixed(spec: FixedSeqNN, width_in: int) -> Recurrent | TemporalConvolutions:
+def _fixed(
+    spec: FixedSeqNN, width_in: int, recurrent: type[Recurrent]
+) -> Recurrent | TemporalConvolutions:
     if spec.recurrent == "tcn":
         return TemporalConvolutions(width_in, spec.width, spec.layers)
-    return Recurrent(
+    return recurrent(
         spec.recurrent,
         width_in,
         spec.width,

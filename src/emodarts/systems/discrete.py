@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from emodarts.fast import Implementation, cell_classes
+from emodarts.fast import Implementation, classes_of
 from emodarts.genotype import Genotype
 from emodarts.recipe import NetworkSpec, SearchedSeqNN
 from emodarts.recipe.network import CNNCellName
@@ -43,7 +43,7 @@ class _GenotypeEdges:
         self, genotype: Genotype, spec: NetworkSpec, implementation: Implementation
     ) -> None:
         self.genotype, self.spec = genotype, spec
-        self.cnn_cell, self.sequence_cell = cell_classes(implementation)
+        self.classes = classes_of(implementation)
 
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[list[Ends], list[nn.Module]]:
         cell = self.genotype.cells[name]
