@@ -1,9 +1,9 @@
 """The discrete network: a training step, and the latency of one answer on one thread.
 
-    python benchmarks/network.py [--json FILE]
+    python benchmarks/network.py [--network default] [--json FILE]
 
-Against a plain build of the same genotype with the same weights: contiguous NCHW maps, torch's
-dropout, batch norms that are not folded, no compiled cells. Training has those where a run with
+Against a plain build of the same network with the same weights: contiguous NCHW maps, torch's
+dropout, batch norms that are not folded, nothing compiled. Training has that where a run with
 ``compute.fast: true`` would. Both sides run in one process, in turn; a ratio is between neighbours
 in time. Memory is that of a fresh process that takes one training step.
 """
@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emodarts import load_recipe
 from emodarts.fast import resolve
+from emodarts.genotype import Genotype
 from emodarts.recipe import CNNSpec, NetworkSpec, SearchedSeqNN
 from emodarts.searching.derivation import random_genotype
 from emodarts.systems.count import count_multiply_adds, count_parameters
@@ -27,18 +30,52 @@ from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.folding import fold
 from measure import MIB, in_fresh_process, in_turn, parser, show, size_of, speedup, spreads, write
 
-#: Batch, size of the map, training steps and answers that are timed.
-SIZES = {"full": (96, 128, 5, 50), "quick": (16, 128, 3, 20), "small": (4, 16, 2, 2)}
-#: The papers' CNN under a SeqNN that makes 310,648 parameters of it.
-SPEC = NetworkSpec(
-    cnn=CNNSpec(cells=4, nodes=4, channels=8),
-    seqnn=SearchedSeqNN(space="lstm_att", cells=1, nodes=2, width=48),
-    frequency="mean",
-)
-GENOTYPE_SEED = 2
+#: Training steps and answers that are timed, and the batch where it is not that of the network.
+SIZES = {"full": (5, 50, None), "quick": (3, 20, 16), "small": (2, 2, 4)}
 N_CLASSES = 4
 EPOCHS, UTTERANCES = 30, 250
 AUXILIARY_WEIGHT, DROP_PATH = 0.4, 0.1
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and what it is trained on.
+
+    Attributes
+    ----------
+    batch : utterances of a training step.
+    map : frequencies and frames.
+    shortest : frames of the shortest utterance; the others have all lengths between.
+    """
+
+    spec: NetworkSpec
+    genotype: Genotype
+    batch: int
+    map: tuple[int, int]
+    shortest: int
+
+
+def _searched() -> Case:
+    """The papers' CNN under a SeqNN that makes 310,648 parameters of it."""
+    spec = NetworkSpec(
+        cnn=CNNSpec(cells=4, nodes=4, channels=8),
+        seqnn=SearchedSeqNN(space="lstm_att", cells=1, nodes=2, width=48),
+        frequency="mean",
+    )
+    genotype = random_genotype(spec, torch.Generator().manual_seed(2))
+    return Case(spec, genotype, 96, (128, 128), 128)
+
+
+def _default() -> Case:
+    """One network of the recipe, and crops of the length that it has."""
+    recipe = load_recipe("default")
+    samples = round(recipe.training.crop * recipe.features.sample_rate)
+    frames = int(recipe.features.frames_of(samples))
+    size = (recipe.features.n_features, frames)
+    return Case(recipe.network, Genotype(), recipe.training.batch_size, size, frames // 2)
+
+
+CASES = {"searched": _searched, "default": _default}
 
 
 class PlainNetwork(DiscreteNetwork):
@@ -47,29 +84,20 @@ class PlainNetwork(DiscreteNetwork):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.dropout = nn.Dropout(self.spec.dropout)
-
-    def cnn_maps(
-        self, features: Tensor, weights: Mapping[str, Tensor] | None = None
-    ) -> list[Tensor]:
-        """Features ``(B, C, F, T)`` -> twice the stem's map, every cell's map."""
-        maps = [self.stem(features.contiguous())] * 2
-        for cell in self.cnn_cells:
-            maps.append(self.dropout(cell(maps[-2], maps[-1])))
-        return maps
+        self._layout = torch.contiguous_format
 
 
 KINDS = {"emodarts": DiscreteNetwork, "plain": PlainNetwork}
 
 
-def build(kind: str, n_features: int, *, trained: bool = False) -> DiscreteNetwork:
-    """The network of a random genotype, as it is trained or answers; both have the same weights."""
-    genotype = random_genotype(SPEC, torch.Generator().manual_seed(GENOTYPE_SEED))
+def build(kind: str, case: Case, *, trained: bool = False) -> DiscreteNetwork:
+    """The network as it is trained or answers; both kinds have the same weights."""
     torch.manual_seed(0)
     implementation = resolve(trained and kind == "emodarts", torch.device("cpu"))
     return KINDS[kind](
-        genotype,
-        SPEC,
-        n_features,
+        case.genotype,
+        case.spec,
+        case.map[0],
         N_CLASSES,
         drop_path=DROP_PATH,
         auxiliary_weight=AUXILIARY_WEIGHT,
@@ -77,11 +105,18 @@ def build(kind: str, n_features: int, *, trained: bool = False) -> DiscreteNetwo
     )
 
 
-def training_step(network: DiscreteNetwork, batch: int, size: int) -> Callable[[], None]:
+def made_up(case: Case, batch: int) -> Tensor:
+    """Features of utterances from the longest to the shortest."""
+    features = torch.randn(batch, 1, *case.map, generator=torch.Generator().manual_seed(0))
+    for row, length in enumerate(torch.linspace(case.map[1], case.shortest, batch).int()):
+        features[row, :, :, length:] = torch.nan
+    return features
+
+
+def training_step(network: DiscreteNetwork, features: Tensor) -> Callable[[], None]:
     """A step as ``training.fit`` takes it, on made-up features."""
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(batch, 1, size, size, generator=generator)
-    targets = torch.randint(N_CLASSES, (batch,), generator=generator)
+    targets = torch.randint(N_CLASSES, features.shape[:1], generator=generator)
     optimiser = torch.optim.SGD(network.parameters(), 0.025, 0.9, weight_decay=3e-4)
 
     def step() -> None:
@@ -99,19 +134,22 @@ def training_step(network: DiscreteNetwork, batch: int, size: int) -> Callable[[
     return step
 
 
-def one_step(kind: str, batch: int, size: int, threads: int) -> None:
+def one_step(kind: str, name: str, batch: int, threads: int) -> None:
     """All that a process does whose memory is measured."""
     torch.set_num_threads(threads)
-    training_step(build(kind, size, trained=True), batch, size)()
+    case = CASES[name]()
+    training_step(build(kind, case, trained=True), made_up(case, batch))()
 
 
-def measure_training(batch: int, size: int, repeats: int, threads: int) -> dict[str, Any]:
+def measure_training(name: str, batch: int, repeats: int, threads: int) -> dict[str, Any]:
     """Seconds of a step, speed-up, peak memory, and what that makes of a training."""
     torch.set_num_threads(threads)
-    ways = {kind: training_step(build(kind, size, trained=True), batch, size) for kind in KINDS}
+    case = CASES[name]()
+    features = made_up(case, batch)
+    ways = {kind: training_step(build(kind, case, trained=True), features) for kind in KINDS}
     rows = in_turn(ways, repeats)
     taken = spreads(rows)
-    memory = {kind: in_fresh_process(one_step, kind, batch, size, threads)[1] for kind in KINDS}
+    memory = {kind: in_fresh_process(one_step, kind, name, batch, threads)[1] for kind in KINDS}
     # Batches are of nearly equal size: an epoch costs what its utterances do.
     share = EPOCHS * UTTERANCES / batch
     return {
@@ -122,12 +160,11 @@ def measure_training(batch: int, size: int, repeats: int, threads: int) -> dict[
     }
 
 
-def measure_latency(size: int, repeats: int) -> dict[str, Any]:
+def measure_latency(case: Case, repeats: int) -> dict[str, Any]:
     """Seconds of one answer on one thread, and how far the two answers are apart."""
     torch.set_num_threads(1)
-    plain, ours = build("plain", size), build("emodarts", size)
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(4, 1, size, size, generator=generator)
+    plain, ours = build("plain", case), build("emodarts", case)
+    features = made_up(case, 4)
     with torch.no_grad():
         plain.train()(features)  # batch norms get statistics that are not trivial
     plain.eval()
@@ -146,22 +183,29 @@ def measure_latency(size: int, repeats: int) -> dict[str, Any]:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """All numbers."""
-    batch, size, steps, answers = SIZES[size_of(arguments)]
-    batch = arguments.batch or batch
-    network = build("emodarts", size)
+    steps, answers, batch = SIZES[size_of(arguments)]
+    case = CASES[arguments.network]()
+    batch = arguments.batch or batch or case.batch
+    network = build("emodarts", case)
     return {
         "batch": batch,
         "parameters": count_parameters(network),
-        "multiply_adds": count_multiply_adds(network, (1, size, size)),
-        **measure_latency(size, arguments.repeats or answers),
-        **measure_training(batch, size, arguments.repeats or steps, arguments.threads),
+        "multiply_adds": count_multiply_adds(network, (1, *case.map)),
+        **measure_latency(case, arguments.repeats or answers),
+        **measure_training(arguments.network, batch, arguments.repeats or steps, arguments.threads),
     }
 
 
 def main() -> None:
     """Print the numbers, and write them as JSON if asked."""
     taking = parser(__doc__)
-    taking.add_argument("--batch", type=int, help="of the training step; default: 96")
+    taking.add_argument(
+        "--network",
+        choices=CASES,
+        default="searched",
+        help="a random genotype, or the plain CNN with LSTM of the recipe default",
+    )
+    taking.add_argument("--batch", type=int, help="of the training step")
     taking.add_argument("--repeats", type=int, help="of every timing")
     taking.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of training")
     arguments = taking.parse_args()

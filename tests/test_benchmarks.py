@@ -53,7 +53,10 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return result_of("network", tmp_path_factory.mktemp("network"))
 
 
-def test_network(network: dict[str, Any]) -> None:
+@pytest.mark.parametrize("which", ["searched", "default"])
+def test_network(which: str, network: dict[str, Any], tmp_path: Path) -> None:
+    if which == "default":
+        network = result_of("network", tmp_path, "--network", which)
     assert 5e4 < network["parameters"] < 3.5e5
     assert network["multiply_adds"] > 0
     assert network["largest_logit_difference"] < 1e-5

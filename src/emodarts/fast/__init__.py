@@ -15,29 +15,18 @@ import functools
 import importlib
 import platform
 import warnings
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
 
-    from emodarts.space.cell import Cell
-    from emodarts.space.sequence_ops import Recurrent
+    from emodarts.space.network import Classes
 
 Implementation = Literal["plain", "torch", "compiled"]
-
-
-class Classes(NamedTuple):
-    """What an implementation makes a network of."""
-
-    cnn_cell: type[Cell]
-    sequence_cell: type[Cell]
-    recurrent: type[Recurrent]
-    """Of a fixed SeqNN."""
-
-
 _CELL, _RECURRENT = "emodarts.space.cell:Cell", "emodarts.space.sequence_ops:Recurrent"
 
-#: Of every implementation the :class:`Classes`, loaded when asked for: numba takes long to import.
+#: What every implementation makes a network of, as in ``space.network.Classes``; loaded when asked
+#: for, as numba takes long to import.
 IMPLEMENTATIONS: dict[Implementation, tuple[str, str, str]] = {
     "plain": (_CELL, _CELL, _RECURRENT),
     "torch": (
@@ -79,7 +68,9 @@ def _numba_starts() -> bool:
 
 
 def classes_of(implementation: Implementation) -> Classes:
-    """Load what an implementation makes a network of."""
+    """What an implementation makes a network of."""
+    from emodarts.space.network import Classes
+
     return Classes(*map(_load, IMPLEMENTATIONS[implementation]))
 
 

@@ -77,8 +77,9 @@ class ComputeSpec(Section):
     """Threads of each trial; by default all cores, divided by the number of trials side by side.
     It is recorded, since results depend on it bit by bit."""
     fast: bool = True
-    """Compute cells in a faster order of sums: by compiled loops on a CPU, by fewer calls on a GPU.
-    ``false`` computes edge by edge. The way is recorded, as ``threads`` is."""
+    """Compute cells and fixed LSTMs and RNNs in a faster order of sums: by compiled loops on a CPU,
+    cells by fewer calls on a GPU. ``false`` computes edge by edge. The way is recorded, as
+    ``threads`` is."""
     precision: Precision = "fp32"
     """Precision of maps in search and training. ``bf16`` halves their memory and is meant for GPUs;
     it is recorded, since results differ, and works with ``search.order`` 1 only. Weights, losses,

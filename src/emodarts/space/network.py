@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import prod
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from emodarts.audio.features import delta, delta_deviation
 from emodarts.errors import ShapeError
-from emodarts.fast import Classes
 from emodarts.recipe import FixedSeqNN, NetworkSpec, SearchedSeqNN
 from emodarts.recipe.network import CNNCellName
 from emodarts.space.cell import Cell, Ends
@@ -35,6 +34,14 @@ from emodarts.space.sequence_ops import (
 )
 
 
+class Classes(NamedTuple):
+    """What cells and a fixed SeqNN are made of; see :mod:`emodarts.fast`."""
+
+    cnn_cell: type[Cell]
+    sequence_cell: type[Cell]
+    recurrent: type[Recurrent]
+
+
 class EdgeBuilder(Protocol):
     """What differs between the supernet and a discrete network: the edges of the cells."""
 
@@ -42,7 +49,6 @@ class EdgeBuilder(Protocol):
     """Whether batch norms of CNN cells have weights."""
 
     classes: Classes
-    """What cells and recurrent layers are made of."""
 
     def cnn_edges(self, name: CNNCellName, channels: int) -> tuple[list[Ends], list[nn.Module]]:
         """Edges of a CNN cell; those from the inputs of a reduction cell have stride 2."""
