@@ -1,16 +1,18 @@
 """Accuracy and cost of the second-order gradient: exact, or the difference quotient.
 
-    python benchmarks/hessian.py [--json FILE]
+    python benchmarks/hessian.py [--set KEY=VALUE ...] [--json FILE]
 
 Errors are relative to the exact gradient in float64 on a supernet of the size of `cells`, at its
-start and after some steps, on made-up features. Costs are ratios to a first-order step of
-alphas, each measured in a process of its own, in turn.
+start and after some steps, on made-up features, for two lengths of the step that the second-order
+gradient looks ahead. Costs are ratios to a first-order step of alphas, each measured in a process
+of its own, in turn. `--set` changes the recipe, e.g. network.seqnn.normalise=false.
 """
 
 from __future__ import annotations
 
 import copy
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,13 +41,14 @@ SMALL = NetworkSpec(
 )
 SMALL_MAP = (10, 12)
 N_CLASSES = 4
-STEP = LookAhead(0.025, 0.9, 3e-4, {})
+#: Learning rates: of DARTS, which trains the weights, and a tenth of it to look ahead.
+RATES = (0.025, 0.0025)
 METHODS = ("first order", "finite difference", "exact")
 
 
-def build(size: str) -> tuple[Supernet, int, int]:
+def build(size: str, changes: Sequence[str]) -> tuple[Supernet, int, int]:
     """The supernet of `cells`, and the size of its features."""
-    recipe = load_recipe("cells")
+    recipe = load_recipe("cells", changes)
     spec, n_features, n_frames = SMALL, *SMALL_MAP
     if size != "small":
         views = training_views(recipe)
@@ -73,7 +76,7 @@ class Batches:
 
 
 def gradient(
-    method: str, supernet: Supernet, train: Batch, validation: Batch, eps: float
+    method: str, supernet: Supernet, train: Batch, validation: Batch, rate: float, eps: float
 ) -> Tensor:
     """Gradient of all alphas in one vector."""
     loss = functional.cross_entropy
@@ -85,60 +88,61 @@ def gradient(
             train,
             validation,
             loss,
-            STEP,
+            LookAhead(rate, 0.9, 3e-4, {}),
             hessian="exact" if method == "exact" else "finite_difference",
             epsilon=eps,
         )
     return torch.cat([g.flatten().double() for g in found.values()])
 
 
-def measure_accuracy(size: str) -> list[dict[str, Any]]:
-    """Relative errors after each number of training steps."""
+def measure_accuracy(size: str, changes: Sequence[str]) -> list[dict[str, Any]]:
+    """Relative errors for both rates, after each number of training steps."""
     rows = []
     for steps in STEPS[size]:
-        supernet, n_features, n_frames = build(size)
+        supernet, n_features, n_frames = build(size, changes)
         batches = Batches(n_features, n_frames, 8)
-        optimiser = torch.optim.SGD(supernet.parameters(), lr=0.025, momentum=0.9)
+        optimiser = torch.optim.SGD(supernet.parameters(), lr=RATES[0], momentum=0.9)
         for _ in range(steps):
             features, targets = batches.draw()
             optimiser.zero_grad()
             functional.cross_entropy(supernet(features), targets).backward()
             torch.nn.utils.clip_grad_norm_(supernet.parameters(), 5.0)
             optimiser.step()
-        rows.append({"steps": steps, **errors(supernet, batches.draw(), batches.draw())})
+        drawn = batches.draw(), batches.draw()
+        for rate in RATES:
+            rows.append({"rate": rate, "steps": steps, "errors": errors(supernet, *drawn, rate)})
     return rows
 
 
-def errors(supernet: Supernet, train: Batch, validation: Batch) -> dict[str, float]:
+def errors(supernet: Supernet, train: Batch, validation: Batch, rate: float) -> dict[str, float]:
     """Relative errors of each method in float32 against the exact one in float64."""
     # Masks are drawn in the precision of the pass: without dropout both precisions agree.
     supernet.network.dropout.p = 0.0
     double = copy.deepcopy(supernet).double()
     in_double = [(features.double(), targets) for features, targets in (train, validation)]
-    reference = gradient("exact", double, *in_double, 1.0)
+    reference = gradient("exact", double, *in_double, rate, 1.0)
     asked = [("first order", "first order", 1.0), ("exact float32", "exact", 1.0)]
     asked += [(f"eps {eps:g}", "finite difference", eps) for eps in EPSILONS]
     found = {}
     for name, method, eps in asked:
-        difference = gradient(method, supernet, train, validation, eps) - reference
+        difference = gradient(method, supernet, train, validation, rate, eps) - reference
         found[name] = float(difference.norm() / reference.norm())
     return found
 
 
-def cost(method: str, size: str) -> float:
+def cost(method: str, size: str, changes: Sequence[str]) -> float:
     """Seconds (median of three) of a step of alphas."""
-    supernet, n_features, n_frames = build(size)
+    supernet, n_features, n_frames = build(size, changes)
     batches = Batches(n_features, n_frames)
     train, validation = batches.draw(), batches.draw()
-    gradient("first order", supernet, train, validation, 0.3)
-    return statistics.median(
-        seconds(lambda: gradient(method, supernet, train, validation, 0.3)) for _ in range(3)
-    )
+    given = supernet, train, validation, RATES[0], 0.3
+    gradient("first order", *given)
+    return statistics.median(seconds(lambda: gradient(method, *given)) for _ in range(3))
 
 
-def measure_cost(size: str) -> dict[str, dict[str, float]]:
+def measure_cost(size: str, changes: Sequence[str]) -> dict[str, dict[str, float]]:
     """Time and peak memory of each method over those of first order."""
-    found = {method: in_fresh_process(cost, method, size) for method in METHODS}
+    found = {method: in_fresh_process(cost, method, size, changes) for method in METHODS}
     first, memory = found["first order"]
     return {
         m: {"time_ratio": s / first, "memory_ratio": p["peak"] / memory["peak"]}
@@ -148,17 +152,18 @@ def measure_cost(size: str) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Print both tables, and write them as JSON if asked."""
-    arguments = parser(__doc__).parse_args()
-    size = size_of(arguments)
-    costs, accuracy = measure_cost(size), measure_accuracy(size)
+    taking = parser(__doc__)
+    taking.add_argument("--set", action="append", default=[], help="of the recipe", dest="changes")
+    arguments = taking.parse_args()
+    size, changes = size_of(arguments), arguments.changes
+    costs, accuracy = measure_cost(size, changes), measure_accuracy(size, changes)
     print("step of alphas   time  peak memory (over first order)")
     for method, ratios in costs.items():
         print(f"{method:16} {ratios['time_ratio']:4.1f}  {ratios['memory_ratio']:4.1f}")
     for row in accuracy:
-        print(f"\nrelative error after {row['steps']} steps")
-        for name, value in row.items():
-            if name != "steps":
-                print(f"{name:16} {value:.1e}")
+        print(f"\nrelative error, rate {row['rate']:g}, after {row['steps']} steps")
+        for name, value in row["errors"].items():
+            print(f"{name:16} {value:.1e}")
     write("hessian", arguments, {"cost": costs, "accuracy": accuracy}, torch.device("cpu"))
 
 

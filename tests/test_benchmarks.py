@@ -96,8 +96,9 @@ def test_hessian(tmp_path: Path) -> None:
     result = result_of("hessian", tmp_path)
     assert result["cost"].keys() == {"first order", "finite difference", "exact"}
     assert result["cost"]["first order"] == {"time_ratio": 1.0, "memory_ratio": 1.0}
-    (row,) = result["accuracy"]
-    assert row["exact float32"] < 1e-3 < row["first order"]
+    assert [row["rate"] for row in result["accuracy"]] == [0.025, 0.0025]
+    for row in result["accuracy"]:
+        assert row["errors"]["exact float32"] < 1e-3 < row["errors"]["first order"]
 
 
 @pytest.mark.slow

@@ -230,14 +230,15 @@ class DartsSpec(OneShotSpec):
     strategy: Literal["darts"] = "darts"
     order: Literal[1, 2] = 2
     """Order of the gradient of alpha. 1 takes a third of the time or less; 2 looks one step of the
-    weights ahead, as in the papers."""
+    weights ahead, as in the papers. With ``network.seqnn.normalise`` the papers' learning rate is
+    too long a step for 2 (``docs/method.md``)."""
     hessian: Literal["exact", "finite_difference"] = "finite_difference"
     """How second order multiplies by the Hessian: by DARTS' difference quotient, or by double
     backward, which takes two to four times as long and several times the memory
     (``docs/method.md``)."""
     epsilon: Positive = 0.3
     """Step of the difference quotient, divided by the norm of the gradient. DARTS uses 0.01, which
-    on a network with ReLU and max pooling is an order of magnitude less accurate."""
+    on a network with ReLU and max pooling is several times less accurate."""
     relaxation: RelaxationSpec = RelaxationSpec()
     partial_channels: PositiveInt = 1
     """K: candidates see one K-th of the channels, the others pass untouched (PC-DARTS, arXiv
