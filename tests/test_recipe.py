@@ -411,6 +411,14 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
             {"system": {"kind": "cnn"}, "training": {"crop": 2.0}},
             ["training.crop 2", "weights for every frame", "allowed: null"],
         ),
+        (
+            {"system": {"kind": "cnn"}, "training": {"test_speeds": [0.9, 1.0]}},
+            ["training.test_speeds: system 'cnn'", "weights for every frame", "allowed: [1.0]"],
+        ),
+        (
+            {"training": {"test_speeds": [0.9, 1.0]}},
+            ["training.test_speeds moves", "'mfcc' have no frequency axis", "allowed: log_mel"],
+        ),
     ],
 )
 def test_mistake_is_explained(value: dict[str, Any], messages: list[str]) -> None:
@@ -592,7 +600,7 @@ def base_of(leaf: tuple[str, ...]) -> dict[str, Any]:
     if leaf[:2] == ("training", "augmentation"):
         spans = {key: [0.8, 1.2] for key in ("speed", "pitch", "vtlp", "noise", "gain")}
         value["training"]["augmentation"] |= {"copies": 1, **spans}
-    if leaf[:2] == ("training", "perturbation"):
+    if leaf[:2] == ("training", "perturbation") or leaf == ("training", "test_speeds"):
         value["features"] = {"kind": "log_mel"}
     if leaf == ("training", "oversample"):
         value["training"]["class_weights"] = False

@@ -18,6 +18,7 @@ from emodarts.systems.hand_made import HandMadeNetwork
 from emodarts.systems.neural import FittedNetwork
 from emodarts.training.batches import Normalisation
 from emodarts.training.classifier import Ensemble
+from emodarts.training.views import Hearing
 
 MEL = FeatureSpec(
     kind="log_mel", sample_rate=8000, duration=1.0, n_fft=256, hop_length=128, n_mels=16
@@ -58,6 +59,13 @@ def test_a_hand_made_network_is_its_layers(members: int, last: tuple[str, ...]) 
     assert found.parts[1].detail == "5 parameters"
     assert found.cells is None
     assert draw_cells(model_of(hand_made(members))) is None
+
+
+def test_speeds_are_named() -> None:
+    fitted = hand_made(3)
+    fitted.network.hearing = Hearing([0.9, 1.0], torch.arange(1.0, 17.0))
+    part = describe(model_of(fitted)).parts[-2]
+    assert (part.title, part.detail) == ("Mean of 2 speeds", "0.9, 1 times that of the sound")
 
 
 def test_a_system_without_a_network_is_its_name() -> None:

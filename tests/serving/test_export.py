@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from commands import emodarts, refused
-from emodarts.audio.features import FeatureExtractor
+from emodarts.audio.features import FeatureExtractor, band_frequencies
 from emodarts.bundle import Bundle, save_bundle
 from emodarts.cli.app import app
 from emodarts.errors import EmodartsError, ExportError
@@ -35,6 +35,7 @@ from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.neural import FittedNetwork
 from emodarts.training.batches import Normalisation
 from emodarts.training.classifier import Classifier, Ensemble
+from emodarts.training.views import Hearing
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 8000
@@ -57,7 +58,12 @@ SMALL: dict[str, Any] = {
 }
 
 
-def model_of(features: dict[str, Any], network: dict[str, Any], members: int = 1) -> Model:
+def model_of(
+    features: dict[str, Any],
+    network: dict[str, Any],
+    members: int = 1,
+    speeds: tuple[float, ...] = (),
+) -> Model:
     """An untrained model."""
     spec = FeatureSpec.model_validate(features, strict=False)
     shape = NetworkSpec.model_validate({**SMALL, **network}, strict=False)
@@ -69,10 +75,13 @@ def model_of(features: dict[str, Any], network: dict[str, Any], members: int = 1
             torch.nn.init.normal_(parameter, std=0.5)
         made.append(one)
     together = Ensemble(made) if members > 1 else made[0]
+    if speeds:
+        together = Ensemble(made, Hearing(speeds, band_frequencies(spec)))
     sound = torch.from_numpy(speech(3.0)[RATE : RATE + spec.n_samples])
     normalisation = Normalisation.fit(FeatureExtractor(spec)(sound[None]))
     settings = {
         "members": members,
+        "speeds": list(speeds) or [1.0],
         "genotype": Genotype().to_dict(),
         "network": shape.model_dump(mode="json"),
     }
@@ -120,6 +129,7 @@ BOTH: dict[str, Any] = {"seqnn": {**LSTM, "bidirectional": True}, "pooling": "me
     ("features", "network", "members"),
     [
         ({"trim": 30.0, "level": -26.0, "pool_by": "mean"}, BOTH, 2),
+        ({"pool_by": "mean", "speeds": (0.9, 1.0, 1.1)}, BOTH, 2),
         ({"kind": "mfcc", "deltas": 2, "n_mfcc": 12}, {**RECURRENT, "pooling": "attention"}, 1),
         (
             {"length": "pad", "padding": "zeros", "trim": 40.0},
@@ -130,14 +140,16 @@ BOTH: dict[str, Any] = {"seqnn": {**LSTM, "bidirectional": True}, "pooling": "me
         ({"kind": "stft", "window": "hann", "hop_length": 93}, {**RECURRENT, "deltas": 1}, 1),
         ({"kind": "waveform", "frame_length": 40}, BOTH, 1),
     ],
-    ids=["ensemble", "deltas", "zeros", "repeat", "stft", "waveform"],
+    ids=["ensemble", "speeds", "deltas", "zeros", "repeat", "stft", "waveform"],
 )
 def test_the_graph_answers_as_the_model(
     features: dict[str, Any], network: dict[str, Any], members: int
 ) -> None:
     kinds = {"waveform": ("win_length", "n_fft", "hop_length", "n_mels"), "stft": ("n_mels",)}
     wanted = {k: v for k, v in MEL.items() if k not in kinds.get(features.get("kind", ""), ())}
-    model = model_of({**wanted, **features}, network, members)
+    speeds = features.get("speeds", ())
+    features = {k: v for k, v in features.items() if k != "speeds"}
+    model = model_of({**wanted, **features}, network, members, speeds)
     graph = Graph(model.bundle).eval()
     found = []
     with torch.inference_mode():

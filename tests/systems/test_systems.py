@@ -144,6 +144,37 @@ def test_an_ensemble_answers_with_the_mean_of_its_networks_log_probabilities(
     assert torch.equal(again, outcome.fitted.probabilities(inputs))
 
 
+@pytest.mark.parametrize("members", [1, 2])
+def test_answers_at_several_speeds_are_joined_and_survive_a_bundle(
+    members: int, recipe_of: RecipeOf, task_of: TaskOf, data: Dataset, tmp_path: Path
+) -> None:
+    """Training is the same; the answer is the mean of log-probabilities over speeds."""
+    inputs, found = data.inputs((0, 1, 2)), {}
+    value = recipe_of(training={"ensemble": members}).to_dict()
+    n_bands = data.maps["features"].features.shape[2]
+    value["features"] = {"kind": "log_mel", "sample_rate": 8000, "n_mels": n_bands}
+    for speeds in ((1.0,), (0.8,), (1.25,), (0.8, 1.0, 1.25)):
+        value["training"]["test_speeds"] = speeds
+        recipe = Recipe.from_dict(value)
+        outcome = system_of(recipe).fit(task_of(recipe, str(speeds)))
+        found[speeds] = outcome.fitted.probabilities(inputs)
+        bundle = Bundle(
+            recipe.system, outcome.fitted, recipe.inputs, data.classes, {"features": ""}
+        )
+        save_bundle(tmp_path / str(speeds), bundle)
+        again = load_bundle(tmp_path / str(speeds)).probabilities(inputs)
+        assert torch.equal(again, found[speeds])
+        if speeds == (1.0,):
+            once = outcome.cost
+    all_speeds = (0.8, 1.0, 1.25)
+    logs = [found[(speed,)].log() for speed in all_speeds]
+    assert not torch.allclose(logs[0], logs[2], atol=1e-3)
+    expected = torch.softmax(torch.stack(logs).mean(dim=0), dim=1)
+    torch.testing.assert_close(found[all_speeds], expected)
+    assert outcome.cost.parameters == once.parameters
+    assert 2.5 < outcome.cost.multiply_adds / once.multiply_adds < 3.5
+
+
 def test_missing_frames_have_no_part_in_an_answer(recipe_of: RecipeOf, task_of: TaskOf) -> None:
     """Whatever stands behind the frames of sound: a batch of any lengths, or each map cut."""
     task = task_of(recipe_of(features={"padding": "masked"}))

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from emodarts.audio.features import band_frequencies
 from emodarts.recipe import FeatureSpec, PerturbationSpec
-from emodarts.training.views import Views, mix_statistics, valid_frames
+from emodarts.training.views import (
+    Hearing,
+    Views,
+    mix_statistics,
+    moved,
+    played,
+    valid_frames,
+)
 
 LOG_MEL = FeatureSpec(kind="log_mel", sample_rate=16000, duration=1.0, n_fft=512, hop_length=160)
 
@@ -61,6 +68,38 @@ def test_frequencies_are_multiplied_by_the_factor(key: str, moved: float) -> Non
     inner = slice(30, 100)  # away from the ends, where there is nothing to move in
     # What stands at f came from f / factor.
     assert torch.allclose(seen[inner], (bands / moved).log()[inner], atol=0.01)
+
+
+@pytest.mark.parametrize("speed", [0.5, 0.9, 1.0, 1.1, 1.37, 2.0])
+def test_a_map_at_a_speed_is_the_view_from_the_first_frame_on(
+    speed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "rand", torch.zeros)  # a view from the first frame on
+    bands = band_frequencies(LOG_MEL)
+    assert bands is not None
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(5, 2, len(bands), 40, generator=generator)
+    for row, valid in enumerate((40, 33, 7, 2, 1)):
+        maps[row, ..., valid:] = math.nan
+    (found,) = Hearing([speed], bands)(maps)
+    frames = int(39 / speed + 1e-6) + 1
+    assert found.shape == (5, 2, len(bands), frames)
+    for row, valid in enumerate((40, 33, 7, 2, 1)):
+        cut, there = maps[row : row + 1, ..., :valid], int((valid - 1) / speed + 1e-6) + 1
+        expected = played(cut, torch.tensor([speed]), there)
+        expected = moved(expected, bands, torch.tensor([speed]))
+        torch.testing.assert_close(found[row : row + 1, ..., :there], expected, atol=1e-4, rtol=0)
+        assert torch.isnan(found[row, ..., there:]).all()
+
+
+def test_maps_at_several_speeds_are_those_at_each() -> None:
+    bands = band_frequencies(LOG_MEL)
+    assert bands is not None
+    maps = torch.randn(2, 1, len(bands), 20)
+    slow, same, fast = Hearing([0.8, 1.0, 1.25], bands)(maps)
+    assert same is maps
+    assert [x.shape[3] for x in (slow, fast)] == [24, 16]
+    assert not Hearing([0.8, 1.0, 1.25], bands).state_dict(), "a bundle would not hold it"
 
 
 def test_factors_are_as_often_above_one_as_below() -> None:

@@ -135,12 +135,20 @@ class Recipe(Section):
                 f"training.crop {training.crop:g}: system {self.system.kind!r} has weights for "
                 "every frame of features.duration; allowed: null"
             )
-        moved = [k for k in ("speed", "vtlp") if getattr(training.perturbation, k) is not None]
+        changes = [k for k in ("speed", "vtlp") if getattr(training.perturbation, k) is not None]
+        moving = [f"perturbation.{name}" for name in changes]
+        if training.test_speeds != (1.0,):
+            moving.append("test_speeds")
+            if not self.system.any_length:
+                raise ValueError(
+                    f"training.test_speeds: system {self.system.kind!r} has weights for every "
+                    "frame of features.duration; allowed: [1.0]"
+                )
         without = [spec.kind for spec in inputs if not spec.has_bands]
-        if moved and without:
+        if moving and without:
             with_bands = [name for name, kind in FEATURES.items() if kind.spec.has_bands]
             raise ValueError(
-                f"training.perturbation.{moved[0]} moves frequencies, and features of kind "
+                f"training.{moving[0]} moves frequencies, and features of kind "
                 f"{without[0]!r} have no frequency axis; allowed: {', '.join(with_bands)}"
             )
 

@@ -135,6 +135,12 @@ class TrainingSpec(Section):
     ensemble: Annotated[int, Field(ge=1, le=20)] = 1
     """Number of networks that are trained from different seeds and answer together, by the mean of
     their log-probabilities. They make one model, of as many times the parameters."""
+    test_speeds: Annotated[
+        tuple[Annotated[float, Field(ge=0.5, le=2.0)], ...], Field(min_length=1, max_length=9)
+    ] = (1.0,)
+    """Speeds at which networks get what they classify (test-time augmentation): the answer is the
+    mean of their log-probabilities, e.g. ``[0.9, 1.0, 1.1]``, in as many times the arithmetic. As
+    ``perturbation.speed``, it needs features with a frequency axis."""
     calibration_folds: Annotated[int, Field(ge=0, le=20)] = 0
     """Where nothing is left out for validation: number of groups of development speakers that are
     left out in turn, to fit the temperature of the probabilities on the answers to them. 3 makes

@@ -125,8 +125,10 @@ def _network(network: nn.Module | None, system: str) -> Iterator[Part]:
     if network is None:
         yield Part(f"System {system}", "")
         return
-    ensemble = len(network.members) if isinstance(network, Ensemble) else 1
+    ensemble, speeds = 1, []
     if isinstance(network, Ensemble):
+        ensemble = len(network.members)
+        speeds = [] if network.hearing is None else network.hearing.speeds
         network = network.members[0]
     children = _learned(network)
     while len(children) == 1 and _learned(children[0][1]):
@@ -143,6 +145,11 @@ def _network(network: nn.Module | None, system: str) -> Iterator[Part]:
         yield Part(
             f"Mean of {ensemble} networks",
             "all of this kind, each trained from other random weights",
+        )
+    if speeds:
+        yield Part(
+            f"Mean of {len(speeds)} speeds",
+            f"{', '.join(f'{float(s):g}' for s in speeds)} times that of the sound",
         )
 
 

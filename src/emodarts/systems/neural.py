@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from emodarts.systems.system import Cost, FitTask, Outcome, Saved
 from emodarts.training.batches import Normalisation, predict_logits
 from emodarts.training.classifier import Classifier, Ensemble
 from emodarts.training.fit import Trained, train_network
-from emodarts.training.views import Views
+from emodarts.training.views import Hearing, Views
 
 Build = Callable[[bool], Classifier]
 """Makes the untrained network: as it is trained (True), or as it is saved (False)."""
@@ -88,13 +88,25 @@ def restore_network(
     KeyError, RuntimeError
         If the tensors do not fit the network.
     """
-    members = saved.settings["members"]
-    if members > 1:
-        network = Ensemble([copy.deepcopy(network) for _ in range(members)])
+    copies = [copy.deepcopy(network) for _ in range(saved.settings["members"])]
+    network = _together(copies, saved.settings.get("speeds", [1.0]), [*saved.inputs.values()])
     network.load_state_dict(without_prefix("network", saved.tensors))
     statistics = without_prefix("normalisation", saved.tensors)
     normalisation = Normalisation(statistics["mean"], statistics["sd"])
     return FittedNetwork(network, normalisation, saved.settings, genotype)
+
+
+def _together(
+    networks: Sequence[Classifier], speeds: Sequence[float], inputs: Sequence[FeatureSpec]
+) -> Classifier:
+    """What answers: one network alone, or several or at several speeds."""
+    if len(networks) == 1 and list(speeds) == [1.0]:
+        return networks[0]
+    hearing = None
+    if list(speeds) != [1.0]:
+        [spec] = inputs
+        hearing = Hearing(speeds, cast(Tensor, band_frequencies(spec)))
+    return Ensemble(networks, hearing)
 
 
 def training_views(recipe: Recipe, perturbed: bool = True) -> Views | None:
@@ -175,7 +187,8 @@ def fit_network(
         title = f"train {task.title}{of}"
         members.append(train(task, build, parts.train, parts.validation, folder, title, seed))
     _network, normalisation, trained = members[0]
-    settings = {**settings, "members": spec.ensemble}
+    speeds, inputs = list(spec.test_speeds), [*task.recipe.inputs.values()]
+    settings = {**settings, "members": spec.ensemble, "speeds": speeds}
 
     def as_saved(states: Sequence[Mapping[str, Tensor]]) -> FittedNetwork:
         # What is tested computes as what is saved.
@@ -183,7 +196,7 @@ def fit_network(
         for state in states:
             networks.append(build(False))
             networks[-1].load_state_dict(state)
-        plain = Ensemble(networks) if len(networks) > 1 else networks[0]
+        plain = _together(networks, speeds, inputs)
         return FittedNetwork(plain, normalisation, settings, genotype)
 
     def epochs() -> Iterator[FittedNetwork]:

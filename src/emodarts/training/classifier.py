@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from emodarts.training.views import Hearing
+
 
 class Head(NamedTuple):
     """Answers of an extra classifier that only training uses.
@@ -47,15 +49,20 @@ class Classifier(nn.Module):
 
 
 class Ensemble(Classifier):
-    """Networks that answer together: the mean of their log-probabilities, as logits."""
+    """Networks that answer together: the mean of their log-probabilities, as logits.
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    Each may hear a map at several speeds; all its answers count the same.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], hearing: Hearing | None = None) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self.hearing = hearing
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, C, F, T)`` -> logits ``(B, K)``; softmax gives the normalised geometric mean."""
-        logits = [torch.log_softmax(member(features), dim=1) for member in self.members]
+        maps = [features] if self.hearing is None else self.hearing(features)
+        logits = [torch.log_softmax(member(x), dim=1) for member in self.members for x in maps]
         return torch.stack(logits).mean(dim=0)
 
     def model_state(self) -> dict[str, Tensor]:
@@ -68,4 +75,5 @@ class Ensemble(Classifier):
 
     def for_inference(self) -> nn.Module:
         """The members, each as it answers soonest."""
-        return Ensemble([cast(Classifier, m).for_inference() for m in self.members]).eval()
+        members = [cast(Classifier, m).for_inference() for m in self.members]
+        return Ensemble(members, self.hearing).eval()

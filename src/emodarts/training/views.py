@@ -6,10 +6,12 @@ and bands, so that they can be drawn for every epoch on any device without compu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from emodarts.recipe import PerturbationSpec
 
@@ -77,6 +79,46 @@ def moved(maps: Tensor, bands: Tensor, factor: Tensor) -> Tensor:
     above = torch.searchsorted(bands, source.contiguous()).clamp(1, len(bands) - 1)
     share = (source - bands[above - 1]) / (bands[above] - bands[above - 1])
     return _between(maps, 2, above - 1, above, share)
+
+
+class Hearing(nn.Module):
+    """Maps as they are at several speeds, without a draw.
+
+    As :meth:`Views.draw` plays and moves them, from the first frame to the last one that is there;
+    in operations that can be exported.
+
+    Parameters
+    ----------
+    speeds : factors of tempo and all frequencies.
+    bands : (F,) frequencies of the bands in Hz, ascending.
+    """
+
+    def __init__(self, speeds: Sequence[float], bands: Tensor) -> None:
+        super().__init__()
+        self.speeds = [Fraction(speed).limit_denominator(1000) for speed in speeds]
+        n = len(bands)
+        for k, speed in enumerate(self.speeds):
+            # Row f: what band f is made of. A product, as factors are the same for all maps.
+            one_hot = torch.eye(n)[:, None, :, None]  # (source, C, F, T)
+            matrix = moved(one_hot, bands, torch.full((n,), float(speed)))[:, 0, :, 0].T
+            self.register_buffer(f"bands_{k}", matrix, persistent=False)
+
+    def forward(self, maps: Tensor) -> list[Tensor]:
+        """``(B, C, F, T)``, NaN where frames are missing -> ``(B, C, F, T / speed)`` for each."""
+        return [
+            maps if speed == 1 else self._at(maps, speed, self.get_buffer(f"bands_{k}"))
+            for k, speed in enumerate(self.speeds)
+        ]
+
+    def _at(self, maps: Tensor, speed: Fraction, bands: Tensor) -> Tensor:
+        frames = maps.shape[3]
+        over, under = speed.numerator, speed.denominator
+        # In whole numbers, which an exported graph has for any length.
+        place = torch.arange((frames - 1) * under // over + 1, device=maps.device) * over
+        below, above = place // under, (place + under - 1) // under
+        share = (place % under).to(maps.dtype) / under
+        played = torch.lerp(maps.index_select(3, below), maps.index_select(3, above), share)
+        return bands.to(maps.dtype) @ played
 
 
 def _factors(span: tuple[float, ...] | None, n: int, device: torch.device) -> Tensor:
