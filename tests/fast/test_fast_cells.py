@@ -169,7 +169,7 @@ def cnn_cell(implementation: Implementation, case: Case, *, discrete: bool = Fal
             modules.append(dropped if row % 5 else InPlace(operation))
     first = (FactorisedReduce if case.after_reduction else ProjectMap)(5, case.channels, affine)
     inputs = first, ProjectMap(7, case.channels, affine)
-    cell = classes_of(implementation)[0](inputs, ends, modules, 1)
+    cell = classes_of(implementation).cnn_cell(inputs, ends, modules, 1)
     with torch.no_grad():
         for parameter in cell.parameters():
             if parameter.dim() == 1:
@@ -308,7 +308,7 @@ def sequence_cell(
             continue
         modules.append(MixedOperation([*names, "foreign"] if foreign else names, operations))
     inputs = nn.Linear(5, width), nn.Linear(3, width)
-    return classes_of(implementation)[1](inputs, ends, modules, -1).double().train()
+    return classes_of(implementation).sequence_cell(inputs, ends, modules, -1).double().train()
 
 
 def sequences(time: int = 6) -> list[Tensor]:

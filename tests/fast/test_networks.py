@@ -173,7 +173,7 @@ def test_trainings_end_with_the_same_weights() -> None:
 
 def test_the_state_of_a_network_does_not_depend_on_its_implementation() -> None:
     compiled, plain, _ = pair()
-    assert {type(c) for c in compiled.cnn_cells} == {classes_of("compiled")[0]}
+    assert {type(c) for c in compiled.cnn_cells} == {classes_of("compiled").cnn_cell}
     assert {type(c) for c in plain.cnn_cells} == {Cell}
     assert list(compiled.state_dict()) == list(plain.state_dict())
 
@@ -238,8 +238,8 @@ def test_steps_of_a_search_end_with_the_same_alphas_and_weights(
     for name in (implementation, "plain"):
         torch.manual_seed(0)
         net = Supernet(spec, 8, 3, 0.5, implementation=name).double().train()
-        assert {type(c) for c in net.network.cnn_cells} == {classes_of(name)[0]}
-        assert {type(c) for c in net.network.sequence_cells} == {classes_of(name)[1]}
+        assert {type(c) for c in net.network.cnn_cells} == {classes_of(name).cnn_cell}
+        assert {type(c) for c in net.network.sequence_cells} == {classes_of(name).sequence_cell}
         start = {key: alpha.detach().clone() for key, alpha in net.alpha_parameters().items()}
         for step in range(2):
             torch.manual_seed(step)  # of dropout

@@ -50,7 +50,9 @@ def build(
 def run_compiled(module: Recurrent, x: Tensor) -> Tensor:
     """A cell of this candidate alone."""
     identity = torch.nn.Identity(), torch.nn.Identity()
-    cell = classes_of("compiled")[1](identity, [(0, 0)], [MixedOperation(["only"], [module])], -1)
+    cell = classes_of("compiled").sequence_cell(
+        identity, [(0, 0)], [MixedOperation(["only"], [module])], -1
+    )
     out: Tensor = cell(x, x.detach(), torch.ones(1, 1, dtype=x.dtype))
     return out
 

@@ -99,7 +99,9 @@ def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(backward)
     def checked(ctx: Any, *gradients: Tensor) -> Any:
         if torch.is_grad_enabled():
-            raise RuntimeError("a fast cell can be differentiated once; put it in plain_cells")
+            raise RuntimeError(
+                "a fast cell or layer can be differentiated once; put it in plain_cells"
+            )
         return backward(ctx, *gradients)
 
     return checked

@@ -39,6 +39,7 @@ from emodarts.training.batches import (
     endless_batches,
     join_pieces,
     loss_and_ua,
+    n_batches,
     predict_logits,
     require_finite,
     shuffled_batches,
@@ -183,7 +184,7 @@ def search_one_shot(spec: OneShotSpec, task: SearchTask, hooks: Hooks | None = N
         If a batch has fewer rows than there are processes.
     """
     for part in (task.weights, task.alphas):
-        fewest = len(part) // -(-len(part) // spec.batch_size)
+        fewest = len(part) // n_batches(len(part), spec.batch_size)
         if fewest < parallel.size():
             raise RecipeError(
                 f"search.batch_size {spec.batch_size}: a batch of {fewest} rows cannot be divided "

@@ -88,8 +88,9 @@ def restore_network(
     KeyError, RuntimeError
         If the tensors do not fit the network.
     """
-    copies = [copy.deepcopy(network) for _ in range(saved.settings["members"])]
-    network = _together(copies, saved.settings.get("speeds", [1.0]), [*saved.inputs.values()])
+    others = [copy.deepcopy(network) for _ in range(1, saved.settings["members"])]
+    speeds = saved.settings.get("speeds", [1.0])
+    network = _together([network, *others], speeds, [*saved.inputs.values()])
     network.load_state_dict(without_prefix("network", saved.tensors))
     statistics = without_prefix("normalisation", saved.tensors)
     normalisation = Normalisation(statistics["mean"], statistics["sd"])
@@ -97,15 +98,15 @@ def restore_network(
 
 
 def _together(
-    networks: Sequence[Classifier], speeds: Sequence[float], inputs: Sequence[FeatureSpec]
+    networks: Sequence[Classifier], speeds: list[float], inputs: Sequence[FeatureSpec]
 ) -> Classifier:
     """What answers: one network alone, or several or at several speeds."""
-    if len(networks) == 1 and list(speeds) == [1.0]:
-        return networks[0]
     hearing = None
-    if list(speeds) != [1.0]:
+    if speeds != [1.0]:
         [spec] = inputs
         hearing = Hearing(speeds, cast(Tensor, band_frequencies(spec)))
+    elif len(networks) == 1:
+        return networks[0]
     return Ensemble(networks, hearing)
 
 
