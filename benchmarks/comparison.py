@@ -5,8 +5,9 @@
     emodarts report OUT/runs
 
 The recipes are written to ``OUT/recipes``. All have about the same number of training steps, the
-same channels, widths and nodes where they have such, one network, and as many bands and frames as
-their features allow. ``--size tiny`` is for tests and says nothing of the systems.
+same channels, widths and nodes where they have such, one network that answers at one speed, and as
+many bands and frames as their features allow. ``--size tiny`` is for tests and says nothing of the
+systems.
 """
 
 from __future__ import annotations
@@ -110,6 +111,8 @@ def smaller(recipe: Recipe, size: Size) -> dict[str, Any]:
     at_most("training.crop", size.duration / 2)
     at_most("training.ensemble", 1)
     at_most("training.batch_size", 32)
+    if "training" in value:
+        changes["training.test_speeds"] = [1.0]
     changes["evaluation.split"] = "groups:5"
     return changes
 

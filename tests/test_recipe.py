@@ -409,7 +409,7 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         ),
         (
             {"system": {"kind": "cnn"}, "training": {"crop": 2.0}},
-            ["training.crop 2", "weights for every frame", "allowed: null"],
+            ["training.crop", "weights for every frame", "allowed: null"],
         ),
         (
             {"system": {"kind": "cnn"}, "training": {"test_speeds": [0.9, 1.0]}},

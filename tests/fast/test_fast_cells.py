@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emodarts.fast import IMPLEMENTATIONS, Implementation, classes_of
-from emodarts.fast.base import plain_cells
+from emodarts.fast.base import differentiable_twice
 from emodarts.genotype import NONE
 from emodarts.recipe import SPACES
 from emodarts.space.cell import Cell, DropPath, Ends, MixedOperation, edges
@@ -419,19 +419,19 @@ def test_a_second_derivative_of_compiled_cells_is_refused_and_not_wrong(discrete
     for cell, inputs in cells:
         weights = None if discrete else mixing_weights(cell)
         loss = cell(*inputs, weights).sin().sum()
-        with pytest.raises(RuntimeError, match="plain_cells"):
+        with pytest.raises(RuntimeError, match="differentiable_twice"):
             torch.autograd.grad(loss, list(inputs), create_graph=True)
 
 
 @pytest.mark.parametrize("kind", [0, 1], ids=["cnn", "seqnn"])
-def test_second_derivatives_within_plain_cells_are_those_of_the_plain_one(
+def test_second_derivatives_twice_are_those_of_the_plain_one(
     kind: int, implementation: Implementation
 ) -> None:
     ends = []
     for name in (implementation, "plain"):
         cell, inputs = both_cells(name)[kind]
         weights = mixing_weights(cell)
-        with plain_cells(cell):
+        with differentiable_twice(cell):
             loss = cell(*inputs, weights).sin().sum()
             first = torch.autograd.grad(loss, list(inputs), create_graph=True)
             total = sum(g.square().sum() for g in first)

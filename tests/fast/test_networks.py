@@ -124,7 +124,7 @@ def test_the_genotypes_have_every_operation() -> None:
 @pytest.mark.parametrize("channels", [3, 8])
 @pytest.mark.parametrize("size", [(9, 13), (16, 12)], ids=str)
 @pytest.mark.parametrize("genotype", GENOTYPES)
-def test_a_training_step_is_that_of_plain_cells(
+def test_a_training_step_is_that_of_plain_ones(
     genotype: str, size: tuple[int, int], channels: int
 ) -> None:
     compiled, plain, x = pair(genotype, channels, size)
@@ -132,7 +132,7 @@ def test_a_training_step_is_that_of_plain_cells(
 
 
 @pytest.mark.parametrize("genotype", GENOTYPES)
-def test_answers_and_gradients_out_of_training_are_those_of_plain_cells(genotype: str) -> None:
+def test_answers_and_gradients_out_of_training_are_those_of_plain_ones(genotype: str) -> None:
     compiled, plain, x = pair(genotype)
     for network in (compiled, plain):
         answers(network, x)  # running statistics that are not trivial
@@ -140,7 +140,7 @@ def test_answers_and_gradients_out_of_training_are_those_of_plain_cells(genotype
     assert_the_same(compiled, plain, x)
 
 
-def test_dropped_edges_are_those_of_plain_cells() -> None:
+def test_dropped_edges_are_those_of_plain_ones() -> None:
     """Of the same seed the same are dropped, and as many draws are left to what comes after."""
     compiled, plain, x = pair("inner")
     some, after = answers(compiled, x)[0], torch.rand(3)

@@ -13,7 +13,7 @@ pytest.importorskip("numba")
 
 from emodarts.errors import ShapeError
 from emodarts.fast import classes_of
-from emodarts.fast.base import plain_cells
+from emodarts.fast.base import differentiable_twice
 from emodarts.fast.jit import Array
 from emodarts.fast.recurrence import tanh_of
 from emodarts.space.cell import MixedOperation
@@ -245,7 +245,7 @@ def test_a_second_derivative_is_refused(kind: Kind) -> None:
     module = build(kind, 3, 4)
     x = draw(2, 3, 3).requires_grad_()
     loss = run_compiled(module, x).square().sum()
-    with pytest.raises(RuntimeError, match="plain_cells"):
+    with pytest.raises(RuntimeError, match="differentiable_twice"):
         torch.autograd.grad(loss, x, create_graph=True)
 
 
@@ -310,9 +310,9 @@ def test_layers_are_compiled_until_they_are_differentiated_twice() -> None:
     module = as_layers(plain)
     x = draw(4, 5, 3).requires_grad_()
     loss = module(x).square().sum()
-    with pytest.raises(RuntimeError, match="plain_cells"):
+    with pytest.raises(RuntimeError, match="differentiable_twice"):
         torch.autograd.grad(loss, x, create_graph=True)
-    with plain_cells(module):
+    with differentiable_twice(module):
         seconds = []
         for each in (module, plain):
             (first,) = torch.autograd.grad(each(x).square().sum(), x, create_graph=True)

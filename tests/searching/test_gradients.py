@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
-from emodarts.fast.base import plain_cells
+from emodarts.fast.base import differentiable_twice
 from emodarts.recipe import CNNSpec, FixedSeqNN, NetworkSpec, SearchedSeqNN
 from emodarts.searching.gradients import (
     Batch,
@@ -64,7 +64,7 @@ def exact_by_autograd(supernet: Supernet, train: Batch, validation: Batch) -> Te
     """Differentiate the validation loss through the whole step, as one graph."""
     step = momentum(supernet)
     weights, alphas = supernet.weight_parameters(), supernet.alpha_parameters()
-    with frozen_running_statistics(supernet), plain_cells(supernet):
+    with frozen_running_statistics(supernet), differentiable_twice(supernet):
         loss = functional.cross_entropy(supernet(train[0]), train[1])
         gradient = torch.autograd.grad(
             loss, list(weights.values()), create_graph=True, allow_unused=True

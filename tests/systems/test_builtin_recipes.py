@@ -270,7 +270,10 @@ def test_hand_engineered_networks_are_trained_as_the_searched_ones(name: str) ->
             (f"{name}-he-tuned", {"system.kind"})
             for name in ("cnn-lstm", "cnn-lstm-att", "rnn", "lstm")
         ),
-        ("cnn-he-tuned", {"system.kind", "features.duration", "training.crop"}),
+        (
+            "cnn-he-tuned",
+            {"system.kind", "features.duration", "training.crop", "training.test_speeds"},
+        ),
     ],
 )
 def test_tuned_hand_engineered_networks_are_trained_as_the_default(

@@ -17,7 +17,7 @@ Mixtures = Callable[[Tensor, Sequence[MixedOperation], Tensor], Sequence[Tensor]
 
 
 class Fast:
-    """What may be differentiated once only, and twice within :func:`plain_cells`."""
+    """What may be differentiated once only, and twice within :func:`differentiable_twice`."""
 
     plain = False
 
@@ -47,17 +47,17 @@ class FastCell(Fast, Cell):
 
 
 @contextmanager
-def plain_cells(module: nn.Module) -> Iterator[None]:
-    """Let everything fast compute as what it stands for, e.g. to differentiate it twice."""
-    cells = [m for m in module.modules() if isinstance(m, Fast)]
-    before = [cell.plain for cell in cells]
+def differentiable_twice(module: nn.Module) -> Iterator[None]:
+    """Let every fast cell and layer of a module compute as the plain one that it stands for."""
+    fast = [m for m in module.modules() if isinstance(m, Fast)]
+    before = [one.plain for one in fast]
     try:
-        for cell in cells:
-            cell.plain = True
+        for one in fast:
+            one.plain = True
         yield
     finally:
-        for cell, value in zip(cells, before, strict=True):
-            cell.plain = value
+        for one, value in zip(fast, before, strict=True):
+            one.plain = value
 
 
 class RunningStatistics:
@@ -100,7 +100,7 @@ def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
     def checked(ctx: Any, *gradients: Tensor) -> Any:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "a fast cell or layer can be differentiated once; put it in plain_cells"
+                "a fast cell or layer can be differentiated once, or else in differentiable_twice"
             )
         return backward(ctx, *gradients)
 

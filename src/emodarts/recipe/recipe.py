@@ -130,20 +130,20 @@ class Recipe(Section):
                 f"training.crop {training.crop:g} s exceeds features.duration, "
                 f"{features.duration:g} s"
             )
-        if training.crop is not None and not self.system.any_length:
-            raise ValueError(
-                f"training.crop {training.crop:g}: system {self.system.kind!r} has weights for "
-                "every frame of features.duration; allowed: null"
-            )
+        one_speed = training.test_speeds == (1.0,)
+        for key, unchanged, allowed in (
+            ("crop", training.crop is None, "null"),
+            ("test_speeds", one_speed, "[1.0]"),
+        ):
+            if not unchanged and not self.system.any_length:
+                raise ValueError(
+                    f"training.{key}: system {self.system.kind!r} has weights for every frame of "
+                    f"features.duration; allowed: {allowed}"
+                )
         changes = [k for k in ("speed", "vtlp") if getattr(training.perturbation, k) is not None]
         moving = [f"perturbation.{name}" for name in changes]
-        if training.test_speeds != (1.0,):
+        if not one_speed:
             moving.append("test_speeds")
-            if not self.system.any_length:
-                raise ValueError(
-                    f"training.test_speeds: system {self.system.kind!r} has weights for every "
-                    "frame of features.duration; allowed: [1.0]"
-                )
         without = [spec.kind for spec in inputs if not spec.has_bands]
         if moving and without:
             with_bands = [name for name, kind in FEATURES.items() if kind.spec.has_bands]

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from emodarts import parallel
-from emodarts.fast.base import plain_cells
+from emodarts.fast.base import differentiable_twice
 from emodarts.searching.supernet import Supernet
 
 #: Features (B, 1, F, T) and class indices (B,).
@@ -253,7 +253,7 @@ def _differentiable_twice(supernet: Supernet, needed: bool) -> Iterator[None]:
     if not needed:
         yield
         return
-    with torch.backends.cudnn.flags(enabled=False), plain_cells(supernet):
+    with torch.backends.cudnn.flags(enabled=False), differentiable_twice(supernet):
         yield
 
 

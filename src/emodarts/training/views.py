@@ -98,6 +98,8 @@ class Hearing(nn.Module):
         self.speeds = [Fraction(speed).limit_denominator(1000) for speed in speeds]
         n = len(bands)
         for k, speed in enumerate(self.speeds):
+            if speed == 1:
+                continue
             # Row f: what band f is made of. A product, as factors are the same for all maps.
             one_hot = torch.eye(n)[:, None, :, None]  # (source, C, F, T)
             matrix = moved(one_hot, bands, torch.full((n,), float(speed)))[:, 0, :, 0].T
