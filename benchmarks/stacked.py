@@ -44,6 +44,7 @@ def require_stackable(recipe: Recipe) -> None:
         "training.optimiser": training.optimiser == "adamw",
         "training.augmentation": training.augmentation == AugmentationSpec(),
         "training.mixup": training.mixup == 0,
+        "training.perturbation.equaliser": training.perturbation.equaliser == 0,
         "training.oversample": not training.oversample,
     }
     if wrong := [key for key, fit in fits.items() if not fit]:

@@ -415,9 +415,15 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
             {"system": {"kind": "cnn"}, "training": {"test_speeds": [0.9, 1.0]}},
             ["training.test_speeds: system 'cnn'", "weights for every frame", "allowed: [1.0]"],
         ),
-        (
-            {"training": {"test_speeds": [0.9, 1.0]}},
-            ["training.test_speeds moves", "'mfcc' have no frequency axis", "allowed: log_mel"],
+        *(
+            (
+                {"training": value},
+                [f"training.{key} changes frequencies", "'mfcc' have no frequency axis", "log_mel"],
+            )
+            for key, value in (
+                ("test_speeds", {"test_speeds": [0.9, 1.0]}),
+                ("perturbation.equaliser", {"perturbation": {"equaliser": 0.3}}),
+            )
         ),
     ],
 )

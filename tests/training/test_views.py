@@ -13,6 +13,7 @@ from emodarts.recipe import FeatureSpec, PerturbationSpec
 from emodarts.training.views import (
     Hearing,
     Views,
+    equalised,
     mix_statistics,
     moved,
     played,
@@ -109,6 +110,29 @@ def test_factors_are_as_often_above_one_as_below() -> None:
     assert abs(float((rates > 1).float().mean()) - 0.5) < 0.03
     assert float(rates.min()) >= 0.5
     assert float(rates.max()) <= 2.001
+
+
+def test_an_equaliser_adds_a_smooth_curve_over_frequency_of_the_given_deviation() -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(4000, 2, 16, 3)
+    maps[0, ..., 2] = math.nan
+    added = equalised(maps, 0.3) - maps
+    assert torch.isnan(added).equal(torch.isnan(maps))
+    assert float(added[:, 1].nan_to_num().abs().max()) == 0.0, "slopes over time stay"
+    curves = added[:, 0, :, 0]
+    assert torch.allclose(curves, added[:, 0, :, 1], atol=1e-5)
+    assert abs(float(curves.square().mean().sqrt()) - 0.3) < 0.01
+    assert float(curves.mean(dim=1).abs().max()) < 1e-5, "the level stays"
+    place = (torch.arange(16) + 0.5) / 16
+    quick = torch.stack([torch.cos(math.pi * k * place) for k in range(5, 16)])
+    assert float((curves @ quick.T).abs().max()) < 1e-4, "no more than two periods"
+
+
+def test_an_equaliser_is_drawn_for_every_utterance() -> None:
+    torch.manual_seed(0)
+    seen = Views(5, PerturbationSpec(equaliser=0.5)).draw(torch.zeros(2, 1, 8, 9))
+    assert not torch.allclose(seen[0], seen[1], atol=0.05)
+    assert torch.equal(seen[..., :1].expand_as(seen), seen)
 
 
 def test_mixed_statistics_keep_the_shape_over_time() -> None:

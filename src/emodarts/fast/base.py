@@ -100,7 +100,7 @@ def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
     def checked(ctx: Any, *gradients: Tensor) -> Any:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "a fast cell or layer can be differentiated once, or else in differentiable_twice"
+                "a fast cell or layer can be differentiated once only; use differentiable_twice"
             )
         return backward(ctx, *gradients)
 

@@ -140,15 +140,19 @@ class Recipe(Section):
                     f"training.{key}: system {self.system.kind!r} has weights for every frame of "
                     f"features.duration; allowed: {allowed}"
                 )
-        changes = [k for k in ("speed", "vtlp") if getattr(training.perturbation, k) is not None]
-        moving = [f"perturbation.{name}" for name in changes]
-        if not one_speed:
-            moving.append("test_speeds")
+        perturbation = training.perturbation
+        of_bands = {
+            "perturbation.speed": perturbation.speed is not None,
+            "perturbation.vtlp": perturbation.vtlp is not None,
+            "perturbation.equaliser": perturbation.equaliser > 0.0,
+            "test_speeds": not one_speed,
+        }
+        asked = [key for key, is_on in of_bands.items() if is_on]
         without = [spec.kind for spec in inputs if not spec.has_bands]
-        if moving and without:
+        if asked and without:
             with_bands = [name for name, kind in FEATURES.items() if kind.spec.has_bands]
             raise ValueError(
-                f"training.{moving[0]} moves frequencies, and features of kind "
+                f"training.{asked[0]} changes frequencies, and features of kind "
                 f"{without[0]!r} have no frequency axis; allowed: {', '.join(with_bands)}"
             )
 

@@ -85,6 +85,10 @@ class PerturbationSpec(Section):
     vtlp: Factors | None = None
     """Factor of the frequency axis at the same tempo, e.g. ``[0.9, 1.1]``: another length of the
     vocal tract. Needs features with a frequency axis."""
+    equaliser: NonNegative = 0.0
+    """Deviation of a random smooth curve over frequency that is added to each map, as another
+    microphone or room would: in standard deviations of a band, e.g. 0.3; 0 switches it off. Needs
+    features with a frequency axis."""
     mix_statistics: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Probability of averaging the mean and deviation of each band over time with those of another
     utterance of the batch (MixStyle, arXiv 2104.02008), e.g. 0.5."""

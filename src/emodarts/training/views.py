@@ -1,11 +1,12 @@
 """What training sees of an utterance in an epoch: a stretch of its map, perturbed anew each time.
 
-Speed, tempo and vocal tract length are changed on the map of the utterance, by moving its frames
-and bands, so that they can be drawn for every epoch on any device without computing features.
+All is changed on the map of the utterance, speed, tempo and vocal tract length by moving its frames
+and bands, so that it can be drawn for every epoch on any device without computing features.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,6 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from emodarts.recipe import PerturbationSpec
+
+#: Of the cosines over frequency that make a random curve.
+_HALF_PERIODS = (1, 2, 3, 4)
 
 
 def valid_frames(features: Tensor) -> Tensor:
@@ -48,6 +52,8 @@ class Views:
         maps = played(features, speed * stretch, self.frames)
         if self.bands is not None and (spec.speed is not None or spec.vtlp is not None):
             maps = moved(maps, self.bands, speed * vtlp)
+        if spec.equaliser > 0.0:
+            maps = equalised(maps, spec.equaliser)
         if spec.mix_statistics > 0.0:
             maps = mix_statistics(maps, spec.mix_statistics)
         return maps
@@ -79,6 +85,21 @@ def moved(maps: Tensor, bands: Tensor, factor: Tensor) -> Tensor:
     above = torch.searchsorted(bands, source.contiguous()).clamp(1, len(bands) - 1)
     share = (source - bands[above - 1]) / (bands[above] - bands[above - 1])
     return _between(maps, 2, above - 1, above, share)
+
+
+def equalised(maps: Tensor, sd: float) -> Tensor:
+    """Each map ``(B, C, F, T)`` plus a random smooth curve over frequency of deviation ``sd``.
+
+    The curve is the same in all frames, so that channels of slopes after the first keep theirs.
+    """
+    bands = maps.shape[2]
+    place = (torch.arange(bands, device=maps.device, dtype=maps.dtype) + 0.5) / bands
+    # Half a period to two; a constant would be the level. The mean square of a cosine is 1/2.
+    waves = torch.stack([torch.cos(math.pi * k * place) for k in _HALF_PERIODS])
+    heights = torch.randn(len(maps), len(waves), device=maps.device, dtype=maps.dtype)
+    curve = heights @ waves * (sd * math.sqrt(2 / len(waves)))
+    static, slopes = maps[:, :1], maps[:, 1:]
+    return torch.cat([static + curve[:, None, :, None], slopes], dim=1)
 
 
 class Hearing(nn.Module):
