@@ -11,8 +11,8 @@ training.crop or network.pooling.
 
 The networks differ from those of a run in their batches: all have one size and one number of steps,
 that of the average training part, and a network that is through with its utterances begins again
-within a batch. The last weights count, and the seeds stand for the members of an ensemble. On a GPU
-products are in TF32.
+within a batch. The last weights count, and the seeds stand for the members of an ensemble. Answers
+are at one speed, whatever training.test_speeds says. On a GPU products are in TF32.
 """
 
 from __future__ import annotations
