@@ -85,7 +85,7 @@ def test_a_gate_sees_all_channels_of_its_step_and_no_other_step() -> None:
     x = torch.randn(2, 8, 5, 6)
     inner = torch.relu(gate.squeeze.weight[:, :, 0] @ x.mean(dim=2) + gate.squeeze.bias[:, None])
     outer = gate.excite.weight[:, :, 0] @ inner + gate.excite.bias[:, None]
-    torch.testing.assert_close(gate(x), x * torch.sigmoid(outer)[:, :, None])
+    torch.testing.assert_close(gate(x), 2 * x * torch.sigmoid(outer)[:, :, None])
     changed = x.clone()
     changed[1, 3, :, 2] += 1.0
     seen = (gate(changed) - gate(x)).abs().amax(dim=2) > 0  # (B, C, T)
@@ -283,6 +283,17 @@ def test_cell_sums_edges_and_joins_nodes() -> None:
     a, b = torch.randn(2, 3), torch.randn(2, 3)
     first = a + 2 * b
     torch.testing.assert_close(cell(a, b), torch.cat([first, 3 * a + 4 * b + 5 * first], dim=1))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("space", SPACES)
+def test_untrained_cnn_candidates_are_equally_loud(space: str, stride: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(8, 16, 24, 24)
+    candidates = CNNSpec(space=space).operations
+    outs = {n: build(16, stride, False)(x) for n, build in candidates.items() if n != NONE}
+    loud = {name: out.std().item() for name, out in outs.items()}
+    assert max(loud.values()) < 1.5 * min(loud.values()), loud
 
 
 @pytest.mark.parametrize("seed", range(3))

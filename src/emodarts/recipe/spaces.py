@@ -126,7 +126,7 @@ _MACRO = {
         )
         for halvings in (1, 2, 3)
     ),
-    "stem.kernel": ([3, 3], [5, 3], [3, 5]),
+    "stem.kernel": ([3, 3], [5, 3], [3, 5], [1, 5], [5, 1]),
     "deltas": (0, 1, 2),
     "cnn.cells": (0, 1, 3),
     "frequency": ("join", "mean"),

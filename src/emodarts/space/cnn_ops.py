@@ -79,8 +79,9 @@ class Pool(nn.Sequential):
 class SqueezeExcitation(nn.Module):
     """Every channel of a step times a gate that sees all of them (arXiv 1709.01507).
 
-    ``x * sigmoid(V relu(W mean(x) + b) + c)``, with the mean over frequency alone: one over time,
-    too, would count frames behind the end of an utterance.
+    ``2 x * sigmoid(V relu(W mean(x) + b) + c)``, with the mean over frequency alone: one over time,
+    too, would count frames behind the end of an utterance. Twice, so that an untrained gate leaves
+    the candidate as loud as others.
     """
 
     def __init__(self, channels: int) -> None:
@@ -92,7 +93,7 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, F, T)`` -> the same shape."""
         gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean(dim=2)))))
-        return x * gate[:, :, None]
+        return 2 * x * gate[:, :, None]
 
 
 def sep_conv(channels: int, stride: int, affine: bool, *, kernel: int) -> nn.Module:
