@@ -447,6 +447,7 @@ def places(
         ("run {recipe} --corpus emodb --root {empty}", "03a01Wa.wav"),
         ("run {recipe} --corpus emodb --root {twice}", "the same name but different sizes"),
         ("run {recipe} --corpus emobd", "did you mean 'emodb'?"),
+        ("run --corpus emodb --set training.epoch=1", "default: unknown key 'training.epoch'"),
         ("run quik --corpus emodb", "cannot read recipe quik (did you mean 'quick'?): "),
         ("run {tiny} --split groups:7", "groups:2 to groups:6"),
         ("run {tiny} --split random", "--split: evaluation: split 'random'; allowed: speaker"),

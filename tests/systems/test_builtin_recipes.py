@@ -14,6 +14,7 @@ from emodarts.errors import RecipeError
 from emodarts.genotype import Edge, Genotype
 from emodarts.recipe import (
     SPACES,
+    DartsSpec,
     FixedSeqNN,
     NetworkSpec,
     Recipe,
@@ -27,8 +28,17 @@ from emodarts.searching.derivation import random_genotype
 from emodarts.systems.count import count_multiply_adds, count_parameters
 from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.listing import list_recipes
+from emodarts.systems.neural import training_views
 from emodarts.systems.searched import Searched
 from emodarts.systems.system import FitTask
+
+#: Recipes of the two papers, and of systems that they compare with, as published.
+PAPERS = (
+    *("emodarts", "emodarts-lstm", "emodarts-rnn", "emodarts-lstm-att", "emodarts-rnn-att"),
+    *("cnn-darts", "cnn-darts-c8", "cnn-lstm-darts", "cnn-lstm-att-darts"),
+    *("cnn-he", "cnn-lstm-he", "cnn-lstm-att-he", "rnn-he", "lstm-he"),
+    *("emotionnas", "emotionnas-cnn", "emotionnas-rnn", "wu-darts", "wu-uniform"),
+)
 
 
 @pytest.mark.parametrize("path", builtin_recipes().values(), ids=lambda p: p.stem)
@@ -280,6 +290,34 @@ def test_tuned_hand_engineered_networks_are_trained_as_the_default(
     name: str, keys: set[str]
 ) -> None:
     assert set(differing_keys([load_recipe(name), load_recipe("default")])) == keys
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_recipes_of_the_papers_keep_what_the_papers_do(name: str) -> None:
+    recipe = load_recipe(name)
+    assert all(spec.padding == "zeros" for spec in recipe.inputs.values())
+    assert recipe.evaluation.search_halves == "utterances"
+    assert recipe.training.select == "ua"
+    assert recipe.training.test_speeds == (1.0,)
+    if recipe.searches and recipe.network.seqnn.mode == "searched":
+        assert not recipe.network.seqnn.normalise
+    if recipe.searches and isinstance(recipe.search, DartsSpec):
+        assert (recipe.search.warmup, recipe.search.class_weights) == ("fixed", False)
+
+
+def test_what_default_trains_on_is_perturbed() -> None:
+    recipe = load_recipe("default")
+    views = training_views(recipe)
+    assert views is not None
+    assert views.perturbation == recipe.training.perturbation
+    assert views.frames == recipe.training.crop * 50
+    assert len(views.bands) == recipe.features.n_features
+
+
+@pytest.mark.parametrize("n_classes", [3, 10])
+def test_default_has_at_most_half_a_million_parameters(n_classes: int) -> None:
+    recipe = load_recipe("default")
+    assert Searched(recipe.system).parameters(recipe, n_classes) <= 500_000
 
 
 def test_listed_recipes_have_a_strategy_where_something_is_searched() -> None:

@@ -337,6 +337,11 @@ def test_random_genotypes_of_the_extended_space_are_small_networks_of_many_kinds
     for key, choices in spec.macro.items():
         assert all(genotype.macro[key] in choices for genotype in drawn)
         assert len({str(genotype.macro[key]) for genotype in drawn}) > 1
+    kinds = {choice.get("recurrent", choice["mode"]) for choice in spec.macro["seqnn"]}
+    assert kinds == {"lstm", "gru", "tcn", "searched", "none"}
+    around = {"stem", "stem.kernel", "deltas", "cnn.cells", "frequency", "projection", "pooling"}
+    assert set(spec.macro) == {*around, "seqnn"}
+    assert {"conv_3x3", "conv_1x3", "conv_3x1", "se_conv_3x3"} <= set(spec.cnn.operations)
     as_it_is = random_genotype(spec, generator, macro={})
     assert as_it_is.macro == {}
     assert set(as_it_is.cells) == {"normal", "reduction", "sequence"}

@@ -14,11 +14,12 @@ from emodarts.cost import MEASURED
 from emodarts.errors import TrainingError
 from emodarts.layout import TrialFolder
 from emodarts.progress import Progress, Silent
-from emodarts.recipe import MaskSpec, TrainingSpec
+from emodarts.recipe import MaskSpec, PerturbationSpec, TrainingSpec
 from emodarts.training.augment import Mixture
 from emodarts.training.batches import Part, loss_and_ua
 from emodarts.training.classifier import Classifier, Head
 from emodarts.training.fit import Trained, learning_rate, train_network
+from emodarts.training.views import Views
 from killing import Kill, Killed
 
 SPEC = TrainingSpec(
@@ -31,6 +32,14 @@ SPEC = TrainingSpec(
 #: All that draws at random while a network trains.
 DRAWN = SPEC.model_copy(update={"class_weights": False, "oversample": True, "mixup": 0.4})
 PLAIN = SPEC.model_copy(update={"masks": MaskSpec()})
+#: Stretches of a map, with every change of it.
+PERTURBED = Views(
+    6,
+    PerturbationSpec(
+        speed=(0.8, 1.2), stretch=(0.8, 1.2), vtlp=(0.9, 1.1), equaliser=0.3, mix_statistics=0.5
+    ),
+    torch.linspace(50, 4000, 8),
+)
 
 
 class Small(Classifier):
@@ -67,14 +76,14 @@ class Small(Classifier):
         return [torch.cat([x[:, 0, 0, 0] for x in batches]) for batches in self.given]
 
 
-def parts(n_variants: int = 0) -> tuple[Part, Part]:
+def parts(n_variants: int = 0, views: Views | None = None) -> tuple[Part, Part]:
     """Training and validation utterances; variants are the features plus 100, 200, ..."""
     generator = torch.Generator().manual_seed(0)
     targets = torch.arange(40) % 3
     features = torch.randn(40, 1, 8, 10, generator=generator) + targets.view(-1, 1, 1, 1)
     variants = tuple(features[:25] + 100 * v for v in range(1, n_variants + 1))
     return (
-        Part(features[:25], targets[:25], None, variants),
+        Part(features[:25], targets[:25], None, variants, views),
         Part(features[25:], targets[25:]),
     )
 
@@ -84,13 +93,14 @@ def train(
     spec: TrainingSpec = SPEC,
     *,
     n_variants: int = 0,
+    views: Views | None = None,
     network: Small | None = None,
     validation: Part | None = None,
     progress: Progress | None = None,
 ) -> tuple[Small, Trained]:
     torch.manual_seed(0)
     network = network or Small()
-    training, other = parts(n_variants)
+    training, other = parts(n_variants, views)
     trained = train_network(
         network,
         training,
@@ -110,15 +120,20 @@ def scores(trained: Trained) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-@pytest.mark.parametrize(("base", "n_variants"), [(SPEC, 0), (DRAWN, 2)], ids=["plain", "drawn"])
+@pytest.mark.parametrize(
+    ("base", "n_variants", "views"),
+    [(SPEC, 0, None), (DRAWN, 2, None), (SPEC, 0, PERTURBED)],
+    ids=["plain", "drawn", "perturbed"],
+)
 def test_a_resumed_training_is_the_training_that_was_never_stopped(
-    tmp_path: Path, optimiser: str, base: TrainingSpec, n_variants: int
+    tmp_path: Path, optimiser: str, base: TrainingSpec, n_variants: int, views: Views | None
 ) -> None:
     spec = base.model_copy(update={"optimiser": optimiser})
-    whole, expected = train(tmp_path / "whole", spec, n_variants=n_variants)
+    given: dict[str, Any] = {"n_variants": n_variants, "views": views}
+    whole, expected = train(tmp_path / "whole", spec, **given)
     with pytest.raises(Killed):
-        train(tmp_path / "killed", spec, n_variants=n_variants, progress=Kill(3))
-    network, trained = train(tmp_path / "killed", spec, n_variants=n_variants)
+        train(tmp_path / "killed", spec, progress=Kill(3), **given)
+    network, trained = train(tmp_path / "killed", spec, **given)
     assert network.shares == [0.5, 0.75]
     assert scores(trained) == scores(expected)
     assert trained.epoch == expected.epoch

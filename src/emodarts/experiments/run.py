@@ -79,7 +79,7 @@ def _run(
         if options.stage == "search" or options.all_data:
             keys = ("warnings", "genotypes", "n_folds")
             header = files.read_object(RunFolder(out).data, RunError, *keys)
-            warnings = warnings_of(results, header)
+            warnings = warnings_of(results, header, recipe)
             return {"name": recipe.name, "trials": results, "warnings": warnings}
         return summarise(RunFolder(out), [(trial.fold, trial.seed) for trial in plan.trials])
 

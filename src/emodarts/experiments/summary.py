@@ -13,13 +13,17 @@ from emodarts import files
 from emodarts.errors import RunError, list_some
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
-from emodarts.recipe import load_recipe
+from emodarts.recipe import NetworkSpec, Recipe, load_recipe
 from emodarts.recipe.system import BASELINES
 from emodarts.scoring.calibration import calibrated, calibration_error
 from emodarts.scoring.metrics import METRICS, UA_DEFINITION, WA_DEFINITION, aggregate
 from emodarts.scoring.predictions import Prediction, read_predictions, write_predictions
+from emodarts.searching.agreement import agreement
 
 FORMAT = "emodarts.result/2"
+
+#: Two genotypes can hardly agree beyond chance.
+_FEWEST_TO_AGREE = 3
 
 #: What of a trial stands beside its scores.
 _KEPT = ("epoch", "parameters", "multiply_adds", "genotype", "search", "calibration")
@@ -86,7 +90,7 @@ def summarise(
         "genotypes": header["genotypes"],
         "warnings": [
             *([f"scores are of {share}: {list_some(lost.values(), 3)}"] if lost else []),
-            *warnings_of(results, header, len(lost)),
+            *warnings_of(results, header, recipe, len(lost)),
         ],
         **scores,
         "parameters": round(fmean(r["parameters"] for r in results)),
@@ -100,7 +104,10 @@ def summarise(
 
 
 def warnings_of(
-    results: Sequence[Mapping[str, Any]], header: Mapping[str, Any], n_lost: int = 0
+    results: Sequence[Mapping[str, Any]],
+    header: Mapping[str, Any],
+    recipe: Recipe,
+    n_lost: int = 0,
 ) -> list[str]:
     """What every table must say of a run.
 
@@ -108,6 +115,7 @@ def warnings_of(
     ----------
     results : of its trials.
     header : its ``data.json``.
+    recipe : its recipe.
     n_lost : folds that were asked for and are not among the results.
     """
     n_asked, n_folds = len({r["fold"] for r in results}) + n_lost, header["n_folds"]
@@ -115,6 +123,7 @@ def warnings_of(
         *([f"not all folds ran: {n_asked} of {n_folds}"] if n_asked < n_folds else []),
         *header["warnings"],
         *_arbitrary(results),
+        *_as_random(results, header["genotypes"], recipe.network),
         *_collapses(results, header["genotypes"]),
     ]
 
@@ -148,6 +157,26 @@ def _arbitrary(results: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"in {len(blind)} of {len(searches)} searches the supernet was never clearly above chance "
         f"on the data for alphas, so the genotype is arbitrary: {where}"
+    ]
+
+
+def _as_random(
+    results: Sequence[Mapping[str, Any]], origin: str | None, spec: NetworkSpec
+) -> list[str]:
+    """A warning of searches whose cells agree no more than random ones do."""
+    if origin != "searched":
+        return []
+    genotypes = [Genotype.from_dict(r["genotype"]) for r in results]
+    if len(genotypes) < _FEWEST_TO_AGREE or not all(g.cells for g in genotypes):
+        return []
+    found = agreement(genotypes, spec)
+    if not found.is_random:
+        return []
+    return [
+        f"the genotypes of {len(genotypes)} searches are indistinguishable from a random choice: "
+        f"two of them have {100 * found.found:.1f} % of their edges in common, random ones "
+        f"{100 * found.expected:.1f} % (p = {found.p:.2f}). Compare with random cells "
+        "(search: {strategy: random}); whether genotypes differ at all: emodarts headroom"
     ]
 
 

@@ -37,9 +37,9 @@ class EvaluationSpec(Section):
     copied file; every table says so."""
     protocol: Literal["paper", "full"] = "full"
     """Use of a training fold. ``paper``: 70 % of it for the search and 30 % for training; the
-    search part chooses the epoch. ``full``: all of it for the search; all but some speakers for
-    training, and those speakers choose the epoch. Where the split has a validation part of its
-    own, that part chooses the epoch of ``full``, and the rest is used for search and training."""
+    search part chooses the epoch. ``full``: all of it for search and training; where
+    ``training.select`` chooses the epoch, some speakers choose it and do not train. Where the split
+    has a validation part of its own, as official ones do, ``full`` never trains on that part."""
     search_halves: Literal["speakers", "utterances"] = "speakers"
     """What divides the search data into the half that trains weights and the half that judges
     architectures: whole speakers, so that alphas are judged on unseen voices, where there are at

@@ -87,7 +87,7 @@ class OneShotSpec(SearchSpec):
     """Passes over the data that trains the weights."""
     warmup: Literal["above_chance", "fixed"] = "above_chance"
     """When alphas begin to train: once the supernet is clearly above chance on their data
-    (``docs/method.md``), or after ``warmup_epochs`` in any case. Alphas of untrained candidates
+    (``docs/method.md``), or after ``warmup_epochs`` with ``fixed``. Alphas of untrained candidates
     learn which of them are loud."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     """Least number of first epochs in which only the weights are trained; with ``warmup: fixed``
@@ -409,7 +409,9 @@ class HalvingSpec(SearchSpec):
     results differ much between seeds (``emodarts headroom`` shows it)."""
     inner_folds: Annotated[int, Field(ge=2)] = 3
     """Groups of development speakers that are left out in turn; a candidate is judged by the UA of
-    the predictions of all groups together. With too few speakers, utterances are left out."""
+    the predictions of all groups together, by one network at one speed, whatever
+    ``training.ensemble`` and ``training.test_speeds`` say. With too few speakers, utterances are
+    left out."""
     proposals: Annotated[int, Field(ge=0)] = 0
     """Number of candidates whose cells are found by searches of DARTS with different seeds, in the
     network of the recipe; the others are random. At most the candidates of the first round less

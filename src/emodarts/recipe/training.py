@@ -134,8 +134,9 @@ class TrainingSpec(Section):
     anew in every epoch; cannot be combined with ``class_weights``, which would correct twice."""
     select: Literal["last", "ua", "loss"] = "last"
     """Which epoch gives the weights. ``last``: the last one, and in protocol ``full`` all
-    development utterances train. ``ua`` and ``loss``: the best on inner validation utterances,
-    which are left out of training; with fewer than a few hundred of them the choice is chance."""
+    development utterances train, but for a validation part that the split itself has. ``ua`` and
+    ``loss``: the best on inner validation utterances, which are left out of training; with fewer
+    than a few hundred of them the choice is chance."""
     ensemble: Annotated[int, Field(ge=1, le=20)] = 1
     """Number of networks that are trained from different seeds and answer together, by the mean of
     their log-probabilities. They make one model, of as many times the parameters."""
