@@ -35,7 +35,8 @@ _PROTOCOLS = {
     ),
     "full": (
         "All other utterances are for the search.",
-        "All other utterances train the network, but for some speakers where an epoch is chosen.",
+        "All other utterances train the network, but for a validation part of the split, and for "
+        "some speakers where an epoch is chosen.",
     ),
 }
 _CHOICES = {
@@ -68,6 +69,9 @@ def protocol_in_words(result: Mapping[str, Any], recipe: Recipe) -> str:
             f"Each answer is the mean of {recipe.training.ensemble} networks that differ in their "
             "seed."
         )
+    if recipe.training.test_speeds != (1.0,) and "training" in used:
+        speeds = ", ".join(f"{speed:g}" for speed in recipe.training.test_speeds)
+        sentences.append(f"Each network classifies an utterance at the speeds {speeds}.")
     return " ".join(sentences)
 
 
