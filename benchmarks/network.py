@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,8 @@ from emodarts.searching.derivation import random_genotype
 from emodarts.systems.count import count_multiply_adds, count_parameters
 from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.folding import fold
+from emodarts.systems.neural import training_views
+from emodarts.training.views import Views
 from measure import MIB, in_fresh_process, in_turn, parser, show, size_of, speedup, spreads, write
 
 #: Training steps and answers that are timed, and the batch where it is not that of the network.
@@ -46,6 +48,7 @@ class Case:
     batch : utterances of a training step.
     map : frequencies and frames.
     shortest : frames of the shortest utterance; the others have all lengths between.
+    views : what draws and perturbs a batch, if anything does.
     """
 
     spec: NetworkSpec
@@ -53,6 +56,7 @@ class Case:
     batch: int
     map: tuple[int, int]
     shortest: int
+    views: Views | None = None
 
 
 def _searched() -> Case:
@@ -72,7 +76,8 @@ def _default() -> Case:
     samples = round(recipe.training.crop * recipe.features.sample_rate)
     frames = int(recipe.features.frames_of(samples))
     size = (recipe.features.n_features, frames)
-    return Case(recipe.network, Genotype(), recipe.training.batch_size, size, frames // 2)
+    batch, views = recipe.training.batch_size, training_views(recipe)
+    return Case(recipe.network, Genotype(), batch, size, frames // 2, views)
 
 
 CASES = {"searched": _searched, "default": _default}
@@ -160,6 +165,22 @@ def measure_training(name: str, batch: int, repeats: int, threads: int) -> dict[
     }
 
 
+def measure_views(case: Case, batch: int, repeats: int, threads: int) -> dict[str, Any]:
+    """Seconds to draw and perturb a batch of whole utterances, and their share of a step's."""
+    views = case.views
+    if views is None:
+        return {}
+    torch.set_num_threads(threads)
+    step = training_step(build("emodarts", case, trained=True), made_up(case, batch))
+    whole = replace(case, map=(case.map[0], 2 * case.map[1]), shortest=case.map[1])
+    features = made_up(whole, batch)
+    rows = in_turn({"views": lambda: views.draw(features), "step": step}, repeats)
+    return {
+        "views_s": spreads(rows)["views"],
+        "views_share_of_step": speedup(rows, "views", "step"),
+    }
+
+
 def measure_latency(case: Case, repeats: int) -> dict[str, Any]:
     """Seconds of one answer on one thread, and how far the two answers are apart."""
     torch.set_num_threads(1)
@@ -193,6 +214,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "multiply_adds": count_multiply_adds(network, (1, *case.map)),
         **measure_latency(case, arguments.repeats or answers),
         **measure_training(arguments.network, batch, arguments.repeats or steps, arguments.threads),
+        **measure_views(case, batch, arguments.repeats or steps, arguments.threads),
     }
 
 
@@ -222,6 +244,9 @@ def main() -> None:
     print(f"speed-up of an answer {show(found['latency_speedup'])}")
     print(f"speed-up of a training step {show(found['training_speedup'])}")
     print(f"largest difference of a logit {found['largest_logit_difference']:.1e}")
+    if "views_s" in found:
+        share = {k: 100 * v for k, v in found["views_share_of_step"].items()}
+        print(f"drawing and perturbing a batch takes {show(share, 1)} % as long as a training step")
     torch.set_num_threads(arguments.threads)
     write("network", arguments, found, torch.device("cpu"))
 

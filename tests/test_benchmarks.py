@@ -60,6 +60,8 @@ def test_network(which: str, network: dict[str, Any], tmp_path: Path) -> None:
     assert 5e4 < network["parameters"] < 3.5e5
     assert network["multiply_adds"] > 0
     assert network["largest_logit_difference"] < 1e-5
+    assert ("views_share_of_step" in network) == (which == "default")
+    assert network.get("views_share_of_step", {"least": 1})["least"] > 0
     step, latency = network["training_step_s"], network["latency_s"]
     for timed in (step, latency, network["training_30_epochs_of_250_s"]):
         assert timed.keys() == {"emodarts", "plain"}
