@@ -218,10 +218,11 @@ def test_a_training_step_of_a_plain_cnn_with_recurrent_layers(kind: str) -> None
 # Supernets
 
 
+@pytest.mark.parametrize("missing", [False, True])
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("implementation", [name for name in IMPLEMENTATIONS if name != "plain"])
 def test_steps_of_a_search_end_with_the_same_alphas_and_weights(
-    implementation: Implementation, order: int
+    implementation: Implementation, order: int, missing: bool
 ) -> None:
     if implementation == "compiled":
         pytest.importorskip("numba")
@@ -232,6 +233,8 @@ def test_steps_of_a_search_end_with_the_same_alphas_and_weights(
     )
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 6, 1, 8, 10, generator=generator, dtype=torch.float64)
+    if missing:
+        features[:, 1, ..., 7:] = features[:, 4, ..., 3:] = torch.nan
     targets = torch.arange(6) % 3
     train, validation = (features[0], targets), (features[1], targets.flip(0))
     ends = []

@@ -229,10 +229,10 @@ def test_the_auxiliary_skip_fades_out_over_the_epochs(tmp_path: Path) -> None:
     seen: list[float] = []
 
     class Noting(AuxiliarySkip):
-        def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        def forward(self, x: Tensor, weights: Tensor, present: Tensor | None = None) -> Tensor:
             if not seen or seen[-1] != self.weight:
                 seen.append(self.weight)
-            return super().forward(x, weights)
+            return super().forward(x, weights, present)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("emodarts.searching.edges.AuxiliarySkip", Noting)

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from emodarts.audio.features import delta
 from emodarts.errors import GenotypeError, ShapeError
+from emodarts.fast import IMPLEMENTATIONS, Implementation
 from emodarts.genotype import SKIP, Edge, Genotype
 from emodarts.recipe import SPACES, CNNSpec, FixedSeqNN, NetworkSpec, NoSeqNN, SearchedSeqNN
 from emodarts.recipe.network import StemSpec
@@ -459,6 +460,10 @@ def test_hand_engineered_count_of_a_convolution() -> None:
         {"mode": "fixed", "recurrent": "gru", "width": 6, "layers": 2, "bidirectional": True},
         {"mode": "fixed", "width": 6, "bidirectional": True, "attention": True},
         {"mode": "fixed", "recurrent": "tcn", "width": 6, "layers": 2},
+        *(
+            {"mode": "searched", "space": space, "cells": 2, "nodes": 3, "width": 6}
+            for space in ("lstm_att", "rnn_att", "extended")
+        ),
     ],
 )
 def test_missing_frames_of_a_batch_count_for_nothing(
@@ -467,8 +472,10 @@ def test_missing_frames_of_a_batch_count_for_nothing(
     """Utterances of other lengths in one batch answer as each does alone, cut to its frames."""
     keys = {"stem": {}, "cnn": {"cells": 0}, "projection": 8, "pooling": pooling, "seqnn": seqnn}
     spec = NetworkSpec.model_validate_json(json.dumps(keys))
+    generator = torch.Generator().manual_seed(0)
+    genotype = random_genotype(spec, generator, macro={})
     torch.manual_seed(0)
-    network = DiscreteNetwork(Genotype(), spec, 32, 3).eval()
+    network = DiscreteNetwork(genotype, spec, 32, 3).eval()
     features = torch.randn(3, 1, 32, 40)
     lengths = (40, 23, 9)
     for row, length in enumerate(lengths):
@@ -476,6 +483,29 @@ def test_missing_frames_of_a_batch_count_for_nothing(
     together = network(features)
     for row, length in enumerate(lengths):
         alone = network(features[row : row + 1, ..., :length])
+        torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("space", ["all", "extended"])
+def test_missing_frames_of_a_batch_count_for_nothing_in_a_supernet(
+    space: str, implementation: Implementation
+) -> None:
+    if implementation == "compiled":
+        pytest.importorskip("numba")
+    spec = NetworkSpec(
+        stem=StemSpec(),
+        cnn=CNNSpec(cells=0),
+        projection=8,
+        seqnn=SearchedSeqNN(space=space, cells=1, nodes=2, width=4),
+    )
+    torch.manual_seed(0)
+    net = Supernet(spec, 32, 3, 0.5, implementation=implementation).eval()
+    features = torch.randn(2, 1, 32, 40)
+    features[1, ..., 17:] = torch.nan
+    together = net(features)
+    for row, length in enumerate((40, 17)):
+        alone = net(features[row : row + 1, ..., :length])
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
 
 

@@ -52,7 +52,13 @@ class CompiledCNNCell(FastCell):
 
     layout = torch.contiguous_format
 
-    def forward(self, first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        first: Tensor,
+        second: Tensor,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
         """Maps of the two cells before, and weights ``(E, O)`` -> maps ``(B, N * C, F, T)``."""
         if self.plain or not can_be_compiled(first):
             first, second = (x.to(memory_format=Cell.layout) for x in (first, second))

@@ -6,6 +6,7 @@ candidates: of all states, since those of one state do not keep several threads 
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from emodarts.fast.recurrence import (
     normalise_gradient,
 )
 from emodarts.fast.threads import in_threads
-from emodarts.space.cell import MixedOperation, add_up
+from emodarts.space.cell import MixedOperation, add_up, run
 from emodarts.space.sequence_ops import (
     EPSILON,
     Normalised,
@@ -40,16 +41,22 @@ from emodarts.space.sequence_ops import (
 class CompiledSeqNNCell(FastCell):
     """A SeqNN cell of mixed operations, on a CPU."""
 
-    def forward(self, first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        first: Tensor,
+        second: Tensor,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
         """Sequences of the two cells before, and weights ``(E, O)`` -> ``(B, T, N * H)``."""
         if self.plain or weights is None or not can_be_compiled(first):
-            return super().forward(first, second, weights)
+            return super().forward(first, second, weights, present)
         states = self.inputs[0](first), self.inputs[1](second)
         mixed = [cast(MixedOperation, edge) for edge in self.edges]
         if not all(_is_known(m) for edge in mixed for m in edge.operations):
-            return self.state_by_state(*states, weights, _mixtures)
+            return self.state_by_state(*states, weights, functools.partial(_mixtures, present))
         ends = [(source, node + 2) for source, node in self.ends]
-        return torch.cat(_nodes(states, ends, mixed, weights), dim=-1)
+        return torch.cat(_nodes(states, ends, mixed, weights, present), dim=-1)
 
 
 def _is_known(module: nn.Module) -> bool:
@@ -64,11 +71,13 @@ def _inner(module: nn.Module) -> nn.Module:
     return module.operation if isinstance(module, Normalised) else module
 
 
-def _mixtures(x: Tensor, edges: Sequence[MixedOperation], weights: Tensor) -> list[Tensor]:
+def _mixtures(
+    present: Tensor | None, x: Tensor, edges: Sequence[MixedOperation], weights: Tensor
+) -> list[Tensor]:
     """What leaves a state ``x`` (B, T, H) on each edge, of weights (E, O)."""
     terms = [
         [
-            weights[row, column] * module(x)
+            weights[row, column] * run(module, x, present)
             for column, module in zip(edge.columns, edge.operations, strict=True)
             if not _is_known(module)
         ]
@@ -77,7 +86,7 @@ def _mixtures(x: Tensor, edges: Sequence[MixedOperation], weights: Tensor) -> li
     known = [row for row, e in enumerate(edges) if any(_is_known(m) for m in e.operations)]
     if known:
         ends = [(0, 1 + k) for k in range(len(known))]  # each edge as a cell of one node
-        found = _nodes([x], ends, [edges[row] for row in known], weights[known])
+        found = _nodes([x], ends, [edges[row] for row in known], weights[known], present)
         for row, out in zip(known, found, strict=True):
             terms[row].append(out)
     return [add_up(own) for own in terms]
@@ -88,6 +97,7 @@ def _nodes(
     ends: Sequence[tuple[int, int]],
     edges: Sequence[MixedOperation],
     weights: Tensor,
+    present: Tensor | None,
 ) -> list[Tensor]:
     """Nodes ``(B, T, H)`` that sum what compiled candidates of their edges give.
 
@@ -96,9 +106,12 @@ def _nodes(
     inputs : the first states, (B, T, H).
     ends : of every edge, the state that it reads and its node, numbered after the inputs.
     edges, weights : candidates of every edge, and their weights (E, O).
+    present : (B, T) steps that are there; None for all.
     """
     for x in inputs:
         require_sequence(x, "a recurrent operation")
+    batch, time, _ = inputs[0].shape
+    lengths = np.full(batch, time) if present is None else present.sum(dim=1).numpy()
     modules, of_edges, rows, columns = [], [], [], []
     for row, (edge, end) in enumerate(zip(edges, ends, strict=True)):
         for column, module in zip(edge.columns, edge.operations, strict=True):
@@ -107,7 +120,7 @@ def _nodes(
                 of_edges.append(end)
                 rows.append(row)
                 columns.append(column)
-    graph = _Graph(modules, of_edges, len(inputs))
+    graph = _Graph(modules, of_edges, len(inputs), lengths)
     # Nothing is copied where time is the outer axis in memory.
     states = [x.transpose(0, 1).contiguous() for x in inputs]  # (T, B, H)
     parameters = [p for module in modules for p in module.parameters()]
@@ -117,11 +130,19 @@ def _nodes(
 
 @dataclass(frozen=True)
 class _Graph:
-    """Candidates between states; ``ends`` are the state that each reads and the one it adds to."""
+    """Candidates between states.
+
+    Attributes
+    ----------
+    ends : of each candidate, the state that it reads and the one it adds to.
+    n_inputs : states that are given.
+    lengths : (B,) steps of each utterance.
+    """
 
     modules: Sequence[nn.Module]
     ends: Sequence[tuple[int, int]]
     n_inputs: int
+    lengths: Array
 
     @property
     def n_states(self) -> int:
@@ -214,7 +235,7 @@ def _run(work: Callable[[int], None], order: Sequence[int], waited: _Waited) -> 
 class _Skip:
     """The identity, as a candidate without parameters."""
 
-    def forward(self, x: Array, out: Array) -> None:
+    def forward(self, x: Array, lengths: Array, out: Array) -> None:
         """``x`` (T, B, H) -> ``out``."""
         out[...] = x
 
@@ -232,10 +253,10 @@ class _Candidate:
         self.layers = Layers(module.recurrent, parameters[:n])
         self.attention = Attention(*parameters[n:]) if module.attention is not None else None
 
-    def forward(self, x: Array, out: Array) -> None:
-        """``x`` (T, B, I) -> ``out`` (T, B, H)."""
+    def forward(self, x: Array, lengths: Array, out: Array) -> None:
+        """``x`` (T, B, I) of utterances of ``lengths`` (B,) -> ``out`` (T, B, H)."""
         time, batch, _ = x.shape
-        lengths, width = np.full(batch, time), self.layers.width
+        width = self.layers.width
         if self.attention is None:
             self.layers.forward(x, out, lengths)
             return
@@ -245,7 +266,7 @@ class _Candidate:
             np.empty((time, batch), x.dtype),
             np.empty((batch, width), x.dtype),
         )
-        attend(self.steps, self.attention, out, self.shares, self.context)
+        attend(self.steps, lengths, self.attention, out, self.shares, self.context)
 
     def backward(self, of_out: Array, of_x: Array, of_parameters: Sequence[Array]) -> None:
         """Add to ``of_x`` and ``of_parameters``, unless of size 0; ``of_out`` is overwritten."""
@@ -264,10 +285,10 @@ class _Normalised:
     def __init__(self, inner: _Candidate | _Skip) -> None:
         self.inner = inner
 
-    def forward(self, x: Array, out: Array) -> None:
+    def forward(self, x: Array, lengths: Array, out: Array) -> None:
         """``x`` (T, B, I) -> ``out`` (T, B, H), which must stay as it is for the gradient."""
         raw = np.empty_like(out)
-        self.inner.forward(x, raw)
+        self.inner.forward(x, lengths, raw)
         self.out, self.scale = out, np.empty(out.shape[:2], out.dtype)
         normalise(raw, EPSILON, out, self.scale)
 
@@ -314,7 +335,7 @@ class _Nodes(torch.autograd.Function):
         def work(k: int) -> None:
             source, target = graph.ends[k]
             waited.wait(source)
-            ctx.candidates[k].forward(states[source], arrays_out[k])
+            ctx.candidates[k].forward(states[source], graph.lengths, arrays_out[k])
             waited.done(target)
 
         _run(work, graph.order(backwards=False), waited)

@@ -374,22 +374,26 @@ def normalise_gradient(of_out: Array, out: Array, scale: Array) -> None:
 
 
 @compiled
-def attend(h: Array, weights: Attention, out: Array, shares: Array, context: Array) -> None:
+def attend(
+    h: Array, lengths: Array, weights: Attention, out: Array, shares: Array, context: Array
+) -> None:
     """Join the context of an attention over time to every step, and project both.
 
     Parameters
     ----------
-    h : (T, B, D).
+    h : (T, B, D), zeros after the last step of an utterance.
+    lengths : (B,) steps of each.
     out : (T, B, H), written.
-    shares : (T, B), written: softmax of the scores over time.
+    shares : (T, B), written: softmax of the scores over the steps of each, then zeros.
     context : (B, D), written: sum of the steps by their shares.
     """
     time, batch, width = h.shape
     context[:] = h.dtype.type(0)
     for b in range(batch):
-        for t in range(time):
+        for t in range(lengths[b]):
             shares[t, b] = dot(h[t, b], weights.score[0]) + weights.score_bias[0]
-        own = shares[:, b]
+        shares[lengths[b] :, b] = h.dtype.type(0)
+        own = shares[: lengths[b], b]
         own[:] = np.exp(own - own.max())
         own /= own.sum()
         for t in range(time):

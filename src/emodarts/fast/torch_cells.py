@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emodarts.fast.base import FastCell, RunningStatistics
-from emodarts.space.cell import MixedOperation
+from emodarts.space.cell import MixedOperation, run
 from emodarts.space.cnn_ops import FactorisedReduce, Pool, SeparableConvolution
 
 
@@ -27,7 +27,13 @@ class TorchCNNCell(FastCell):
     the cells of a discrete network.
     """
 
-    def forward(self, first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        first: Tensor,
+        second: Tensor,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
         """Maps of the two cells before, and weights ``(E, O)`` -> maps ``(B, N * C, F, T)``."""
         if self.plain or weights is None or not self.training:
             return super().forward(first, second, weights)
@@ -41,19 +47,27 @@ class TorchCNNCell(FastCell):
 class TorchSeqNNCell(FastCell):
     """A SeqNN cell of mixed operations."""
 
-    def forward(self, first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        first: Tensor,
+        second: Tensor,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
         """Sequences of the two cells before, and weights ``(E, O)`` -> ``(B, T, N * H)``."""
         if self.plain or weights is None:
-            return super().forward(first, second, weights)
+            return super().forward(first, second, weights, present)
         states = self.inputs[0](first), self.inputs[1](second)
-        return self.state_by_state(*states, weights, _weighted_sums)
+        return self.state_by_state(*states, weights, functools.partial(_weighted_sums, present))
 
 
-def _weighted_sums(x: Tensor, edges: Sequence[MixedOperation], weights: Tensor) -> Sequence[Tensor]:
+def _weighted_sums(
+    present: Tensor | None, x: Tensor, edges: Sequence[MixedOperation], weights: Tensor
+) -> Sequence[Tensor]:
     """All candidates computed as they are, weighted and summed at once."""
     if any(edge.columns != edges[0].columns for edge in edges):
-        return [edge(x, w) for edge, w in zip(edges, weights, strict=True)]
-    outputs = torch.stack([m(x) for edge in edges for m in edge.operations])
+        return [edge(x, w, present) for edge, w in zip(edges, weights, strict=True)]
+    outputs = torch.stack([run(m, x, present) for edge in edges for m in edge.operations])
     flat = outputs.view(len(edges), -1, outputs[0].numel())  # (E, O', B * T * H)
     own = weights[:, edges[0].columns].to(outputs.dtype).unsqueeze(1)  # (E, 1, O')
     return torch.bmm(own, flat).view(-1, *outputs.shape[1:]).unbind()

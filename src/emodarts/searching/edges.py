@@ -13,7 +13,7 @@ from torch.nn import functional
 from emodarts.genotype import NONE, SKIP
 from emodarts.recipe.spaces import Operations
 from emodarts.searching.supernet import EdgeBuilder, mixed_edge
-from emodarts.space.cell import MixedOperation, add_up
+from emodarts.space.cell import MixedOperation, add_up, run
 from emodarts.space.dropout import Dropout
 
 
@@ -24,11 +24,11 @@ class SparseOperation(MixedOperation):
         super().__init__(names, operations)
         self.stride = stride
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """``x`` and weights ``(O,)`` of all candidates -> a state."""
+    def forward(self, x: Tensor, weights: Tensor, present: Tensor | None = None) -> Tensor:
+        """``x``, weights ``(O,)`` of all candidates, and the steps that are there -> a state."""
         values = weights.tolist()
         terms = [
-            weights[k] * operation(x)
+            weights[k] * run(operation, x, present)
             for k, operation in zip(self.columns, self.operations, strict=True)
             if values[k] != 0.0
         ]
@@ -55,14 +55,15 @@ class PartialChannels(nn.Module):
         super().__init__()
         self.operation, self.parts, self.stride = operation, parts, stride
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """``(B, C, F, T)`` or ``(B, T, H)``, and weights ``(O,)`` -> a state."""
+    def forward(self, x: Tensor, weights: Tensor, present: Tensor | None = None) -> Tensor:
+        """``(B, C, F, T)`` or ``(B, T, H)``, weights ``(O,)``, and what is there -> a state."""
         dim, pair = (1, (1, 2)) if x.dim() == 4 else (-1, (-2, -1))
         n = x.shape[dim] // self.parts
         seen, passing = torch.split(x, [n, x.shape[dim] - n], dim=dim)
         if self.stride > 1:
             passing = functional.max_pool2d(passing, self.stride, ceil_mode=True)
-        joined = torch.cat([self.operation(seen, weights), passing * weights.sum()], dim=dim)
+        out = self.operation(seen, weights, present)
+        joined = torch.cat([out, passing * weights.sum()], dim=dim)
         shuffled = torch.unflatten(joined, dim, (self.parts, n)).transpose(*pair)
         return shuffled.flatten(*pair)
 
@@ -75,9 +76,9 @@ class AuxiliarySkip(nn.Module):
         self.operation, self.skip = operation, skip
         self.weight = 1.0
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """``x`` and weights ``(O,)`` of the candidates -> a state."""
-        out: Tensor = self.operation(x, weights)
+    def forward(self, x: Tensor, weights: Tensor, present: Tensor | None = None) -> Tensor:
+        """``x``, weights ``(O,)`` of the candidates, and the steps that are there -> a state."""
+        out: Tensor = self.operation(x, weights, present)
         return out if self.weight == 0.0 else out + self.weight * self.skip(x)
 
 

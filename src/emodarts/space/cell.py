@@ -26,6 +26,20 @@ def genotype_edges(cell: CellGenotype) -> list[Ends]:
     return [(edge.source, node) for node, kept in enumerate(cell) for edge in kept]
 
 
+class SeesPresence(nn.Module):
+    """A module whose ``forward`` also takes which steps are there: ``(B, T)``, or None for all.
+
+    An operation over time that looks back from the end has to know where an utterance ends that is
+    shorter than its batch. Others see zeros or what they made of them.
+    """
+
+
+def run(module: nn.Module, x: Tensor, present: Tensor | None) -> Tensor:
+    """``module(x)``, with the steps that are present if the module takes them."""
+    out: Tensor = module(x, present) if isinstance(module, SeesPresence) else module(x)
+    return out
+
+
 class MixedOperation(nn.Module):
     """Sum of all candidates, weighted: ``sum_o w_o * o(x)`` (DARTS, eq. 2).
 
@@ -37,16 +51,16 @@ class MixedOperation(nn.Module):
         self.columns = [k for k, name in enumerate(names) if name != NONE]
         self.operations = nn.ModuleList(operations)
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """``x`` and weights ``(O,)`` of all candidates -> a state."""
+    def forward(self, x: Tensor, weights: Tensor, present: Tensor | None = None) -> Tensor:
+        """``x``, weights ``(O,)`` of all candidates, and the steps that are there -> a state."""
         terms = [
-            weights[k] * operation(x)
+            weights[k] * run(operation, x, present)
             for k, operation in zip(self.columns, self.operations, strict=True)
         ]
         return add_up(terms)
 
 
-class DropPath(nn.Module):
+class DropPath(SeesPresence):
     """In training, zero the edge of an utterance with a probability and scale the others up.
 
     Source: FractalNet (arXiv 1605.07648), as used by DARTS on every edge but the identity.
@@ -57,9 +71,9 @@ class DropPath(nn.Module):
         self.operation = operation
         self.probability = 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """``(B, ...)`` -> the operation's output, some utterances of it zero."""
-        y: Tensor = self.operation(x)
+        y = run(self.operation, x, present)
         factors = self.factors(y)
         return y if factors is None else y * factors
 
@@ -108,12 +122,23 @@ class Cell(nn.Module):
             if to == node
         ]
 
-    def forward(self, first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Outputs of the two cells before, and weights ``(E, O)`` of a supernet -> output."""
+    def forward(
+        self,
+        first: Tensor,
+        second: Tensor,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
+        """Outputs of the two cells before, and weights ``(E, O)`` of a supernet -> output.
+
+        ``present`` (B, T) are the steps of sequences that are there; None if all are.
+        """
         states = [self.inputs[0](first), self.inputs[1](second)]
         for node in range(self.n_nodes):
             terms = [
-                edge(states[source]) if weights is None else edge(states[source], weights[row])
+                run(edge, states[source], present)
+                if weights is None
+                else edge(states[source], weights[row], present)
                 for row, source, edge in self.into(node)
             ]
             states.append(add_up(terms))

@@ -236,7 +236,7 @@ class JointNetwork(nn.Module):
                 ).transpose(1, 2)
             edge_weights = None if weights is None else weights["sequence"]
             for cell in self.sequence_cells:
-                out = masked(cell(before, x, edge_weights), present)
+                out = masked(cell(before, x, edge_weights, present), present)
                 before, x = x, self.dropout(out)
         elif self.fixed is not None:
             x = self.fixed(x, present)

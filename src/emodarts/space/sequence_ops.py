@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from emodarts.errors import ShapeError
+from emodarts.space.cell import SeesPresence, run
 
 #: Added to the variance by :class:`Normalised`.
 EPSILON = 1e-5
@@ -67,7 +68,7 @@ def mean_and_deviation(x: Tensor, present: Tensor | None = None) -> Tensor:
     return torch.cat([mean, variance.clamp(min=1e-8).sqrt()], dim=1)
 
 
-class TemporalConvolutions(nn.Module):
+class TemporalConvolutions(SeesPresence):
     """Residual convolutions over time: ``x + W * relu(norm(x))`` with dilations 1, 2, 4, ...
 
     The residual blocks are those of TCNs (arXiv 1803.01271), but see both directions. The norm is
@@ -93,7 +94,7 @@ class TemporalConvolutions(nn.Module):
         return x
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(SeesPresence):
     """Scaled dot-product attention of every step to all steps (arXiv 1706.03762), of one head.
 
     ``U softmax(Q K^T / sqrt(H)) V``. Written out, as fused kernels have no second derivative.
@@ -104,11 +105,13 @@ class SelfAttention(nn.Module):
         self.enter = nn.Linear(width, 3 * width)
         self.leave = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, T, H)`` -> ``(B, T, H)``."""
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """``(B, T, H)`` -> ``(B, T, H)``; only steps ``present`` (B, T) count."""
         require_sequence(x, "a self-attention")
         query, key, value = self.enter(x).chunk(3, dim=-1)
         scores = query @ key.transpose(1, 2) / math.sqrt(x.shape[2])  # (B, T, T)
+        if present is not None:
+            scores = scores.masked_fill(~present[:, None], -torch.inf)
         out: Tensor = self.leave(torch.softmax(scores, dim=-1) @ value)
         return out
 
@@ -117,7 +120,7 @@ Kind = Literal["lstm", "rnn", "gru"]
 _RECURRENT: dict[Kind, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "rnn": nn.RNN, "gru": nn.GRU}
 
 
-class Recurrent(nn.Module):
+class Recurrent(SeesPresence):
     """Stacked LSTM, tanh RNN or GRU over time, with the context of an attention joined if asked.
 
     With attention, the context over all steps is joined to each step and both are projected
@@ -182,7 +185,7 @@ class SequenceSkip(nn.Module):
         return x
 
 
-class Normalised(nn.Module):
+class Normalised(SeesPresence):
     """An operation whose output has mean 0 and variance 1 over the features of each step.
 
     Layer norm (arXiv 1607.06450) without weights. Without it a skip is several times as loud as an
@@ -193,9 +196,9 @@ class Normalised(nn.Module):
         super().__init__()
         self.operation = operation
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """``(B, T, H)`` -> ``(B, T, H)``."""
-        y: Tensor = self.operation(x)
+        y = run(self.operation, x, present)
         return functional.layer_norm(y, y.shape[-1:], eps=EPSILON)
 
 
