@@ -77,7 +77,7 @@ def _mixtures(
     """What leaves a state ``x`` (B, T, H) on each edge, of weights (E, O)."""
     terms = [
         [
-            weights[row, column] * run(module, x, present)
+            weights[row, column] * run(module, x, present=present)
             for column, module in zip(edge.columns, edge.operations, strict=True)
             if not _is_known(module)
         ]

@@ -66,8 +66,8 @@ def _weighted_sums(
 ) -> Sequence[Tensor]:
     """All candidates computed as they are, weighted and summed at once."""
     if any(edge.columns != edges[0].columns for edge in edges):
-        return [edge(x, w, present) for edge, w in zip(edges, weights, strict=True)]
-    outputs = torch.stack([run(m, x, present) for edge in edges for m in edge.operations])
+        return [run(e, x, w, present=present) for e, w in zip(edges, weights, strict=True)]
+    outputs = torch.stack([run(m, x, present=present) for edge in edges for m in edge.operations])
     flat = outputs.view(len(edges), -1, outputs[0].numel())  # (E, O', B * T * H)
     own = weights[:, edges[0].columns].to(outputs.dtype).unsqueeze(1)  # (E, 1, O')
     return torch.bmm(own, flat).view(-1, *outputs.shape[1:]).unbind()

@@ -13,7 +13,7 @@ from torch.nn import functional
 from emodarts.genotype import NONE, SKIP
 from emodarts.recipe.spaces import Operations
 from emodarts.searching.supernet import EdgeBuilder, mixed_edge
-from emodarts.space.cell import MixedOperation, add_up, run
+from emodarts.space.cell import MixedOperation, SeesPresence, add_up, run
 from emodarts.space.dropout import Dropout
 
 
@@ -28,7 +28,7 @@ class SparseOperation(MixedOperation):
         """``x``, weights ``(O,)`` of all candidates, and the steps that are there -> a state."""
         values = weights.tolist()
         terms = [
-            weights[k] * run(operation, x, present)
+            weights[k] * run(operation, x, present=present)
             for k, operation in zip(self.columns, self.operations, strict=True)
             if values[k] != 0.0
         ]
@@ -43,7 +43,7 @@ def strided(x: Tensor, stride: int) -> Tensor:
     return x[:, :, ::stride, ::stride] if x.dim() == 4 else x
 
 
-class PartialChannels(nn.Module):
+class PartialChannels(SeesPresence):
     """Candidates see the first of K parts of the channels; the others pass (PC-DARTS, section 3.2).
 
     What passes is multiplied by the sum of the weights: by the weight of the edge where edges are
@@ -62,13 +62,13 @@ class PartialChannels(nn.Module):
         seen, passing = torch.split(x, [n, x.shape[dim] - n], dim=dim)
         if self.stride > 1:
             passing = functional.max_pool2d(passing, self.stride, ceil_mode=True)
-        out = self.operation(seen, weights, present)
+        out = run(self.operation, seen, weights, present=present)
         joined = torch.cat([out, passing * weights.sum()], dim=dim)
         shuffled = torch.unflatten(joined, dim, (self.parts, n)).transpose(*pair)
         return shuffled.flatten(*pair)
 
 
-class AuxiliarySkip(nn.Module):
+class AuxiliarySkip(SeesPresence):
     """An edge and a skip connection beside it, which fades out (DARTS-, eq. 5)."""
 
     def __init__(self, operation: nn.Module, skip: nn.Module) -> None:
@@ -78,7 +78,7 @@ class AuxiliarySkip(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor, present: Tensor | None = None) -> Tensor:
         """``x``, weights ``(O,)`` of the candidates, and the steps that are there -> a state."""
-        out: Tensor = self.operation(x, weights, present)
+        out = run(self.operation, x, weights, present=present)
         return out if self.weight == 0.0 else out + self.weight * self.skip(x)
 
 

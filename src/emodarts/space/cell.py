@@ -27,20 +27,21 @@ def genotype_edges(cell: CellGenotype) -> list[Ends]:
 
 
 class SeesPresence(nn.Module):
-    """A module whose ``forward`` also takes which steps are there: ``(B, T)``, or None for all.
+    """A module whose ``forward`` has an argument ``present``: the steps ``(B, T)`` that are there.
 
     An operation over time that looks back from the end has to know where an utterance ends that is
     shorter than its batch. Others see zeros or what they made of them.
     """
 
 
-def run(module: nn.Module, x: Tensor, present: Tensor | None) -> Tensor:
-    """``module(x)``, with the steps that are present if the module takes them."""
-    out: Tensor = module(x, present) if isinstance(module, SeesPresence) else module(x)
+def run(module: nn.Module, *given: Tensor, present: Tensor | None) -> Tensor:
+    """``module(*given)``, with the steps that are present, or None for all, if it takes them."""
+    told = {"present": present} if isinstance(module, SeesPresence) else {}
+    out: Tensor = module(*given, **told)
     return out
 
 
-class MixedOperation(nn.Module):
+class MixedOperation(SeesPresence):
     """Sum of all candidates, weighted: ``sum_o w_o * o(x)`` (DARTS, eq. 2).
 
     ``none`` gives zeros, so that its weight matters only through the softmax.
@@ -54,7 +55,7 @@ class MixedOperation(nn.Module):
     def forward(self, x: Tensor, weights: Tensor, present: Tensor | None = None) -> Tensor:
         """``x``, weights ``(O,)`` of all candidates, and the steps that are there -> a state."""
         terms = [
-            weights[k] * run(operation, x, present)
+            weights[k] * run(operation, x, present=present)
             for k, operation in zip(self.columns, self.operations, strict=True)
         ]
         return add_up(terms)
@@ -73,7 +74,7 @@ class DropPath(SeesPresence):
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """``(B, ...)`` -> the operation's output, some utterances of it zero."""
-        y = run(self.operation, x, present)
+        y = run(self.operation, x, present=present)
         factors = self.factors(y)
         return y if factors is None else y * factors
 
@@ -134,11 +135,10 @@ class Cell(nn.Module):
         ``present`` (B, T) are the steps of sequences that are there; None if all are.
         """
         states = [self.inputs[0](first), self.inputs[1](second)]
+        own = [()] * len(self.edges) if weights is None else [(row,) for row in weights]
         for node in range(self.n_nodes):
             terms = [
-                run(edge, states[source], present)
-                if weights is None
-                else edge(states[source], weights[row], present)
+                run(edge, states[source], *own[row], present=present)
                 for row, source, edge in self.into(node)
             ]
             states.append(add_up(terms))

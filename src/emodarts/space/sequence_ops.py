@@ -198,7 +198,7 @@ class Normalised(SeesPresence):
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """``(B, T, H)`` -> ``(B, T, H)``."""
-        y = run(self.operation, x, present)
+        y = run(self.operation, x, present=present)
         return functional.layer_norm(y, y.shape[-1:], eps=EPSILON)
 
 
