@@ -102,7 +102,7 @@ def second_order_gradient(
         restore_random_state(device, masks)
         return loss(supernet(train[0]), train[1])
 
-    with frozen_running_statistics(supernet), _differentiable_twice(supernet, exact):
+    with frozen_running_statistics(supernet), _second_derivatives(supernet, exact):
         train_value = train_loss()
         gradient = torch.autograd.grad(
             train_value, list(weights.values()), create_graph=exact, allow_unused=True
@@ -248,8 +248,8 @@ def frozen_running_statistics(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _differentiable_twice(supernet: Supernet, needed: bool) -> Iterator[None]:
-    """Neither cuDNN's recurrent networks nor fast cells can be; torch's own and plain ones can."""
+def _second_derivatives(supernet: Supernet, needed: bool) -> Iterator[None]:
+    """Neither cuDNN's recurrent networks nor fast cells have them; torch's and plain ones do."""
     if not needed:
         yield
         return
