@@ -1,34 +1,42 @@
 """Which training settings help: many small networks trained in lockstep on one device.
 
     python benchmarks/lockstep.py --corpus emodb --root DIR --device cuda \\
-        --setting "smooth:label_smoothing=0.2,stretch=[0.8,1.25]" --setting plain:speed=null
+        --setting "smooth:label_smoothing=0.2,stretch=[0.8,1.25]" --setting plain:speed=null \\
+        --setting long:training.epochs=240 --setting all:features.trim=null
 
 Trains settings x seeds x inner folds of a recipe without cells; the first setting is `base`, the
 recipe as it is. Of each fold the test group is left out, the next group is judged and all others
 train. Over the folds every group is judged, so that a chosen setting needs other speakers for a
-score that is not optimistic. `--set` changes the recipe for all networks, such as training.epochs,
-training.crop or network.pooling.
+score that is not optimistic. `--set` changes the recipe for all networks.
+
+Settings of learning rate, loss, perturbation, masks and dropout are trained together, by the last
+name of their keys; those of any other key, with its section before it, after them, together where
+they agree in it. With --json what is done is written after each such group.
 
 The networks differ from those of a run in their batches: all have one size and one number of steps,
 that of the average training part, and a network that is through with its utterances begins again
-within a batch. The last weights count, and the seeds stand for the members of an ensemble. Answers
-are at one speed, whatever training.test_speeds says. On a GPU products are in TF32.
+within a batch. The last weights count, and the seeds stand for the members of an ensemble. On a GPU
+products are in TF32.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import operator
 import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from emodarts import Recipe, load_corpus, load_recipe
+from emodarts.audio.features import band_frequencies
 from emodarts.cache import default_cache_folder
 from emodarts.dataset import Dataset, fill_store, load_dataset
 from emodarts.errors import EmodartsError, RecipeError, did_you_mean
@@ -44,14 +52,14 @@ from emodarts.training.batches import (
     require_finite,
 )
 from emodarts.training.fit import learning_rate
-from emodarts.training.views import valid_frames
+from emodarts.training.views import Hearing, valid_frames
 from measure import parser, seconds, size_of, write
 from stacked import AdamW, Stack, Views, build, cross_entropy, require_stackable
 
 _TRAINING = ("learning_rate", "schedule", "weight_decay", "label_smoothing", "class_weights")
-_PERTURBATION = ("speed", "stretch", "vtlp", "mix_statistics")
+_PERTURBATION = ("speed", "stretch", "vtlp", "equaliser", "mix_statistics")
 _MASKS = ("frequency_masks", "frequency_width", "time_masks", "time_width")
-#: What may differ between networks, by the last name of the recipe's key.
+#: What may differ between networks that train together, by the last name of the recipe's key.
 KEYS = {
     "dropout": "network.dropout",
     **{key: f"training.{key}" for key in _TRAINING},
@@ -66,6 +74,8 @@ SIZES: dict[str, tuple[int, list[str]]] = {
 }
 #: Rows that a network answers for at once.
 ANSWERS = 16
+#: Networks that train at once, at most: 25 GB of a GPU at the size of recipe ``default``.
+NETWORKS = 300
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,8 @@ class Trial:
 def parse_setting(text: str, recipe: str, overrides: Sequence[str]) -> tuple[str, Recipe]:
     """``NAME:KEY=VALUE,...`` -> the name and the recipe, with ``overrides`` and then these.
 
+    A key is one of :data:`KEYS` or any of the recipe with its sections, as in ``training.epochs``.
+
     Raises
     ------
     RecipeError
@@ -90,17 +102,29 @@ def parse_setting(text: str, recipe: str, overrides: Sequence[str]) -> tuple[str
     """
     name, _, changes = text.partition(":")
     own = []
-    for change in re.split(r",(?![^\[]*\])", changes) if changes else []:
+    for change in re.split(r",(?![^\[{]*[\]}])", changes) if changes else []:
         key, equals, value = change.partition("=")
-        if key not in KEYS or not equals:
+        if not equals or (key not in KEYS and "." not in key):
             raise RecipeError(
                 f"setting {text!r}: {change!r}{did_you_mean(key, KEYS)}; "
-                f"allowed: KEY=VALUE with {', '.join(KEYS)}"
+                f"allowed: KEY=VALUE with {', '.join(KEYS)}, or SECTION.KEY=VALUE"
             )
-        own.append(f"{KEYS[key]}={value}")
+        own.append(f"{KEYS.get(key, key)}={value}")
     found = load_recipe(recipe, [*overrides, *own])
     require_stackable(found)
     return name, found
+
+
+def in_groups(settings: Sequence[tuple[str, Recipe]], most: int) -> list[list[tuple[str, Recipe]]]:
+    """Settings that can train together, at most so many: they differ in :data:`KEYS` alone."""
+    found: dict[str, list[tuple[str, Recipe]]] = {}
+    for name, recipe in settings:
+        value = recipe.to_dict()
+        for key in KEYS.values():
+            *sections, last = key.split(".")
+            reduce(operator.getitem, sections, value).pop(last)
+        found.setdefault(json.dumps(value), []).append((name, recipe))
+    return [group[k : k + most] for group in found.values() for k in range(0, len(group), most)]
 
 
 def make_trials(
@@ -138,7 +162,8 @@ class Training:
         def each(value: Callable[[Recipe], float]) -> Tensor:
             return torch.tensor([value(t.recipe) for t in trials], device=device)
 
-        spec, n_classes = trials[0].recipe.training, len(data.classes)
+        recipe, n_classes = trials[0].recipe, len(data.classes)
+        spec = recipe.training
         self.data, self.trials = data, trials
         (maps,) = data.maps.values()
         self.features = maps.features.to(device)
@@ -150,6 +175,11 @@ class Training:
         self.normalisation = Normalisation(mean[:, None].to(device), sd[:, None].to(device))
         torch.manual_seed(derive_seed("views"))
         self.views = Views([t.recipe for t in trials], device)
+        self.hearing: Hearing | None = None
+        if spec.test_speeds != (1.0,):
+            (features,) = recipe.inputs.values()
+            bands = cast(Tensor, band_frequencies(features))
+            self.hearing = Hearing(spec.test_speeds, bands).to(device)
         self.dropout = each(lambda r: r.network.dropout)
         self.smoothing = each(lambda r: r.training.label_smoothing)
         weights = [
@@ -245,7 +275,7 @@ class Training:
         found = []
         for some in torch.split(index, ANSWERS, dim=1):
             features = self.features[some.to(self.features.device)][..., : int(lengths[some].max())]
-            found.append(self.stack(self.normalisation.apply(features)).cpu())
+            found.append(self._logits(self.normalisation.apply(features)).cpu())
         answers = []
         for trial, logits, order, position in zip(
             self.trials, torch.cat(found, 1), orders, positions, strict=True
@@ -254,6 +284,14 @@ class Training:
             own = logits[: len(order)][torch.argsort(order)]
             answers.append(join_pieces(own, position).float().log_softmax(1))
         return answers
+
+    def _logits(self, features: Tensor) -> Tensor:
+        """Normalised maps ``(N, B, C, F, T)`` -> logits ``(N, B, K)``, as a trained one answers."""
+        if self.hearing is None:
+            return self.stack(features)
+        heard = self.hearing(features.flatten(0, 1))
+        views = [maps.view(*features.shape[:4], -1) for maps in heard]
+        return torch.stack([self.stack(view).log_softmax(2) for view in views]).mean(0)
 
 
 def _batches(rows: Tensor, steps: int, size: int, seed: int) -> Tensor:
@@ -293,17 +331,22 @@ def scores(training: Training) -> dict[str, dict[str, Any]]:
     return result
 
 
-def read(recipe: Recipe, arguments: argparse.Namespace) -> tuple[Dataset, list[Indices]]:
-    """Features of the corpus, and the test group of each fold of the recipe's split."""
-    options = dict(option.split("=", 1) for option in arguments.corpus_option)
-    corpus = load_corpus(arguments.corpus, arguments.root, **options)
-    corpus = corpus.select(recipe.labels, recipe.styles)
-    store, cpu = (arguments.cache or default_cache_folder()) / "features", torch.device("cpu")
-    listing, _ = fill_store(recipe, corpus, store, cpu, for_terminal())
-    split = recipe.evaluation
-    usable = replace(corpus, utterances=listing.utterances)
-    folds = make_folds(usable, split.split, split.allow_speaker_overlap).folds
-    return load_dataset(recipe, listing, store, cpu), [fold.test for fold in folds]
+class Reader:
+    """Reads a corpus as recipes ask for it."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        options = dict(option.split("=", 1) for option in arguments.corpus_option)
+        self.corpus = load_corpus(arguments.corpus, arguments.root, **options)
+        self.store = (arguments.cache or default_cache_folder()) / "features"
+
+    def read(self, recipe: Recipe) -> tuple[Dataset, list[Indices]]:
+        """Features, and the test group of each fold of the recipe's split."""
+        corpus, cpu = self.corpus.select(recipe.labels, recipe.styles), torch.device("cpu")
+        listing, _ = fill_store(recipe, corpus, self.store, cpu, for_terminal())
+        split = recipe.evaluation
+        usable = replace(corpus, utterances=listing.utterances)
+        folds = make_folds(usable, split.split, split.allow_speaker_overlap).folds
+        return load_dataset(recipe, listing, self.store, cpu), [fold.test for fold in folds]
 
 
 def main() -> None:
@@ -320,7 +363,7 @@ def main() -> None:
     taking.add_argument("--device", default="auto", help="default: auto")
     arguments = taking.parse_args()
     seeds, overrides = SIZES[size_of(arguments)]
-    overrides = [*overrides, *arguments.set]
+    seeds, overrides = arguments.seeds or seeds, [*overrides, *arguments.set]
     try:
         device = resolve_device(arguments.device)
         settings = [
@@ -328,25 +371,34 @@ def main() -> None:
         ]
         if len({name for name, _ in settings}) < len(settings):
             raise RecipeError("two settings have one name, or one has the name 'base'")
-        data, tests = read(settings[0][1], arguments)
-        trials = make_trials(data, settings, tests, arguments.seeds or seeds)
+        reader = Reader(arguments)
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high")
-        training = Training(data, trials, device)
-        print(f"{len(trials)} networks, {training.steps} steps", flush=True)
-        took = seconds(training.run, device)
-        found = scores(training)
+        folds = len(reader.read(settings[0][1])[1])
+        result: dict[str, Any] = {"groups": [], "settings": {}}
+        print(f"{'setting':16} {'UA %':>6} {'sd':>5} {'joint':>6} {'training':>8}", flush=True)
+        for group in in_groups(settings, max(1, NETWORKS // (seeds * folds))):
+            data, tests = reader.read(group[0][1])
+            training = Training(data, make_trials(data, group, tests, seeds), device)
+            took = seconds(training.run, device)
+            found = scores(training)
+            for name, row in found.items():
+                _show(name, row)
+            done = {"networks": len(training.trials), "steps": training.steps, "seconds": took}
+            result["groups"].append(done)
+            result["settings"] |= found
+            write("lockstep", arguments, result, device)
     except EmodartsError as error:
         taking.exit(2, f"error: {error}\n")
-    print(f"trained in {took:.0f} s")
-    print(f"{'setting':16} {'UA %':>6} {'sd':>5} {'joint':>6} {'training':>8}")
-    for name, row in found.items():
-        sd = "-" if row["sd"] is None else f"{100 * row['sd']:.1f}"
-        numbers = (100 * row[key] for key in ("ua", "joint_ua", "training_accuracy"))
-        mean, joint, right = (f"{number:.1f}" for number in numbers)
-        print(f"{name:16} {mean:>6} {sd:>5} {joint:>6} {right:>8}")
-    result = {"networks": len(trials), "steps": training.steps, "seconds": took, "settings": found}
-    write("lockstep", arguments, result, device)
+    for done in result["groups"]:
+        print("{networks} networks, {steps} steps: {seconds:.0f} s".format(**done))
+
+
+def _show(name: str, row: dict[str, Any]) -> None:
+    sd = "-" if row["sd"] is None else f"{100 * row['sd']:.1f}"
+    numbers = (100 * row[key] for key in ("ua", "joint_ua", "training_accuracy"))
+    mean, joint, right = (f"{number:.1f}" for number in numbers)
+    print(f"{name:16} {mean:>6} {sd:>5} {joint:>6} {right:>8}", flush=True)
 
 
 if __name__ == "__main__":

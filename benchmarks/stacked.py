@@ -20,7 +20,7 @@ from emodarts.genotype import Genotype
 from emodarts.recipe import AugmentationSpec, FixedSeqNN, NoSeqNN, Recipe
 from emodarts.systems.discrete import DiscreteNetwork
 from emodarts.systems.neural import training_views
-from emodarts.training.views import moved, played, with_statistics_of
+from emodarts.training.views import equalised, moved, played, with_statistics_of
 
 #: Samples of Beta, of which shares are drawn.
 SAMPLES = 2**20
@@ -36,15 +36,16 @@ def require_stackable(recipe: Recipe) -> None:
             sequence = isinstance(other, NoSeqNN)
     fits = {
         "system": recipe.system.kind == "searched",
+        "system.gender_weight": not getattr(recipe.system, "gender_weight", 0),
         "network.stem": network.stem is not None,
         "network.cnn": not recipe.searches,
+        "network.deltas": network.deltas == 0,
         "network.frequency": network.frequency == "join",
         "network.projection": network.projection is not None,
         "network.seqnn": sequence,
         "training.optimiser": training.optimiser == "adamw",
         "training.augmentation": training.augmentation == AugmentationSpec(),
         "training.mixup": training.mixup == 0,
-        "training.perturbation.equaliser": training.perturbation.equaliser == 0,
         "training.oversample": not training.oversample,
     }
     if wrong := [key for key, fit in fits.items() if not fit]:
@@ -284,6 +285,8 @@ class Views:
             torch.tensor([getattr(p, key) or (1.0, 1.0) for p in perturbations]).log().to(device)
             for key in ("speed", "stretch", "vtlp")
         ]
+        self.tilt = torch.tensor([p.equaliser for p in perturbations], device=device)
+        self.equalises = any(p.equaliser > 0 for p in perturbations)
         self.mixed = torch.tensor([[p.mix_statistics] for p in perturbations], device=device)
         # Beta is drawn on the CPU, for which a graph of a GPU cannot wait.
         self.shares = torch.distributions.Beta(0.3, 0.3).sample((SAMPLES,)).to(device)
@@ -301,6 +304,8 @@ class Views:
         maps = played(features.flatten(0, 1), speed * stretch, self.frames)
         if self.bands is not None:
             maps = moved(maps, self.bands, speed * vtlp)
+        if self.equalises:
+            maps = equalised(maps, self.tilt[:, None].expand(n, b).reshape(-1, 1))
         maps = with_statistics_of(maps, *self._partners(n, b))
         maps = maps.view(n, b, *maps.shape[1:])
         return maps.masked_fill(self._masked(maps) & ~torch.isnan(maps), 0.0)

@@ -8,12 +8,17 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from emodarts.audio.features import band_frequencies
 from emodarts.corpora.utterance import Utterance
 from emodarts.dataset import Dataset, Listing, Maps
 from emodarts.errors import RecipeError, SplitError
+from emodarts.training.batches import predict_logits
+from emodarts.training.classifier import Ensemble
+from emodarts.training.views import Hearing
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from lockstep import Training, make_trials, parse_setting, scores
+from lockstep import Training, in_groups, make_trials, parse_setting, scores
+from stacked import build
 
 SMALL = (
     "features.n_mels=16",
@@ -52,7 +57,8 @@ def test_a_setting_changes_its_keys_alone() -> None:
     ("text", "message"),
     [
         ("x:weight_decy=1", "did you mean 'weight_decay'"),
-        ("x:epochs=3", "allowed: KEY=VALUE with dropout, "),
+        ("x:epochs=3", "allowed: KEY=VALUE with dropout, .*, or SECTION.KEY=VALUE"),
+        ("x:training.epoch=3", "did you mean 'epochs'"),
         ("x:dropout", "allowed: KEY=VALUE"),
         ("x:speed=[2,1]", "training.perturbation.speed"),
     ],
@@ -60,6 +66,43 @@ def test_a_setting_changes_its_keys_alone() -> None:
 def test_a_wrong_setting_is_refused(text: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message.replace("[", r"\[")):
         parse_setting(text, "default", SMALL)
+
+
+def test_settings_train_together_unless_more_than_their_keys_differ() -> None:
+    texts = (
+        "base",
+        "long:training.epochs=30",
+        "speed:speed=[0.9,1.1]",
+        "none:network.seqnn={mode: none}",
+        "longer:training.epochs=30,dropout=0.2,equaliser=0.1",
+        "smooth:label_smoothing=0.2",
+    )
+    settings = [parse_setting(text, "default", SMALL) for text in texts]
+    groups = [[name for name, _ in group] for group in in_groups(settings, 2)]
+    assert groups == [["base", "speed"], ["smooth"], ["long", "longer"], ["none"]]
+
+
+def test_answers_are_those_of_a_run_at_several_speeds() -> None:
+    setting = parse_setting("x:training.test_speeds=[0.8,1.0,1.1]", "default", SMALL)
+    data = corpus()
+    trials = make_trials(data, [setting], GROUPS, 2)
+    training = Training(data, trials, torch.device("cpu"))
+    training.run()
+    for k, (trial, answer) in enumerate(zip(trials, training.answers(), strict=True)):
+        network = build(trial.recipe, 2, 0)
+        network.load_state_dict(
+            {
+                name: tensor[k]
+                for name, tensor in (training.stack.parameters | training.stack.buffers).items()
+            }
+        )
+        bands = band_frequencies(trial.recipe.features)
+        assert bands is not None
+        together = Ensemble([network], Hearing(trial.recipe.training.test_speeds, bands))
+        maps = data.maps["features"].features[list(trial.judged)]
+        normalised = data.normalisation(trial.train).apply(maps)
+        expected = torch.cat([predict_logits(together, row[None]) for row in normalised])
+        torch.testing.assert_close(answer, expected.log_softmax(1), atol=1e-5, rtol=0)
 
 
 def test_the_test_group_neither_trains_nor_judges() -> None:
@@ -91,7 +134,8 @@ class NoReading(TorchDispatchMode):
 
 
 def test_steps_can_be_a_graph() -> None:
-    texts = ("base", "x:speed=[0.9,1.1],mix_statistics=0.5,dropout=0.2,time_masks=1,time_width=3")
+    changes = "speed=[0.9,1.1],mix_statistics=0.5,dropout=0.2,time_masks=1,time_width=3"
+    texts = ("base", f"x:{changes},equaliser=0.3")
     settings = [parse_setting(text, "default", SMALL) for text in texts]
     training = Training(corpus(), make_trials(corpus(), settings, GROUPS, 1), torch.device("cpu"))
     with NoReading():

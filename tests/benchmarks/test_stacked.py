@@ -173,7 +173,8 @@ def test_views_are_those_of_each_setting() -> None:
     """A network without perturbation sees stretches of its own maps, whatever others see."""
     strong = (
         "training.crop=0.2",
-        "training.perturbation={speed: [1.4, 1.5], vtlp: [1.4, 1.5], mix_statistics: 1.0}",
+        "training.perturbation={speed: [1.4, 1.5], vtlp: [1.4, 1.5], equaliser: 0.5, "
+        "mix_statistics: 1.0}",
         "training.masks={frequency_masks: 2, frequency_width: 8, time_masks: 1, time_width: 4}",
     )
     torch.manual_seed(0)
@@ -217,6 +218,7 @@ def test_masks_have_the_number_and_width_of_each_setting() -> None:
     "change",
     [
         "network.cnn.cells=2",
+        "network.deltas=1",
         "training.mixup=0.2",
         "training.optimiser=sgd",
         "network.seqnn.layers=2",

@@ -87,10 +87,11 @@ def moved(maps: Tensor, bands: Tensor, factor: Tensor) -> Tensor:
     return _between(maps, 2, above - 1, above, share)
 
 
-def equalised(maps: Tensor, sd: float) -> Tensor:
+def equalised(maps: Tensor, sd: float | Tensor) -> Tensor:
     """Each map ``(B, C, F, T)`` plus a random smooth curve over frequency of deviation ``sd``.
 
     The curve is the same in all frames, so that channels of slopes after the first keep theirs.
+    A tensor ``sd`` (B, 1) has a deviation for each map.
     """
     bands = maps.shape[2]
     place = (torch.arange(bands, device=maps.device, dtype=maps.dtype) + 0.5) / bands
