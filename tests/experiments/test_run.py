@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from emodarts.errors import (
     SplitError,
     TrainingError,
 )
+from emodarts.experiments.local import side_by_side
 from emodarts.experiments.run import Options, run
+from emodarts.experiments.spec import TrialSpec
 from emodarts.genotype import Edge, Genotype
 from emodarts.progress import Silent
 from emodarts.recipe import Recipe, load_recipe
@@ -436,6 +439,35 @@ def test_trials_side_by_side_give_the_bits_of_trials_in_turn(
     names = ("result.json", "predictions.csv", "fold-1/seed-0/model/model.safetensors")
     for name in (*names, "fold-1/seed-0/alphas.json"):
         assert (tmp_path / "side" / name).read_bytes() == (tmp_path / "turn" / name).read_bytes()
+
+
+def test_candidates_of_one_search_side_by_side_give_the_bits_of_those_in_turn(
+    corpus: Corpus,
+    tiny_recipe: Recipe,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    value = tiny_recipe.to_dict()
+    rounds = [[3, 1], [2, 2]]
+    value["search"] = {"strategy": "halving", "rounds": rounds, "inner_folds": 2, "epochs": 1}
+    recipe = only_fold(Recipe.from_dict(value), folds=(0,))
+    start(recipe, corpus, tmp_path / "turn", cache)
+    processes: list[int] = []
+
+    def counted(trials: Sequence[TrialSpec], jobs: int) -> Iterator[TrialSpec]:
+        processes.append(len(trials))
+        return side_by_side(trials, jobs)
+
+    monkeypatch.setattr("emodarts.experiments.trial.side_by_side", counted)
+    start(recipe, corpus, tmp_path / "side", cache, jobs=2)
+    assert processes == [3, 2]  # what the first round trained is not trained again
+    for name in ("result.json", "predictions.csv", "fold-0/seed-0/halving.json"):
+        assert (tmp_path / "side" / name).read_bytes() == (tmp_path / "turn" / name).read_bytes()
+    monkeypatch.undo()
+    value["training"]["learning_rate"] = 1e30
+    with pytest.raises(TrainingError, match=r"candidate of fold 0 seed 0: .* is (nan|inf)"):
+        start(only_fold(Recipe.from_dict(value), (0,)), corpus, tmp_path / "run", cache, jobs=2)
 
 
 def test_the_first_error_of_trials_side_by_side_is_raised_as_itself(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,14 @@ class Judge:
         self.asked: list[tuple[str, int]] = []
         self.killed_at = killed_at
 
-    def __call__(self, genotype: Genotype, seed: int, n_folds: int, epochs: int | None) -> float:
+    def __call__(
+        self, asked: Sequence[tuple[Genotype, int]], n_folds: int, epochs: int | None
+    ) -> list[float]:
         assert (n_folds, epochs) == (2, 5)
+        return [self.judge(*each) for each in asked]
+
+    def judge(self, genotype: Genotype, seed: int) -> float:
+        """UA of one training."""
         if len(self.asked) == self.killed_at:
             raise Killed
         self.asked.append((json.dumps(genotype.to_dict()), seed))

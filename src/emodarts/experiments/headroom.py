@@ -12,8 +12,8 @@ import torch
 from emodarts import files
 from emodarts.corpora.utterance import Corpus
 from emodarts.errors import RecipeError, RunError
-from emodarts.experiments.local import run_trials
 from emodarts.experiments.plan import Options, make_plan
+from emodarts.experiments.trials import run_trials
 from emodarts.layout import RunFolder
 from emodarts.progress import Progress, Silent
 from emodarts.recipe import Recipe
@@ -67,7 +67,12 @@ def headroom(
         plan = make_plan(recipe, corpus, run.path, replace(options, train=False), progress)
         trials = [trial for trial in plan.trials if trial.seed == seeds[0]]
         candidates = [
-            {"genotype": genotype.to_dict(), "seed": seed, "inner_folds": inner_folds}
+            {
+                "genotype": genotype.to_dict(),
+                "seed": seed,
+                "inner_folds": inner_folds,
+                "epochs": None,
+            }
             for genotype in genotypes
             for seed in seeds
         ]

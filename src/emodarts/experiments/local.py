@@ -1,4 +1,4 @@
-"""Trials on this machine: one after the other in this process, or side by side in their own."""
+"""Trials side by side on this machine, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 
-from emodarts import parallel
 from emodarts.experiments.process import TrialProcess, error_of
 from emodarts.experiments.runners import STOPPING, Means, TrialReport
 from emodarts.experiments.spec import TrialSpec
-from emodarts.experiments.trial import carry_out, forget_data, is_finished
-from emodarts.progress import Progress
 
 _SECONDS_BETWEEN_LOOKS = 0.05
 
@@ -75,44 +71,20 @@ def _gpus() -> list[str]:
     return found if len(found) > 1 else []
 
 
-def run_trials(specs: Sequence[TrialSpec], jobs: int, progress: Progress) -> list[dict[str, Any]]:
-    """Carry out trials of a run; return what :func:`carry_out` returns of each, in order.
+def side_by_side(trials: Sequence[TrialSpec], jobs: int) -> Iterator[TrialSpec]:
+    """Carry out trials, and yield each that is finished.
 
-    A trial's result does not depend on ``jobs``. When one fails, no other is begun, those that run
-    are finished, and the first error is raised.
+    When one fails, no other is begun, and those that run are finished.
 
     Raises
     ------
     EmodartsError
         That of the first trial that failed.
     """
-    try:
-        finished = parallel.of_first(lambda: [is_finished(spec) for spec in specs])
-        waiting = [spec for spec, done in zip(specs, finished, strict=True) if not done]
-        done = len(specs) - len(waiting)
-        if jobs > 1 and len(waiting) > 1:
-            failed: TrialReport | None = None
-            progress.begin(f"{done} of {len(specs)} trials are finished", done, len(specs))
-            for report in Local(Means(jobs=jobs, stop_at_failure=True)).run(waiting):
-                failed = failed or (report if report.failure else None)
-                if failed is None:
-                    done += 1
-                    text = f"{done} of {len(specs)} trials are finished"
-                    progress.begin(text, done, len(specs))
-            if failed is not None and failed.failure is not None:
-                raise error_of(failed.spec, failed.failure)
-        else:
-            for number, spec in enumerate(waiting, done):
-                _begin(specs, number, spec, progress)
-                carry_out(spec, progress)
-        parallel.of_first(lambda: None)  # has written all of it
-        return [carry_out(spec, progress) for spec in specs]  # finished ones are only read
-    finally:
-        forget_data()
-
-
-def _begin(specs: Sequence[TrialSpec], done: int, spec: TrialSpec, progress: Progress) -> None:
-    if len(specs) > 1:
-        what = "fold" if len({each.seed for each in specs}) == 1 else "trial"
-        part = f"{what} {done + 1} of {len(specs)} ({spec.title})"
-        progress.begin(part, done, len(specs))
+    failed: TrialReport | None = None
+    for report in Local(Means(jobs=jobs, stop_at_failure=True)).run(trials):
+        if report.failure is None:
+            yield report.spec
+        failed = failed or (report if report.failure else None)
+    if failed is not None and failed.failure is not None:
+        raise error_of(failed.spec, failed.failure)

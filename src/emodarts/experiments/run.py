@@ -14,9 +14,9 @@ from typing import Any
 from emodarts import files, parallel
 from emodarts.corpora.utterance import Corpus
 from emodarts.errors import RecipeError, RunError
-from emodarts.experiments.local import run_trials
 from emodarts.experiments.plan import Options, Plan, make_plan
 from emodarts.experiments.summary import summarise, warnings_of
+from emodarts.experiments.trials import run_trials
 from emodarts.genotype import Genotype
 from emodarts.layout import RunFolder
 from emodarts.progress import Progress, Silent

@@ -23,7 +23,9 @@ class TrialSpec:
     fold : number of the fold; None: no test fold.
     seed : of the trial.
     stage : ``search`` ends with the genotype, ``fit`` with a tested model.
-    candidate : only judge a genotype on inner folds: ``genotype``, ``seed`` and ``inner_folds``.
+    candidate : only judge a genotype on inner folds: ``genotype``, ``seed``, ``inner_folds`` and
+        ``epochs``, as in :class:`emodarts.searching.strategy.SearchTask`.
+    jobs : processes in which the trial may train candidates side by side.
     """
 
     run: str
@@ -33,6 +35,7 @@ class TrialSpec:
     seed: int
     stage: Stage
     candidate: dict[str, Any] | None = None
+    jobs: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; ``TrialSpec(**values)`` is the inverse."""

@@ -15,7 +15,8 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from emodarts.dataset import Dataset, Listing, load_dataset
 from emodarts.errors import EmodartsError, RunError, TrainingError
 from emodarts.experiments.calibration import calibrate, utterance_probabilities
 from emodarts.experiments.compute import recorded_compute
+from emodarts.experiments.local import side_by_side
 from emodarts.experiments.spec import TrialSpec
 from emodarts.fast import keep_freed_memory
 from emodarts.genotype import Genotype
@@ -81,9 +83,8 @@ def _compute(spec: TrialSpec, progress: Progress) -> dict[str, Any]:
     system = SYSTEMS[task.recipe.system.kind].build(task.recipe.system)
     if spec.candidate is not None:
         genotype = Genotype.from_dict(spec.candidate["genotype"])
-        seed, n_folds = spec.candidate["seed"], spec.candidate["inner_folds"]
         with _explained_memory():
-            return {"ua": system.cross_validate(task, genotype, seed, n_folds)}
+            return {"ua": system.cross_validate(task, genotype, *_how(spec.candidate))}
     with _explained_memory(), _tracked(spec, task):
         if spec.stage == "search":
             return _found(spec, system.search(task))
@@ -117,9 +118,11 @@ def _place(spec: TrialSpec) -> TrialFolder:
     if spec.candidate is None:
         return spec.folder
     genotype = Genotype.from_dict(spec.candidate["genotype"])
-    return candidate_folder(
-        spec.folder, genotype, spec.candidate["seed"], spec.candidate["inner_folds"]
-    )
+    return candidate_folder(spec.folder, genotype, *_how(spec.candidate))
+
+
+def _how(candidate: Mapping[str, Any]) -> tuple[int, int, int | None]:
+    return candidate["seed"], candidate["inner_folds"], candidate["epochs"]
 
 
 def make_task(spec: TrialSpec, progress: Progress) -> tuple[FitTask, Parts]:
@@ -147,8 +150,20 @@ def make_task(spec: TrialSpec, progress: Progress) -> tuple[FitTask, Parts]:
         device=device,
         progress=progress,
         title=spec.title,
+        candidates_ahead=None if spec.jobs == 1 else partial(_train_candidates, spec),
     )
     return task, parts
+
+
+def _train_candidates(
+    spec: TrialSpec, candidates: Sequence[Mapping[str, Any]]
+) -> Iterator[TrialSpec]:
+    """Train candidates of a trial in processes of their own; yield each that is finished."""
+    trials = [replace(spec, candidate=dict(each), jobs=1) for each in candidates]
+    waiting = [trial for trial in trials if not is_finished(trial)]
+    yield from (trial for trial in trials if trial not in waiting)
+    if len(waiting) > 1:
+        yield from side_by_side(waiting, spec.jobs)
 
 
 def _found(spec: TrialSpec, genotype: Genotype) -> dict[str, Any]:

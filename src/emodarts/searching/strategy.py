@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,10 +40,11 @@ class SearchTask:
     evaluate : trains the network of a genotype on ``weights`` as the recipe trains networks, and
         returns its UA on ``alphas``, between 0 and 1. Called with the genotype and, if they are to
         be others than the recipe's, a number of epochs. What was trained is never trained again.
-    cross_validate : trains the network of a genotype once for each inner fold of the search data,
-        which leave groups of speakers out, and returns the UA of all their predictions together.
-        Called with the genotype, a seed, the number of folds and that of epochs (None: those of
-        the recipe). What was trained with a seed is never trained again.
+    cross_validate : trains networks of genotypes once for each inner fold of the search data, which
+        leave groups of speakers out, and returns for each network the UA of all its predictions
+        together. Called with pairs of a genotype and a seed, which may train side by side, the
+        number of folds and that of epochs (None: those of the recipe). What was trained with a seed
+        is never trained again.
     """
 
     network: NetworkSpec
@@ -57,7 +58,7 @@ class SearchTask:
     progress: Progress
     title: str
     evaluate: Evaluate
-    cross_validate: Callable[[Genotype, int, int, int | None], float]
+    cross_validate: Callable[[Sequence[tuple[Genotype, int]], int, int | None], list[float]]
 
 
 class Strategy(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -91,7 +91,7 @@ class Searched:
                 progress=task.progress,
                 title=f"search {task.title}",
                 evaluate=lambda *asked: self._evaluate(task, *asked),
-                cross_validate=lambda *asked: self.cross_validate(task, *asked),
+                cross_validate=lambda *asked: self._cross_validate(task, *asked),
             )
         )
         if parallel.leads():
@@ -153,6 +153,28 @@ class Searched:
         for k in range(len(folds)):  # histories stay, as the cost of the search
             TrialFolder(folder.path / f"fold-{k}").training_checkpoint.unlink(missing_ok=True)
         return ua
+
+    def _cross_validate(
+        self,
+        task: FitTask,
+        asked: Sequence[tuple[Genotype, int]],
+        n_folds: int,
+        epochs: int | None,
+    ) -> list[float]:
+        if task.candidates_ahead is not None:
+            candidates = [
+                {
+                    "genotype": genotype.to_dict(),
+                    "seed": seed,
+                    "inner_folds": n_folds,
+                    "epochs": epochs,
+                }
+                for genotype, seed in asked
+            ]
+            task.progress.start(f"candidates of {task.title}", len(asked))
+            for _ in task.candidates_ahead(candidates):
+                task.progress.advance()
+        return [self.cross_validate(task, *each, n_folds, epochs) for each in asked]
 
     def restore(self, saved: Saved) -> FittedNetwork:
         """The network of a bundle; see :meth:`emodarts.systems.system.System.restore`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -32,6 +32,9 @@ class FitTask:
     device : that computes.
     progress : where steps are reported to.
     title : of the trial, e.g. ``fold 0 seed 0``.
+    candidates_ahead : trains candidates of a search side by side, each given as in
+        :attr:`emodarts.experiments.spec.TrialSpec.candidate`, and yields when one is finished, so
+        that the search only reads them; None where there is one process.
     """
 
     recipe: Recipe
@@ -42,6 +45,7 @@ class FitTask:
     device: torch.device
     progress: Progress
     title: str
+    candidates_ahead: Callable[[Sequence[Mapping[str, Any]]], Iterator[Any]] | None = None
 
     @property
     def n_classes(self) -> int:

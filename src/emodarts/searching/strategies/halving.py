@@ -32,15 +32,10 @@ class Halving:
             order = order[:count]
             if len(order) == 1:
                 break
-            scores = {
-                k: [
-                    task.cross_validate(
-                        candidates[k], seed, self.spec.inner_folds, self.spec.epochs
-                    )
-                    for seed in range(seeds)
-                ]
-                for k in sorted(order)
-            }
+            trained = sorted(order)
+            asked = [(candidates[k], seed) for k in trained for seed in range(seeds)]
+            found = task.cross_validate(asked, self.spec.inner_folds, self.spec.epochs)
+            scores = {k: found[j * seeds : (j + 1) * seeds] for j, k in enumerate(trained)}
             order = sorted(scores, key=lambda k: (-statistics.mean(scores[k]), k))
             rounds.append(
                 [
