@@ -149,7 +149,7 @@ def make_task(spec: TrialSpec, progress: Progress) -> tuple[FitTask, Parts]:
         folder=spec.folder,
         device=device,
         progress=progress,
-        title=spec.title,
+        title=replace(spec, candidate=None).title,  # candidates name themselves
         candidates_ahead=None if spec.jobs == 1 else partial(_train_candidates, spec),
     )
     return task, parts
