@@ -236,6 +236,13 @@ def test_an_exported_file_answers_without_this_package(
             assert json.loads(shares) == pytest.approx(answer.probabilities, abs=1e-4)
 
 
+@pytest.mark.slow
+def test_int8_answers_at_several_speeds_as_the_model(tmp_path: Path) -> None:
+    one_layer = {**BOTH, "seqnn": {**LSTM, "layers": 1, "bidirectional": True}}
+    model = model_of({**MEL, "pool_by": "mean"}, one_layer, speeds=(0.9, 1.0, 1.1))
+    assert export_onnx(model, tmp_path / "small.onnx", int8=True).difference < 0.03
+
+
 @given(
     st.lists(st.integers(1, 40), max_size=12), st.integers(1, 30), st.integers(1, 40), st.booleans()
 )
