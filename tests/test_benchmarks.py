@@ -118,13 +118,15 @@ def test_features(tmp_path: Path, tiny_emodb: Path) -> None:
 
 
 def test_lockstep(tmp_path: Path, tiny_emodb: Path) -> None:
-    settings = "--setting", "smooth:label_smoothing=0.2,stretch=[0.8,1.25]"
+    settings = ["--setting", "smooth:label_smoothing=0.2,stretch=[0.8,1.25]"]
+    settings += ["--setting", "long:training.epochs=2"]
     corpus = "--corpus", "emodb", "--root", tiny_emodb, "--cache", tmp_path / "cache"
     shape = "--set", "evaluation.split=groups:3", "--set", "network.stem.channels=[2, 2, 2, 2]"
     result = result_of("lockstep", tmp_path, *corpus, *settings, *shape, "--seeds", "2")
-    assert result["networks"] == 2 * 2 * 3
-    assert result["steps"] == 1  # of the 24 utterances of one group
-    assert list(result["settings"]) == ["base", "smooth"]
+    assert [group["networks"] for group in result["groups"]] == [2 * 2 * 3, 2 * 3]
+    # Of the 24 utterances of one group, in one epoch and in two.
+    assert [group["steps"] for group in result["groups"]] == [1, 2]
+    assert list(result["settings"]) == ["base", "smooth", "long"]
     for row in result["settings"].values():
         assert row["ua"] == pytest.approx(sum(row["seeds"]) / 2)
         assert row["ua"] == pytest.approx(sum(row["folds"]) / 3)
