@@ -74,7 +74,7 @@ SIZES: dict[str, tuple[int, list[str]]] = {
 }
 #: Rows that a network answers for at once.
 ANSWERS = 16
-#: Networks that train at once, at most: 25 GB of a GPU at the size of recipe ``default``.
+#: Networks that train at once, at most, so that they fit into the memory of a GPU.
 NETWORKS = 300
 
 
