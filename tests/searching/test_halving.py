@@ -14,6 +14,7 @@ from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
 from emodarts.recipe import CNNSpec, FixedSeqNN, HalvingSpec, NetworkSpec, Recipe
 from emodarts.runtime import derive_seed
+from emodarts.searching.candidate import Candidate
 from killing import Kill, Killed
 from toy_search import SPEC as DARTS
 from toy_search import make_task, search
@@ -32,11 +33,9 @@ class Judge:
         self.asked: list[tuple[str, int]] = []
         self.killed_at = killed_at
 
-    def __call__(
-        self, asked: Sequence[tuple[Genotype, int]], n_folds: int, epochs: int | None
-    ) -> list[float]:
-        assert (n_folds, epochs) == (2, 5)
-        return [self.judge(*each) for each in asked]
+    def __call__(self, asked: Sequence[Candidate]) -> list[float]:
+        assert {(each.inner_folds, each.epochs) for each in asked} == {(2, 5)}
+        return [self.judge(each.genotype, each.seed) for each in asked]
 
     def judge(self, genotype: Genotype, seed: int) -> float:
         """UA of one training."""

@@ -23,6 +23,7 @@ from emodarts.fast import Implementation, classes_of
 from emodarts.genotype import Genotype
 from emodarts.recipe import SYSTEMS, FeatureSpec, Kind, Recipe, SystemSpec
 from emodarts.scoring.predictions import read_predictions
+from emodarts.searching.candidate import Candidate
 from emodarts.searching.derivation import random_genotype
 from emodarts.serving.model import Model
 from emodarts.space.cell import Cell
@@ -488,7 +489,7 @@ def test_candidates_are_judged_on_inner_speakers_and_never_trained_again(
     task.folder.genotype.unlink()
     assert system.search(task) == found
     assert [path.stat().st_mtime_ns for path in results] == stamps
-    assert 0.0 <= system.cross_validate(task, found, 0, 2, 1) <= 1.0
+    assert 0.0 <= system.cross_validate(task, Candidate(found, 0, 2, 1)) <= 1.0
 
 
 def test_macro_choices_of_a_genotype_survive_a_bundle(

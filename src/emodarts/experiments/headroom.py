@@ -20,6 +20,7 @@ from emodarts.recipe import Recipe
 from emodarts.recipe.system import SearchedSpec
 from emodarts.runtime import derive_seed
 from emodarts.scoring import variance
+from emodarts.searching.candidate import Candidate
 from emodarts.searching.derivation import different_genotypes
 
 
@@ -67,16 +68,11 @@ def headroom(
         plan = make_plan(recipe, corpus, run.path, replace(options, train=False), progress)
         trials = [trial for trial in plan.trials if trial.seed == seeds[0]]
         candidates = [
-            {
-                "genotype": genotype.to_dict(),
-                "seed": seed,
-                "inner_folds": inner_folds,
-                "epochs": None,
-            }
+            Candidate(genotype, seed, inner_folds).to_dict()
             for genotype in genotypes
             for seed in seeds
         ]
-        specs = [replace(trial, candidate=asked) for trial in trials for asked in candidates]
+        specs = [replace(trial, candidate=each) for trial in trials for each in candidates]
         found = [result["ua"] for result in run_trials(specs, plan.jobs, progress)]
         means = np.reshape(found, (len(trials), n_genotypes, len(seeds))).mean(axis=0)
         result = {

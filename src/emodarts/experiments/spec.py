@@ -23,8 +23,8 @@ class TrialSpec:
     fold : number of the fold; None: no test fold.
     seed : of the trial.
     stage : ``search`` ends with the genotype, ``fit`` with a tested model.
-    candidate : only judge a genotype on inner folds: ``genotype``, ``seed``, ``inner_folds`` and
-        ``epochs``, as in :class:`emodarts.searching.strategy.SearchTask`.
+    candidate : only judge a genotype on inner folds: values of
+        :meth:`emodarts.searching.candidate.Candidate.to_dict`.
     jobs : processes in which the trial may train candidates side by side.
     """
 

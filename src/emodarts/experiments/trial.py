@@ -40,8 +40,8 @@ from emodarts.runtime import configure, derive_seed
 from emodarts.scoring.calibration import calibrated
 from emodarts.scoring.metrics import METRICS, score
 from emodarts.scoring.predictions import Prediction, write_predictions
+from emodarts.searching.candidate import Candidate
 from emodarts.splits import Parts
-from emodarts.systems.searched import candidate_folder
 from emodarts.systems.system import FitTask, Fitted, Outcome
 from emodarts.tracking.trials import tracked
 
@@ -82,9 +82,8 @@ def _compute(spec: TrialSpec, progress: Progress) -> dict[str, Any]:
     task, parts = make_task(spec, progress)
     system = SYSTEMS[task.recipe.system.kind].build(task.recipe.system)
     if spec.candidate is not None:
-        genotype = Genotype.from_dict(spec.candidate["genotype"])
         with _explained_memory():
-            return {"ua": system.cross_validate(task, genotype, *_how(spec.candidate))}
+            return {"ua": system.cross_validate(task, Candidate.from_dict(spec.candidate))}
     with _explained_memory(), _tracked(spec, task):
         if spec.stage == "search":
             return _found(spec, system.search(task))
@@ -117,12 +116,7 @@ def _place(spec: TrialSpec) -> TrialFolder:
     """Folder of what the trial leaves."""
     if spec.candidate is None:
         return spec.folder
-    genotype = Genotype.from_dict(spec.candidate["genotype"])
-    return candidate_folder(spec.folder, genotype, *_how(spec.candidate))
-
-
-def _how(candidate: Mapping[str, Any]) -> tuple[int, int, int | None]:
-    return candidate["seed"], candidate["inner_folds"], candidate["epochs"]
+    return Candidate.from_dict(spec.candidate).folder(spec.folder)
 
 
 def make_task(spec: TrialSpec, progress: Progress) -> tuple[FitTask, Parts]:
@@ -155,11 +149,9 @@ def make_task(spec: TrialSpec, progress: Progress) -> tuple[FitTask, Parts]:
     return task, parts
 
 
-def _train_candidates(
-    spec: TrialSpec, candidates: Sequence[Mapping[str, Any]]
-) -> Iterator[TrialSpec]:
+def _train_candidates(spec: TrialSpec, candidates: Sequence[Candidate]) -> Iterator[TrialSpec]:
     """Train candidates of a trial in processes of their own; yield each that is finished."""
-    trials = [replace(spec, candidate=dict(each), jobs=1) for each in candidates]
+    trials = [replace(spec, candidate=each.to_dict(), jobs=1) for each in candidates]
     waiting = [trial for trial in trials if not is_finished(trial)]
     yield from (trial for trial in trials if trial not in waiting)
     if len(waiting) > 1:

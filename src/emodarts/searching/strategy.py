@@ -12,6 +12,7 @@ from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
 from emodarts.progress import Progress
 from emodarts.recipe import ComputeSpec, NetworkSpec
+from emodarts.searching.candidate import Candidate
 from emodarts.training.batches import Part
 
 
@@ -40,11 +41,9 @@ class SearchTask:
     evaluate : trains the network of a genotype on ``weights`` as the recipe trains networks, and
         returns its UA on ``alphas``, between 0 and 1. Called with the genotype and, if they are to
         be others than the recipe's, a number of epochs. What was trained is never trained again.
-    cross_validate : trains networks of genotypes once for each inner fold of the search data, which
-        leave groups of speakers out, and returns for each network the UA of all its predictions
-        together. Called with pairs of a genotype and a seed, which may train side by side, the
-        number of folds and that of epochs (None: those of the recipe). What was trained with a seed
-        is never trained again.
+    cross_validate : trains the network of each candidate once for each inner fold of the search
+        data, which leave groups of speakers out, and returns for each the UA of all its predictions
+        together. Candidates may train side by side; what was trained is never trained again.
     """
 
     network: NetworkSpec
@@ -58,7 +57,7 @@ class SearchTask:
     progress: Progress
     title: str
     evaluate: Evaluate
-    cross_validate: Callable[[Sequence[tuple[Genotype, int]], int, int | None], list[float]]
+    cross_validate: Callable[[Sequence[Candidate]], list[float]]
 
 
 class Strategy(Protocol):

@@ -57,7 +57,7 @@ class Toy:
             progress=Silent(),
             title="search",
             evaluate=evaluate,
-            cross_validate=lambda asked, *settings: [evaluate(genotype) for genotype, _ in asked],
+            cross_validate=lambda asked: [evaluate(candidate.genotype) for candidate in asked],
         )
 
 

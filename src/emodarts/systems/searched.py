@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from emodarts.layout import TrialFolder
 from emodarts.recipe import STRATEGIES, NetworkSpec, Recipe
 from emodarts.recipe.system import SearchedSpec
 from emodarts.runtime import derive_seed
+from emodarts.searching.candidate import Candidate
 from emodarts.searching.strategy import SearchTask
 from emodarts.splits.fold import as_indices
 from emodarts.splits.inner import inner_folds
@@ -90,8 +92,8 @@ class Searched:
                 compute=recipe.compute,
                 progress=task.progress,
                 title=f"search {task.title}",
-                evaluate=lambda *asked: self._evaluate(task, *asked),
-                cross_validate=lambda *asked: self._cross_validate(task, *asked),
+                evaluate=partial(self._evaluate, task),
+                cross_validate=partial(self._cross_validate_all, task),
             )
         )
         if parallel.leads():
@@ -109,36 +111,35 @@ class Searched:
         outcome = fit_network(task, self.build(task, genotype), settings, genotype)
         return replace(outcome, details={**outcome.details, **search_facts(task.folder)})
 
-    def cross_validate(
-        self, task: FitTask, genotype: Genotype, seed: int, n_folds: int, epochs: int | None = None
-    ) -> float:
+    def cross_validate(self, task: FitTask, candidate: Candidate) -> float:
         """UA of the pooled predictions of inner folds of the search data, each with last weights.
 
-        The result is kept below ``task.folder.candidates`` and read from there the next time.
+        The result is kept in the candidate's folder and read from there the next time.
 
         Raises
         ------
         SplitError
             If a class is too small for inner folds.
         """
-        folder = candidate_folder(task.folder, genotype, seed, n_folds, epochs)
+        folder = candidate.folder(task.folder)
         if folder.result.is_file():
             return float(files.read_object(folder.result, RunError, "ua")["ua"])
         training = task.recipe.training
-        changes = {"select": "last", "optimistic": False, "epochs": epochs or training.epochs}
+        epochs = candidate.epochs or training.epochs
+        changes = {"select": "last", "optimistic": False, "epochs": epochs}
         inner = replace(
             task,
             recipe=task.recipe.model_copy(update={"training": training.model_copy(update=changes)}),
-            seed=derive_seed(task.seed, "candidate", seed),
+            seed=derive_seed(task.seed, "candidate", candidate.seed),
         )
         part = as_indices({*task.parts.search_weights, *task.parts.search_alphas})
-        apart, folds = inner_folds(task.data.utterances, part, n_folds, task.seed)
+        apart, folds = inner_folds(task.data.utterances, part, candidate.inner_folds, task.seed)
         logits, targets = [], []
-        name = f"candidate {folder.path.parent.name[:6]} seed {seed}"
+        name = f"candidate {folder.path.parent.name[:6]} seed {candidate.seed}"
         for k, (train_on, judge_by) in enumerate(folds):
             network, normalisation, _ = train(
                 inner,
-                self.build(inner, genotype),
+                self.build(inner, candidate.genotype),
                 train_on,
                 (),  # nothing is chosen: judged once, by the last weights
                 TrialFolder(folder.path / f"fold-{k}"),
@@ -148,33 +149,18 @@ class Searched:
             logits.append(join_pieces(predict_logits(network, judged.features), judged.owners))
             targets.append(judged.utterance_targets)
         _, ua = loss_and_ua(torch.cat(logits), torch.cat(targets))
-        genotype.save(folder.genotype)
+        candidate.genotype.save(folder.genotype)
         files.write_json(folder.result, {"ua": ua, "folds": len(folds), "apart": apart})
         for k in range(len(folds)):  # histories stay, as the cost of the search
             TrialFolder(folder.path / f"fold-{k}").training_checkpoint.unlink(missing_ok=True)
         return ua
 
-    def _cross_validate(
-        self,
-        task: FitTask,
-        asked: Sequence[tuple[Genotype, int]],
-        n_folds: int,
-        epochs: int | None,
-    ) -> list[float]:
+    def _cross_validate_all(self, task: FitTask, candidates: Sequence[Candidate]) -> list[float]:
         if task.candidates_ahead is not None:
-            candidates = [
-                {
-                    "genotype": genotype.to_dict(),
-                    "seed": seed,
-                    "inner_folds": n_folds,
-                    "epochs": epochs,
-                }
-                for genotype, seed in asked
-            ]
-            task.progress.start(f"candidates of {task.title}", len(asked))
+            task.progress.start(f"candidates of {task.title}", len(candidates))
             for _ in task.candidates_ahead(candidates):
                 task.progress.advance()
-        return [self.cross_validate(task, *each, n_folds, epochs) for each in asked]
+        return [self.cross_validate(task, candidate) for candidate in candidates]
 
     def restore(self, saved: Saved) -> FittedNetwork:
         """The network of a bundle; see :meth:`emodarts.systems.system.System.restore`."""
@@ -267,14 +253,6 @@ def _value_at(value: Any, key: str) -> Any:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
-
-
-def candidate_folder(
-    folder: TrialFolder, genotype: Genotype, seed: int, n_folds: int, epochs: int | None = None
-) -> TrialFolder:
-    """Where :meth:`Searched.cross_validate` keeps its trainings, in the folder of a trial."""
-    digest = files.digest_of([genotype.to_dict(), n_folds, epochs])[:16]
-    return TrialFolder(folder.candidates / digest / f"seed-{seed}")
 
 
 def search_facts(*folders: TrialFolder) -> dict[str, Any]:

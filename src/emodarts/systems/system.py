@@ -15,6 +15,7 @@ from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
 from emodarts.progress import Progress
 from emodarts.recipe import FeatureSpec, Recipe
+from emodarts.searching.candidate import Candidate
 from emodarts.splits import Parts
 
 
@@ -32,9 +33,8 @@ class FitTask:
     device : that computes.
     progress : where steps are reported to.
     title : of the trial, e.g. ``fold 0 seed 0``.
-    candidates_ahead : trains candidates of a search side by side, each given as in
-        :attr:`emodarts.experiments.spec.TrialSpec.candidate`, and yields when one is finished, so
-        that the search only reads them; None where there is one process.
+    candidates_ahead : trains candidates of a search side by side, and yields when one is finished,
+        so that the search only reads them; None where there is one process.
     """
 
     recipe: Recipe
@@ -45,7 +45,7 @@ class FitTask:
     device: torch.device
     progress: Progress
     title: str
-    candidates_ahead: Callable[[Sequence[Mapping[str, Any]]], Iterator[Any]] | None = None
+    candidates_ahead: Callable[[Sequence[Candidate]], Iterator[Any]] | None = None
 
     @property
     def n_classes(self) -> int:

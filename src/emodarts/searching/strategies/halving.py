@@ -12,6 +12,7 @@ from emodarts.genotype import Genotype
 from emodarts.layout import TrialFolder
 from emodarts.recipe import HalvingSpec
 from emodarts.runtime import derive_seed
+from emodarts.searching.candidate import Candidate
 from emodarts.searching.derivation import different_genotypes, random_genotype
 from emodarts.searching.strategies.darts import Darts
 from emodarts.searching.strategy import SearchTask
@@ -33,8 +34,13 @@ class Halving:
             if len(order) == 1:
                 break
             trained = sorted(order)
-            asked = [(candidates[k], seed) for k in trained for seed in range(seeds)]
-            found = task.cross_validate(asked, self.spec.inner_folds, self.spec.epochs)
+            found = task.cross_validate(
+                [
+                    Candidate(candidates[k], seed, self.spec.inner_folds, self.spec.epochs)
+                    for k in trained
+                    for seed in range(seeds)
+                ]
+            )
             scores = {k: found[j * seeds : (j + 1) * seeds] for j, k in enumerate(trained)}
             order = sorted(scores, key=lambda k: (-statistics.mean(scores[k]), k))
             rounds.append(
