@@ -234,6 +234,8 @@ def test_an_exported_file_answers_without_this_package(
         if answer.label:
             assert label == answer.label
             assert json.loads(shares) == pytest.approx(answer.probabilities, abs=1e-4)
+    for exported in (file, small.path, stream):
+        assert b"emodarts" not in exported.read_bytes()  # the exporter notes source lines
 
 
 @pytest.mark.slow

@@ -243,7 +243,15 @@ def _translate_part(part: Any, given: dict[str, tuple[Any, Any]], outputs: list[
         raise ExportError(f"this model cannot be exported to ONNX: {reason}") from error
     if program is None:
         raise ExportError("this model cannot be exported to ONNX: torch gave no program")
-    return program.model_proto
+    return _without_origins(program.model_proto)
+
+
+def _without_origins(program: Any) -> Any:
+    """Drop the source lines that the exporter notes for each node: a third of a file, and paths."""
+    graph = program.graph
+    for each in (graph, *graph.node, *graph.value_info, *graph.initializer):
+        del each.metadata_props[:]
+    return program
 
 
 @contextlib.contextmanager
