@@ -19,6 +19,7 @@ from emodarts.cli.options import (
     AllDataOption,
     CacheOption,
     CorpusOption,
+    HeadroomRequest,
     HopOption,
     JsonOption,
     LabelsOption,
@@ -29,6 +30,7 @@ from emodarts.cli.options import (
     ResumeOption,
     RootOption,
     RunRequest,
+    SearchRequest,
     SkipBadOption,
     StylesOption,
     load_requested_recipe,
@@ -167,7 +169,8 @@ def corpora(
 ) -> None:
     """List the readers, or what one of them finds: classes, speakers, durations, omissions.
 
-    Only the headers of audio files are read. With --check, unusable audio makes the exit code 2.
+    Without --check, only the headers of audio files are read. With it, every file is decoded, and
+    unusable audio makes the exit code 2.
     """
     if corpus is None:
         if root is not None or reader or labels or styles or check:
@@ -250,8 +253,8 @@ def run(request: RunRequest) -> None:
     cls=RecipeCommand,
     epilog="Example:  emodarts search cells --corpus emodb --root emodb --out runs/searched",
 )
-@with_request(RunRequest)
-def search(request: RunRequest, all_data: AllDataOption = False) -> None:
+@with_request(SearchRequest)
+def search(request: SearchRequest, all_data: AllDataOption = False) -> None:
     """First half of a run: find and draw the cells of every fold and seed, without training."""
     _carry_out(request, train=False, all_data=all_data)
 
@@ -286,9 +289,9 @@ def train(
     epilog="Example:  emodarts headroom cells --genotypes 8 --seeds 0,1,2 --folds 0 "
     "--corpus emodb --root emodb --out runs/headroom",
 )
-@with_request(RunRequest)
+@with_request(HeadroomRequest)
 def headroom(
-    request: RunRequest,
+    request: HeadroomRequest,
     genotypes: Annotated[
         int, typer.Option("--genotypes", metavar="K", min=2, help="Number of random genotypes.")
     ] = 8,

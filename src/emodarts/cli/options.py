@@ -117,7 +117,8 @@ ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Folder of a trained model, or the name of one that `emodarts models` lists.",
+        help="Folder of a trained model, the name of one that `emodarts models` lists, or "
+        "hub:USER/NAME.",
         autocompletion=complete_model,
     ),
 ]
@@ -161,7 +162,7 @@ LabelsOption = Annotated[
     typer.Option(
         metavar="CLASSES",
         help="Classes in order: a,b, or NAME=a,b to merge labels (may be repeated), or own, four, "
-        "four-merged, five. [default: the recipe's, or own]",
+        "four-merged, five. [default: own, unless a recipe names them]",
     ),
     Sets("labels", list),
 ]
@@ -169,7 +170,8 @@ StylesOption = Annotated[
     str | None,
     typer.Option(
         metavar="STYLE,...",
-        help="Styles of speech to keep, e.g. improvised. [default: the recipe's, or all]",
+        help="Styles of speech to keep, e.g. improvised. [default: all, unless a recipe names "
+        "them]",
     ),
     Sets("styles", names),
 ]
@@ -265,6 +267,10 @@ OutOption = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="Run folder. [default: runs/RECIPE-CORPUS]"),
 ]
+HeadroomOutOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Run folder. [default: runs/headroom-RECIPE-CORPUS]"),
+]
 ResumeOption = Annotated[
     bool,
     typer.Option(
@@ -311,6 +317,20 @@ class RunRequest(PrepareRequest):
     jobs: JobsOption = 1
     out: OutOption = None
     resume: ResumeOption = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest(RunRequest):
+    """A recipe that searches, to search by."""
+
+    recipe: RecipeArgument = "cells"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadroomRequest(SearchRequest):
+    """A recipe whose genotypes are compared, in a folder of their own."""
+
+    out: HeadroomOutOption = None
 
 
 def with_request(

@@ -30,7 +30,8 @@ def serve(
         typer.Option(
             metavar="TOKEN",
             envvar="EMODARTS_TOKEN",
-            help="Answer only requests with this bearer token.",
+            help="Answer only requests with this bearer token: 16 or more letters, digits, "
+            "hyphens, dots, underscores and tildes.",
         ),
     ] = None,
     max_upload: Annotated[
