@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from emodarts.genotype import Edge, Genotype
-from emodarts.recipe import CNNSpec, NetworkSpec, NoSeqNN
+from emodarts.recipe import CNNSpec, NetworkSpec, NoSeqNN, load_recipe
 from emodarts.searching.agreement import agreement, equal_edges, pairwise
 from emodarts.searching.derivation import random_genotype
 
@@ -38,3 +38,15 @@ def test_genotypes_that_agree_are_no_random_choice() -> None:
     generator = torch.Generator().manual_seed(7)
     found = agreement([random_genotype(SPEC, generator)] * 2, SPEC)
     assert (found.found, found.is_random) == (1, False)
+
+
+def test_cells_are_compared_in_networks_of_the_same_macro_choices() -> None:
+    """Random genotypes of the whole space often have no cell, or others."""
+    spec = load_recipe("halving").network
+    generator = torch.Generator().manual_seed(0)
+    drawn = (random_genotype(spec, generator) for _ in range(100))
+    with_cells = [genotype for genotype in drawn if genotype.cells]
+    for count in (2, 3, 5):
+        found = agreement(with_cells[:count], spec)
+        assert 0 <= found.expected < 0.5
+        assert found.p > 0.05

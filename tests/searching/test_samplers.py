@@ -60,7 +60,7 @@ def born(seed: int, network: NetworkSpec = NETWORK) -> Individual:
 
 
 @pytest.mark.parametrize("network", [NETWORK, EXTENDED])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(30))
 def test_a_child_differs_in_one_decision_and_what_it_brings(
     seed: int, network: NetworkSpec
 ) -> None:

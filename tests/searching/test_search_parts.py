@@ -10,13 +10,19 @@ from torch import Tensor, nn
 
 from emodarts import files
 from emodarts.errors import RecipeError, RunError
-from emodarts.genotype import NONE, SKIP, Genotype
+from emodarts.genotype import NONE, SKIP, Edge, Genotype
 from emodarts.progress import Silent
 from emodarts.recipe import CNNSpec, DartsSpec, NetworkSpec, NoSeqNN, Recipe
 from emodarts.recipe.search import RelaxationSpec, SmoothingSpec, StageSpec
 from emodarts.searching import penalties, relaxation, stages, stops
 from emodarts.searching.derivation import derive_genotype
-from emodarts.searching.edges import AuxiliarySkip, Edges, PartialChannels, SparseOperation
+from emodarts.searching.edges import (
+    AuxiliarySkip,
+    Edges,
+    PartialChannels,
+    SkipDropout,
+    SparseOperation,
+)
 from emodarts.searching.one_shot import Hooks, Search, search_one_shot
 from emodarts.searching.selection import masked
 from emodarts.searching.smoothing import perturbed
@@ -60,6 +66,7 @@ def darts(**keys: Any) -> DartsSpec:
 #: Every part in one of a few searches: what a search forgets shows in whatever it is combined with.
 COMBINED = {
     "fair-darts, adversarial": ["fair-darts", "adversarial smoothing", "darts-minus"],
+    "fair-darts, eigenvalue": ["fair-darts", "eigenvalue"],
     "snas, random": ["snas", "path dropout", "random smoothing", "pc-darts", "beta-darts"],
     "gdas, stops": ["gdas", "eigenvalue", "oles"],
     "drnas": ["drnas"],
@@ -85,6 +92,41 @@ def test_an_interrupted_search_ends_as_one_that_was_not(combined: str, tmp_path:
     torch.manual_seed(99)
     assert search(spec, make_task(tmp_path / "killed")) == whole
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
+    eigenvalues = [
+        [row.get("eigenvalue") for row in files.read_csv(tmp_path / name / "search.csv", RunError)]
+        for name in ("killed", "whole")
+    ]
+    assert eigenvalues[0] == eigenvalues[1]
+
+
+def test_a_selection_that_is_interrupted_goes_on_as_the_search_was(tmp_path: Path) -> None:
+    """With the last learning rate, and auxiliary skips that have faded out."""
+    seen: list[list[float]] = []
+
+    def note(found: Search) -> Genotype:
+        [group] = found.weight_optimiser.param_groups
+        skips = [m.weight for m in found.supernet.modules() if isinstance(m, AuxiliarySkip)]
+        seen.append([group["lr"], *skips])
+        return Genotype.from_dict(found.records[-1]["genotype"])
+
+    spec = darts(**PARTS["darts-minus"])
+    for _ in range(2):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "emodarts.searching.strategies.darts.Darts._choose", lambda _, found: note(found)
+            )
+            search(spec, make_task(tmp_path))
+    assert seen[0] == seen[1]
+    assert seen[0][1:] == [0.0] * len(seen[0][1:])
+    assert len(seen[0]) > 1
+    assert seen[0][0] < spec.weights.learning_rate
+
+
+def test_the_dropout_of_skips_is_kept(tmp_path: Path) -> None:
+    edge, again = SkipDropout(nn.Identity()), SkipDropout(nn.Identity())
+    edge.dropout.p = 0.3
+    again.load_state_dict(edge.state_dict())
+    assert again.dropout.p == 0.3
 
 
 #: The toy has no skip connection, which two of the parts are about, and where channels pass
@@ -358,9 +400,28 @@ def test_stages_keep_the_strongest_candidates_and_grow(tmp_path: Path) -> None:
     assert seen[2][1] == [3, 3]
     (begun,) = [r["alphas"]["normal"] for r in records(tmp_path)[1:2]]
     weights = torch.softmax(torch.tensor(begun), dim=1)
-    kept = stages.strongest({"normal": weights}, 3)["normal"]
+    names = make_task(tmp_path).network.operations
+    kept = stages.strongest({"normal": weights}, names, 3)["normal"]
     for row, columns in zip(weights.tolist(), kept, strict=True):
         assert sorted(row)[-3:] == sorted(row[k] for k in columns)
+
+
+def test_a_stage_leaves_every_edge_an_operation() -> None:
+    names = {"normal": ["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3"]}
+    weights = {"normal": torch.tensor([[0.5, 0.1, 0.3, 0.1], [0.1, 0.2, 0.3, 0.4]])}
+    assert stages.strongest(weights, names, 1) == {"normal": [[1], [3]]}
+    assert stages.strongest(weights, names, 2) == {"normal": [[0, 1], [2, 3]]}
+
+
+def test_smoothing_gives_no_weight_to_a_candidate_that_dropped_out(tmp_path: Path) -> None:
+    found = a_search(tmp_path)
+    batch = found.task.weights.batch(torch.arange(10))
+    kept = {"normal": [[0, 1]] * len(found.supernet.alpha_parameters()["normal"])}
+    spec = SmoothingSpec(kind="random")
+    mixing = perturbed(found, batch, stages.restricted(found.mixing, kept), spec, 0.3)
+    weights = mixing(found.supernet.alpha_parameters())["normal"].detach()
+    assert float(weights[:, 2:].abs().max()) == 0.0
+    assert float(weights[:, :2].min()) > 0.0
 
 
 def test_what_was_found_of_one_supernet_is_forgotten_with_it(tmp_path: Path) -> None:
@@ -401,21 +462,36 @@ def test_the_weakest_skips_give_way() -> None:
 # --- stops ---
 
 
-def test_a_search_ends_with_the_genotype_before_there_were_too_many_skips(tmp_path: Path) -> None:
-    plain = search(darts(alphas={"learning_rate": 0.5}), make_task(tmp_path / "plain"))
-    del plain
-    counts = [
-        max(Genotype.from_dict(r["genotype"]).skip_counts().values())
-        for r in records(tmp_path / "plain")
-    ]
-    limit = 1
-    keys = {"alphas": {"learning_rate": 0.5}, "stop": {"skips": limit}}
-    found = search(darts(**keys), make_task(tmp_path / "stopped"))
-    # The first epoch trains weights alone.
-    over = next((k for k, count in enumerate(counts) if k > 0 and count >= limit), None)
-    chosen = len(counts) - 1 if over is None else max(over - 1, 0)
-    assert len(records(tmp_path / "stopped")) == (len(counts) if over is None else over + 1)
-    assert found.to_dict() == records(tmp_path / "plain")[chosen]["genotype"]
+#: Most skip connections in a cell of each epoch, of which the first trains weights alone; epochs
+#: that are done with a limit of 2, and the one whose genotype is taken.
+ENDS = [
+    ([0, 1, 1, 0], 4, 3),
+    ([0, 1, 2, 0], 3, 1),
+    ([0, 1, 0, 2], 4, 2),  # the last epoch counts like every other
+    ([2, 2, 2, 2], 4, 3),  # so many from the start are no collapse
+    ([0, 2, 1, 2], 4, 2),
+    ([0, 2, 0, 0], 4, 3),  # the warm-up has no genotype to return to
+]
+
+
+@pytest.mark.parametrize(("counts", "done", "taken"), ENDS)
+def test_a_search_ends_with_the_genotype_before_there_were_too_many_skips(
+    counts: list[int], done: int, taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task(tmp_path)
+    others = [o for o in task.network.operations["normal"] if o not in (NONE, SKIP)]
+
+    def genotype(epoch: int) -> Genotype:
+        names = [SKIP] * counts[epoch] + [others[epoch]] * (2 - counts[epoch])
+        cell = (tuple(Edge(name, source) for source, name in enumerate(names)),)
+        return Genotype(normal=cell, reduction=((Edge(others[0], 0), Edge(others[0], 1)),))
+
+    monkeypatch.setattr(
+        "emodarts.searching.strategies.darts.Darts._derive", lambda _, found: genotype(found.epoch)
+    )
+    spec = darts(epochs=4, warmup="fixed", warmup_epochs=1, stop={"skips": 2})
+    assert search(spec, task) == genotype(taken)
+    assert len(records(tmp_path)) == done
 
 
 def test_eigenvalues_have_grown_when_their_mean_has() -> None:
@@ -535,6 +611,9 @@ class Shown(Silent):
         ({"relaxation": {"kind": "one_hot"}, "smoothing": {"kind": "random"}}, "smoothing"),
         ({"relaxation": {"kind": "one_hot", "path_dropout": 0.2}}, "path_dropout"),
         ({"relaxation": {"kind": "one_hot"}, "derivation": {"by": "perturbation"}}, "derivation"),
+        ({"derivation": {"by": "perturbation", "max_skips": 2}}, "max_skips"),
+        ({"derivation": {"by": "perturbation"}, "genotype_epoch": "best"}, "genotype_epoch best"),
+        ({"derivation": {"by": "perturbation"}, "stop": {"skips": 2}}, "stop: derivation.by"),
         ({"penalties": {"zero_one": 1.0}}, "zero_one"),
         ({"penalties": {"anchor": 1.0}}, "anchor"),
         ({"relaxation": {"kind": "dirichlet"}, "stages": [{"cells": 3}]}, "stages"),

@@ -184,8 +184,8 @@ class StopSpec(Section):
     """When the search of alphas ends early; ``null`` leaves a rule out."""
 
     skips: PositiveInt | None = None
-    """End before a derived cell has this many skip connections, with the genotype of the epoch
-    before (DARTS+, arXiv 1909.06035, which uses 2 in a normal cell)."""
+    """End when a derived cell that had fewer skip connections has this many, with the genotype of
+    the epoch before (DARTS+, arXiv 1909.06035, which uses 2 in a normal cell)."""
     eigenvalue: Annotated[float, Field(gt=1.0)] | None = None
     """End when the dominant eigenvalue of the Hessian of the alphas' loss, averaged over 5 epochs,
     has grown by this factor within 5 epochs, with the genotype of 5 epochs before (RobustDARTS,
@@ -258,10 +258,9 @@ class DartsSpec(OneShotSpec):
 
     def check(self) -> None:
         super().check()
-        relaxation = self.relaxation
-        for fault, key, reason in self._conflicts():
+        for fault, what, reason in self._conflicts():
             if fault:
-                raise ValueError(f"{key} with relaxation.kind {relaxation.kind!r}: {reason}")
+                raise ValueError(f"{what}: {reason}")
         if self.stages:
             self._check_stages()
 
@@ -275,43 +274,64 @@ class DartsSpec(OneShotSpec):
 
     def _conflicts(self) -> list[tuple[bool, str, str]]:
         kind, penalties = self.relaxation.kind, self.penalties
+        given = f" with relaxation.kind {kind!r}"
+        by_removal = self.derivation.by == "perturbation"
         return [
             (
                 kind == "sigmoid" and self.partial_channels > 1,
-                "partial_channels",
+                f"partial_channels{given}",
                 "weights that do not sum to 1 would scale the channels that pass untouched; "
                 "allowed: another relaxation, or partial_channels 1",
             ),
             (
                 kind == "one_hot" and self.smoothing.kind != "none",
-                "smoothing",
+                f"smoothing{given}",
                 "a perturbation gives weight to candidates that are not computed; "
                 "allowed: smoothing.kind none, or relaxation.kind gumbel",
             ),
             (
                 kind == "one_hot" and self.relaxation.path_dropout > 0,
-                "relaxation.path_dropout",
+                f"relaxation.path_dropout{given}",
                 "only one path is there; allowed: path_dropout 0",
             ),
             (
-                kind == "one_hot" and self.derivation.by == "perturbation",
-                "derivation.by perturbation",
+                kind == "one_hot" and by_removal,
+                f"derivation.by perturbation{given}",
                 "no candidate can be removed from a single one; allowed: derivation.by weights",
             ),
             (
+                by_removal and self.derivation.max_skips is not None,
+                "derivation.max_skips",
+                "derivation.by perturbation chooses without regard to it; "
+                "allowed: derivation.by weights, or max_skips null",
+            ),
+            (
+                by_removal and self.genotype_epoch == "best",
+                "genotype_epoch best",
+                "derivation.by perturbation goes on from the last epoch; "
+                "allowed: derivation.by weights, or genotype_epoch last",
+            ),
+            (
+                by_removal and (self.stop.skips is not None or self.stop.eigenvalue is not None),
+                "stop",
+                "derivation.by perturbation goes on from the last epoch, and not from the one "
+                "before the collapse; allowed: derivation.by weights, or no stop.skips and "
+                "stop.eigenvalue",
+            ),
+            (
                 kind == "dirichlet" and bool(self.stages),
-                "stages",
+                f"stages{given}",
                 "a candidate that dropped out has no concentration; allowed: another relaxation",
             ),
             (
                 kind != "sigmoid" and penalties.zero_one > 0,
-                "penalties.zero_one",
+                f"penalties.zero_one{given}",
                 "it is for sigmoid weights, each of which may be 0 or 1; "
                 "allowed: relaxation.kind sigmoid, or zero_one 0",
             ),
             (
                 kind != "dirichlet" and penalties.anchor > 0,
-                "penalties.anchor",
+                f"penalties.anchor{given}",
                 "there is no Dirichlet distribution; "
                 "allowed: relaxation.kind dirichlet, or anchor 0",
             ),

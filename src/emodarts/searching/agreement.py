@@ -61,14 +61,17 @@ def pairwise(genotypes: Sequence[Genotype]) -> list[list[float]]:
 
 
 def agreement(genotypes: Sequence[Genotype], spec: NetworkSpec, seed: int = 0) -> Agreement:
-    """Compare at least two genotypes with random ones of the same network.
+    """Compare at least two genotypes, all of them with cells, with random ones.
 
-    A Monte Carlo test: ``p = (1 + #{random sets that agree as much}) / (1 + DRAWS)``.
+    Each has the network of one of the genotypes, its macro choices included, as cells are compared
+    and not the network around them. A Monte Carlo test: ``p = (1 + #{random sets that agree as
+    much}) / (1 + DRAWS)``.
     """
     generator = torch.Generator().manual_seed(seed)
     found = equal_edges(genotypes)
     drawn = [
-        equal_edges([random_genotype(spec, generator) for _ in genotypes]) for _ in range(DRAWS)
+        equal_edges([random_genotype(spec, generator, each.macro) for each in genotypes])
+        for _ in range(DRAWS)
     ]
     p = (1 + sum(value >= found - 1e-12 for value in drawn)) / (1 + DRAWS)
     return Agreement(found, sum(drawn) / DRAWS, p)

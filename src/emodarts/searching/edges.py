@@ -76,6 +76,12 @@ class AuxiliarySkip(SeesPresence):
         self.operation, self.skip = operation, skip
         self.weight = 1.0
 
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.weight, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.weight = float(state)
+
     def forward(self, x: Tensor, weights: Tensor, present: Tensor | None = None) -> Tensor:
         """``x``, weights ``(O,)`` of the candidates, and the steps that are there -> a state."""
         out = run(self.operation, x, weights, present=present)
@@ -88,6 +94,12 @@ class SkipDropout(nn.Module):
     def __init__(self, skip: nn.Module) -> None:
         super().__init__()
         self.skip, self.dropout = skip, Dropout(0.0)
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.dropout.p, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.dropout.p = float(state)
 
     def forward(self, x: Tensor) -> Tensor:
         """A state -> the skip's output, some of it zero in training."""

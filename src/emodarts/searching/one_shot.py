@@ -202,7 +202,8 @@ def search_one_shot(spec: OneShotSpec, task: SearchTask, hooks: Hooks | None = N
     )
     meter, before = Meter(), search.steps
     genotype = search.hooks.choose(search)
-    files.write_json(task.folder.choice, meter.spent(search.steps - before).to_dict())
+    if parallel.leads():
+        files.write_json(task.folder.choice, meter.spent(search.steps - before).to_dict())
     return genotype
 
 
@@ -259,6 +260,7 @@ class Search:
         torch.manual_seed(derive_seed(self.task.seed, "supernet"))
         weights, alphas = self.spec.weights, self.spec.alphas
         self.supernet = self.hooks.build(self).to(self.task.device)
+        self.supernet.mixing = self.mixing
         parallel.join_batch_norms(self.supernet)
         self.weight_optimiser = torch.optim.SGD(
             self.supernet.weight_parameters().values(),
@@ -278,7 +280,7 @@ class Search:
         self.memory["span"] = [epoch, epochs]
 
     def stop(self, before: int = 0) -> None:
-        """End the search before the epoch that is about to begin.
+        """End the search with the epochs that are done.
 
         :func:`choose` then takes the genotype of as many epochs ``before`` the last.
         """
@@ -478,11 +480,18 @@ class Search:
             **pack_optimiser("weight_optimiser", self.weight_optimiser),
             **pack_optimiser("alpha_optimiser", self.alpha_optimiser),
         }
-        return tensors, {"records": self.records, "memory": self.memory}
+        [group] = self.weight_optimiser.param_groups
+        return tensors, {
+            "records": self.records,
+            "memory": self.memory,
+            "learning_rate": group["lr"],  # a choice at the end may train on
+        }
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         self.records, self.memory = list(values["records"]), dict(values["memory"])
         self.build()  # again, as a strategy may have built another supernet since
         self.supernet.load_state_dict(without_prefix("supernet", tensors))
         unpack_optimiser("weight_optimiser", self.weight_optimiser, tensors)
+        [group] = self.weight_optimiser.param_groups
+        group["lr"] = values["learning_rate"]
         unpack_optimiser("alpha_optimiser", self.alpha_optimiser, tensors)

@@ -32,7 +32,10 @@ def perturbed(
     """
     with torch.no_grad():
         weights = mixing(search.supernet.alpha_parameters())
-    noise = {name: torch.empty_like(w).uniform_(-size, size) for name, w in weights.items()}
+    # A candidate that dropped out in an earlier stage has no weight to perturb.
+    noise = {
+        name: torch.empty_like(w).uniform_(-size, size) * (w > 0) for name, w in weights.items()
+    }
     if spec.kind == "adversarial":
         noise = _worst(search, train, weights, noise, spec, size)
 

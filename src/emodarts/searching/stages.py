@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from emodarts.genotype import NONE, SKIP
 from emodarts.recipe import NetworkSpec
 from emodarts.recipe.search import StageSpec
 from emodarts.searching.edges import SkipDropout
@@ -32,7 +33,9 @@ def enter(search: Search, stages: Sequence[StageSpec]) -> None:
         end = first_epoch(len(stages), stage + 1, search.spec.epochs)
         if stages[stage].candidates is not None:
             weights = search.mixing(search.supernet.alpha_parameters())
-            search.memory["kept"] = strongest(weights, stages[stage].candidates)
+            search.memory["kept"] = strongest(
+                weights, search.task.network.operations, stages[stage].candidates
+            )
         search.memory["stage"] = stage
         for key in OF_ONE_SUPERNET:
             search.memory.pop(key, None)
@@ -44,12 +47,30 @@ def enter(search: Search, stages: Sequence[StageSpec]) -> None:
             module.dropout.p = probability
 
 
-def strongest(weights: Mapping[str, Tensor], count: int) -> dict[str, list[list[int]]]:
-    """Columns of the ``count`` strongest candidates of every edge, in order."""
-    return {
-        name: w.topk(min(count, w.shape[1]), dim=-1).indices.sort(dim=-1).values.tolist()
-        for name, w in weights.items()
-    }
+def strongest(
+    weights: Mapping[str, Tensor], operations: Mapping[str, Sequence[str]], count: int
+) -> dict[str, list[list[int]]]:
+    """Columns of the ``count`` strongest candidates of every edge, in order.
+
+    One of them is neither ``none`` nor a skip connection, where there is one, so that an operation
+    is left for the genotype, and for a limit of skip connections.
+
+    Parameters
+    ----------
+    weights : (E, O) of each cell.
+    operations : names of its O candidates.
+    """
+    kept = {}
+    for name, of_cell in weights.items():
+        computing = [k for k, o in enumerate(operations[name]) if o not in (NONE, SKIP)]
+        kept[name] = []
+        for row in of_cell.tolist():
+            ranked = sorted(range(len(row)), key=lambda k: -row[k])  # noqa: B023
+            columns = ranked[:count]
+            if computing and not set(computing) & set(columns):
+                columns[-1] = max(computing, key=lambda k: row[k])  # noqa: B023
+            kept[name].append(sorted(columns))
+    return kept
 
 
 def network_of(network: NetworkSpec, stage: StageSpec) -> NetworkSpec:

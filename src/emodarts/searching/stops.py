@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,9 +24,21 @@ OF_ONE_SUPERNET = ("frozen", "matching", "eigenvalues")
 _ITERATIONS, _STEP = 10, 1e-2
 
 
-def too_many_skips(record: dict[str, Any], limit: int) -> bool:
-    """Whether a derived cell has ``limit`` skip connections or more (DARTS+, section 3.3)."""
-    return max(Genotype.from_dict(record["genotype"]).skip_counts().values()) >= limit
+def exceeds_skips(records: Sequence[Mapping[str, Any]], limit: int) -> bool:
+    """Whether, since the epoch before the last, a cell has ``limit`` skip connections or more.
+
+    DARTS+, section 3.3. What random alphas begin with is no collapse, and there would be no epoch
+    before it to return to.
+
+    Parameters
+    ----------
+    records : of the epochs that trained the alphas of the present supernet, in order.
+    """
+    most = [
+        max(Genotype.from_dict(record["genotype"]).skip_counts().values())
+        for record in records[-2:]
+    ]
+    return len(most) == 2 and most[0] < limit <= most[1]
 
 
 def has_grown(eigenvalues: Sequence[float], factor: float) -> bool:

@@ -114,13 +114,19 @@ class Darts:
         for module in search.supernet.modules():
             if isinstance(module, AuxiliarySkip):
                 module.weight = 1.0 - search.share
-        limit, factor = spec.stop.skips, spec.stop.eigenvalue
+        self._stop_if_due(search)
+
+    def _stop_if_due(self, search: Search) -> None:
+        """Stop by what the epochs that are done have led to."""
+        limit, factor = self.spec.stop.skips, self.spec.stop.eigenvalue
         if factor is not None:
             values = search.memory.setdefault("eigenvalues", [])
         if not search.rows or search.rows[-1]["warm_up"]:
             return
-        if limit is not None and stops.too_many_skips(search.records[-1], limit):
-            search.stop(before=1)
+        if limit is not None:
+            searched = sum(not row["warm_up"] for row in search.rows)
+            if stops.exceeds_skips(search.records[-searched:], limit):
+                search.stop(before=1)
         if factor is not None:
             values.append(stops.dominant_eigenvalue(search, search.alpha_batch()))
             if stops.has_grown(values, factor):
@@ -135,6 +141,8 @@ class Darts:
         )
 
     def _choose(self, search: Search) -> Genotype:
+        if "stopped" not in search.memory:
+            self._stop_if_due(search)  # the last epoch counts like every other
         if self.spec.derivation.by == "perturbation":
             return select_by_perturbation(search, self.spec.derivation.tune_epochs)
         return choose(search)

@@ -14,6 +14,9 @@ from emodarts.runtime import derive_seed
 from emodarts.searching.derivation import compose_genotype, random_choice
 from emodarts.searching.strategy import SearchTask
 
+#: Draws of a mutation: with few choices, most of them are forced.
+_DRAWS = 50
+
 
 @dataclass(frozen=True)
 class Individual:
@@ -75,11 +78,18 @@ def compose(
 
 
 def mutate(parent: Individual, network: NetworkSpec, generator: torch.Generator) -> Individual:
-    """A child that differs in one decision, and in what that decision brings with it."""
+    """A child that differs in one decision, and in what that decision brings with it.
+
+    Some decisions are forced by others: both inputs of a first node are always taken. They are
+    drawn again, until the child is another genotype.
+    """
     names = [name for name, (_, count) in parent.decisions.items() if count > 1]
-    if not names:
-        return parent
-    name = names[int(torch.randint(len(names), (), generator=generator))]
-    index, count = parent.decisions[name]
-    other = random_choice(generator)(name, count, taken=index)
-    return compose(network, generator, {**parent.decisions, name: (other, count)})
+    child = parent
+    for _ in range(_DRAWS if names else 0):
+        name = names[int(torch.randint(len(names), (), generator=generator))]
+        index, count = parent.decisions[name]
+        other = random_choice(generator)(name, count, taken=index)
+        child = compose(network, generator, {**parent.decisions, name: (other, count)})
+        if child.genotype != parent.genotype:
+            break
+    return child
