@@ -425,6 +425,20 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
                 ("perturbation.equaliser", {"perturbation": {"equaliser": 0.3}}),
             )
         ),
+        *(
+            (
+                {
+                    "features": {"kind": "log_mel"},
+                    "system": {"kind": "emotionnas", "rnn_features": {"kind": "log_mel"}},
+                    "training": value,
+                },
+                [f"training.{key} changes the frequencies of one map", "joins 2"],
+            )
+            for key, value in (
+                ("test_speeds", {"test_speeds": [0.9, 1.0]}),
+                ("perturbation.speed", {"perturbation": {"speed": [0.9, 1.1]}}),
+            )
+        ),
     ],
 )
 def test_mistake_is_explained(value: dict[str, Any], messages: list[str]) -> None:

@@ -153,6 +153,11 @@ def sound_of(sound: str) -> str:
     return sound[:_DIGITS]
 
 
+def n_trained_on(bundle: Bundle) -> int:
+    """Number of utterances that a model was trained on: each has left a stretch and a sound."""
+    return len(bundle.trained_on) // 2
+
+
 def _parse_stretch(text: str) -> tuple[str, float, float]:
     digest, *ends = text.split()
     start, end = map(float, ends or ("0", "inf"))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+#: In the name of a folder that was set aside as broken, before its number.
+SET_ASIDE = ".broken-"
+
 
 class _Entry:
     """Path of a file or folder by its name in the folder ``path`` of its owner."""
@@ -29,7 +32,8 @@ class TrialFolder:
     search_checkpoint, training_checkpoint : state after the last whole epoch.
     epochs : folder of the weights of each epoch, kept until the optimistic score is known.
     halving : candidates, rounds and scores of a search by successive halving.
-    calibration : folder of the trainings that the temperature is fitted on, kept until it is.
+    calibration : folder of the trainings that the temperature is fitted on, kept until there is a
+        result.
     candidates : folder of the genotypes that a search evaluates, one subfolder each.
     events : folder of TensorBoard events.
     tracking : store and name of the MLflow run.

@@ -63,6 +63,21 @@ def test_predictions_are_those_of_the_calibrated_model(
         ]
 
 
+def test_a_system_that_is_fitted_to_its_validation_is_not_calibrated_on_it(
+    tiny_emodb: Path, cache: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe.from_dict(
+        {
+            "features": FEATURES,
+            "system": {"kind": "logistic_regression"},
+            "evaluation": {"protocol": "paper", "split": "groups:3", "folds": [0]},
+            "compute": {"device": "cpu", "threads": 1},
+        }
+    )
+    result = run(recipe, load_corpus("emodb", tiny_emodb), tmp_path / "run", Options(cache=cache))
+    assert result["calibration"]["fitted_on"] == "nothing"
+
+
 @pytest.mark.parametrize(
     ("training", "reason"),
     [

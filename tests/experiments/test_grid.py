@@ -112,6 +112,17 @@ def test_a_grid_is_every_recipe_on_every_corpus_with_every_choice(folder: Path) 
         ({"corpora": {"a": "x"}}, "recipes: .*Field required"),
         ({"recipes": ["majority.yaml"], "corpora": {"a": {"rot": 1}}}, "'corpora.a.rot'.*root"),
         ({"recipes": ["majority.yaml"], "corpora": {"a": {}}, "sed": 1}, "'sed'.*'set'|seeds"),
+        *(
+            (
+                {"recipes": ["majority.yaml"], "corpora": {"a": {}}, **keys},
+                "evaluation.seeds is the same for all runs; give `seeds`",
+            )
+            for keys in (
+                {"set": {"evaluation.seeds": [1]}},
+                {"axes": [[{"evaluation.seeds": [1]}]]},
+                {"corpora": {"a": {"root": "a", "set": {"evaluation.seeds": [1]}}}},
+            )
+        ),
         ({"recipes": ["nothing"], "corpora": {"a": {}}}, "cannot read recipe nothing"),
         ({"recipes": ["majority.yaml"], "corpora": {"a": {}}, "set": {"x": 1}}, "unknown key 'x'"),
         ({"recipes": ["majority.yaml"], "corpora": {"a": {}}, "only": [{"recipe": "b"}]}, "no run"),

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from commands import emodarts, refused
+from emodarts import files
+from emodarts.errors import RunError
 from emodarts.experiments.state import find_runs, state_of
 from emodarts.genotype import Edge, Genotype
 from emodarts.recipe import Recipe
@@ -66,6 +68,13 @@ def test_stage_epoch_ua_operations_and_time_left(run: Path) -> None:
     assert state.process == "process 7 on here"
 
 
+def test_a_trial_whose_process_lives_is_running_however_long_its_epoch(run: Path) -> None:
+    with files.locked(run / "fold-4" / "seed-0", RunError):
+        os.utime(run / "fold-4" / "seed-0" / files.LOCK, (NOW - 4000, NOW - 4000))
+        assert state_of(run, NOW).trials[4].status == "running"
+    assert state_of(run, NOW).trials[4].status == "stopped"
+
+
 def test_most_steps_of_a_training_bound_its_epochs(run: Path, tiny_recipe: Recipe) -> None:
     bounded = tiny_recipe.training.model_copy(update={"max_steps": 50})
     recipe = tiny_recipe.model_copy(update={"training": bounded})
@@ -120,6 +129,9 @@ def test_runs_are_found_below_a_folder_and_none_inside_another(run: Path) -> Non
     (second / "recipe.yaml").write_text("")
     inner = run / "fold-0"
     (inner / "recipe.yaml").write_text("")
+    aside = run.with_name(f"{run.name}.broken-1")
+    aside.mkdir()
+    (aside / "recipe.yaml").write_text("")
     assert find_runs(run.parents[1]) == [second, run]
     assert find_runs(run.parents[1] / "nowhere") == []
 

@@ -75,3 +75,6 @@ def test_the_tile_that_decides_is_found_and_drawn(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
     with pytest.raises(AudioError, match="is silent"):
         explain(Model(bundle), tmp_path / "silent.wav")
+    soundfile.write(tmp_path / "short.wav", sound[2000:2100], RATE)
+    with pytest.raises(AudioError, match="has 12 ms; allowed: at least 16 ms"):
+        explain(Model(bundle), tmp_path / "short.wav")

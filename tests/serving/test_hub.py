@@ -71,6 +71,7 @@ def test_a_card_has_scores_with_spread_recall_limits_and_licence(run: Path) -> N
         "the terms of that corpus",
         "Not for decisions about people",
         "nothing; it is the model to deploy",
+        "trained on 339 utterances",
     ):
         assert words in card, words
     table = [[cell.strip() for cell in line.split("|")] for line in card.splitlines()]

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from emodarts.bundle import load_bundle, save_bundle
-from emodarts.errors import BundleError, EmodartsError
+from emodarts.errors import BundleError, EmodartsError, WriteError
 from emodarts.serving.model import Answer, Model
 from emodarts.serving.shipped import card_summary, find_model, shipped_models
 from emodarts.serving.timeline import (
@@ -87,6 +87,13 @@ def test_audformat_reads_what_was_written(tmp_path: Path) -> None:
         "uncertain",
     ]
     np.testing.assert_allclose(table["confidence"].iloc[[0, 4]], [0.9, 0.6])
+
+
+@pytest.mark.filterwarnings("ignore")  # of audformat about pandas
+def test_a_name_that_is_not_utf8_is_explained(tmp_path: Path) -> None:
+    pytest.importorskip("audformat")
+    with pytest.raises(WriteError, match="x"):
+        write_audformat(tmp_path, ("joy",), [answer(0, 1, 1.0, "x\udcff.wav")])
 
 
 def test_a_model_is_a_folder_or_a_shipped_name(

@@ -51,6 +51,20 @@ def test_parts_share_nothing_that_the_protocol_forbids(
             assert abs(counts[0] - counts[1]) <= (6 if apart else 1)
 
 
+def test_without_a_search_nothing_is_halved() -> None:
+    """A class with one utterance in a training fold then needs no second one."""
+    whole = corpus()
+    last = whole.utterances[-1]
+    others = [u for u in whole.utterances if u.label != last.label]
+    source = corpus_of([*others, last])
+    test = tuple(i for i, u in enumerate(source.utterances) if u.speaker == "00")
+    fold = Fold(0, tuple(range(len(source.utterances))), test)
+    with pytest.raises(SplitError, match="too few utterances"):
+        make_parts(source.utterances, fold, "full", 0, choose_epoch=False)
+    parts = make_parts(source.utterances, fold, "full", 0, choose_epoch=False, searches=False)
+    assert parts.search_weights == parts.search_alphas == parts.train == fold.development
+
+
 def test_parts_depend_on_the_seed_and_on_nothing_else() -> None:
     source = corpus()
     fold = make_folds(source, "groups:4").folds[0]

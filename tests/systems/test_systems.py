@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from emodarts.bundle import Bundle, load_bundle, save_bundle
@@ -362,6 +363,24 @@ def test_a_linear_model_answers_as_its_estimator(
     z = (type(system).pool(test["features"], recipe.features) - x.mean(axis=0)) / x.std(axis=0)
     answers = fitted.probabilities(test).argmax(dim=1).numpy()
     np.testing.assert_array_equal(answers, estimator.predict(z))
+
+
+def test_a_linear_model_reads_few_rows_at_once(
+    recipe_of: RecipeOf, task_of: TaskOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of("svm")
+    whole = bits(system_of(recipe).fit(task_of(recipe)))
+    seen: list[int] = []
+
+    def pool(features: Tensor, spec: FeatureSpec) -> NDArray[np.float64]:
+        seen.append(len(features))
+        return mean_cepstrum(features, spec)
+
+    system = system_of(recipe)
+    monkeypatch.setattr("emodarts.systems.classical._ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(type(system), "pool", staticmethod(pool))
+    assert bits(system.fit(task_of(recipe))) == whole
+    assert max(seen) == 3
 
 
 @pytest.mark.parametrize("kind", ["svm", "logistic_regression", "majority"])

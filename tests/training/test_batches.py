@@ -61,13 +61,16 @@ def test_class_weights_undo_the_class_frequencies() -> None:
     torch.testing.assert_close(weights[targets].mean(), torch.tensor(1.0))
 
 
-@pytest.mark.parametrize(("n", "size"), [(1, 4), (17, 16), (32, 16), (33, 16), (7, 100)])
+@pytest.mark.parametrize(
+    ("n", "size"), [(1, 4), (17, 16), (32, 16), (33, 16), (7, 100), (7, 2), (3, 2), (6, 2)]
+)
 def test_batches_hold_every_index_once_in_nearly_equal_sizes(n: int, size: int) -> None:
     batches = shuffled_batches(n, size, 0)
     assert sorted(torch.cat(batches).tolist()) == list(range(n))
     sizes = [len(b) for b in batches]
-    assert max(sizes) <= size
+    assert max(sizes) <= (3 if size == 2 and n % 2 else size)
     assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) > 1 or n == 1  # batch norm has no variance of one row
 
 
 def test_endless_batches_shuffle_every_cycle_anew() -> None:

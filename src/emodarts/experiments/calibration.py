@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,7 +48,8 @@ def calibrate(task: FitTask, outcome: Outcome) -> Calibration:
 
     Without validation utterances, ``training.calibration_folds`` groups of speakers are left out in
     turn; the cells of the outcome are trained on the others and answer to those left out. Networks
-    of an ensemble are all trained anew. 0 folds leave the temperature at 1.
+    of an ensemble are all trained anew. 0 folds leave the temperature at 1. Linear systems and
+    others that train no network are fitted to all development utterances, and so to none.
 
     Raises
     ------
@@ -59,10 +59,11 @@ def calibrate(task: FitTask, outcome: Outcome) -> Calibration:
         If a class is too small for inner folds.
     """
     data, validation = task.data, task.parts.validation
-    if validation:
+    trains = "training" in task.recipe.system.sections
+    if validation and trains:
         pairs = [(outcome.fitted, validation)]
         fitted_on = "validation"
-    elif n_folds := task.recipe.training.calibration_folds:
+    elif trains and (n_folds := task.recipe.training.calibration_folds):
         _, folds = inner_folds(data.utterances, task.parts.train, n_folds, task.seed)
         pairs = [
             (_fit_apart(task, outcome, k, train), judged) for k, (train, judged) in enumerate(folds)
@@ -72,7 +73,6 @@ def calibrate(task: FitTask, outcome: Outcome) -> Calibration:
         return Calibration()
     found = np.concatenate([utterance_probabilities(data, *pair) for pair in pairs])
     truth = np.concatenate([data.targets(judged).numpy() for _, judged in pairs])
-    shutil.rmtree(task.folder.calibration, ignore_errors=True)
     return Calibration(fit_temperature(found, truth), fitted_on, len(truth))
 
 

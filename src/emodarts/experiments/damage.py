@@ -11,7 +11,7 @@ from emodarts.checkpoint import load_tensors
 from emodarts.dataset import Listing
 from emodarts.errors import EmodartsError, RunError
 from emodarts.experiments.compute import recorded_compute
-from emodarts.layout import RunFolder, TrialFolder
+from emodarts.layout import SET_ASIDE, RunFolder, TrialFolder
 from emodarts.recipe import load_recipe
 from emodarts.scoring.predictions import read_predictions
 
@@ -58,7 +58,7 @@ def set_damage_aside(run: RunFolder, trials: Sequence[tuple[int | None, int]]) -
 
 def _free_name(path: Path) -> Path:
     number = 1
-    while (name := path.with_name(f"{path.name}.broken-{number}")).exists():
+    while (name := path.with_name(f"{path.name}{SET_ASIDE}{number}")).exists():
         number += 1
     return name
 

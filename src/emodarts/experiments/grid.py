@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from emodarts.corpora import Corpus, load_corpus
 from emodarts.errors import RecipeError
@@ -89,6 +89,15 @@ class Grid(Section):
         if not isinstance(value, dict):
             return value
         return {k: {"root": v} if isinstance(v, str) else v for k, v in value.items()}
+
+    @model_validator(mode="after")
+    def _folds_and_seeds(self) -> Grid:
+        everywhere = [self.set, *(source.set for source in self.corpora.values())]
+        everywhere += [choice for axis in self.axes for choice in axis]
+        for key in ("folds", "seeds"):
+            if any(f"evaluation.{key}" in changes for changes in everywhere):
+                raise ValueError(f"evaluation.{key} is the same for all runs; give `{key}`")
+        return self
 
     @property
     def groups(self) -> dict[str, list[str]]:

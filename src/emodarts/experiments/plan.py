@@ -324,7 +324,13 @@ def _divide(recipe: Recipe, corpus: Corpus, options: Options) -> _Division:
     chooses = "training" in recipe.system.sections and recipe.training.select != "last"
     parts = {
         (fold.index, seed): make_parts(
-            corpus.utterances, fold, asked.protocol, seed, asked.search_halves, chooses
+            corpus.utterances,
+            fold,
+            asked.protocol,
+            seed,
+            asked.search_halves,
+            chooses,
+            recipe.searches,
         )
         for fold in folds
         for seed in asked.seeds
@@ -343,7 +349,7 @@ def _divide(recipe: Recipe, corpus: Corpus, options: Options) -> _Division:
             warnings = (
                 *warnings,
                 f"in {shared} of {len(parts)} searches, alphas were judged on speakers that train "
-                "the weights: there are too few to keep them apart",
+                "the weights: they are too few, or the split does not keep speakers apart",
             )
     return _Division(parts, warnings, n_folds)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from emodarts import files
 from emodarts.errors import EmodartsError, RunError
 from emodarts.genotype import Genotype
-from emodarts.layout import RunFolder, TrialFolder
+from emodarts.layout import SET_ASIDE, RunFolder, TrialFolder
 from emodarts.recipe import Recipe, TrainingSpec, load_recipe
 
 Status = Literal["waiting", "running", "stopped", "failed", "done"]
@@ -103,11 +103,13 @@ class RunState:
 def find_runs(folder: Path) -> list[Path]:
     """Run folders in and below a folder, sorted; nothing below one of them is looked at.
 
-    A folder of a run that could not be planned is one, too.
+    A folder of a run that could not be planned is one, too; one that was set aside as broken is
+    none.
     """
     found = []
     for place, folders, names in os.walk(folder):
         run = RunFolder(Path(place))
+        folders[:] = [name for name in folders if SET_ASIDE not in name]
         if not {run.recipe.name, run.failure.name}.isdisjoint(names):
             found.append(Path(place))
             folders.clear()
@@ -157,7 +159,9 @@ def _trial(
     found = searches + trainings
     longest = max((_number(row, "seconds") or 0.0 for rows in found for row in rows), default=0.0)
     silent = max(0.0, now - changed)
-    quiet = silent > max(_SECONDS_OF_SILENCE, _EPOCHS_OF_SILENCE * longest)
+    quiet = files.holder(folder.path) is None and silent > max(
+        _SECONDS_OF_SILENCE, _EPOCHS_OF_SILENCE * longest
+    )
     failure = _failure(folder.failure)
     state = TrialState(
         *place,

@@ -256,7 +256,8 @@ def _test(
         result["baselines"] = _baselines(spec, task, parts)
     files.write_json(folder.result, result)
     # Only now: a run that is killed before and resumed needs them again.
-    shutil.rmtree(folder.epochs, ignore_errors=True)
+    for needed in (folder.epochs, folder.calibration):
+        shutil.rmtree(needed, ignore_errors=True)
     return result
 
 

@@ -39,7 +39,8 @@ class EvaluationSpec(Section):
     """Use of a training fold. ``paper``: 70 % of it for the search and 30 % for training; the
     search part chooses the epoch. ``full``: all of it for search and training; where
     ``training.select`` chooses the epoch, some speakers choose it and do not train. Where the split
-    has a validation part of its own, as official ones do, ``full`` never trains on that part."""
+    has a validation part of its own, as official ones do, ``full`` never trains a network on
+    that part; linear systems, which choose no epoch, are fitted to it, too."""
     search_halves: Literal["speakers", "utterances"] = "speakers"
     """What divides the search data into the half that trains weights and the half that judges
     architectures: whole speakers, so that alphas are judged on unseen voices, where there are at

@@ -28,8 +28,6 @@ WA_DEFINITION = (
     "WA: weighted accuracy, the share of correctly classified utterances (plain accuracy)"
 )
 
-_METRICS = ("ua", "wa", "macro_f1")
-
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
@@ -268,8 +266,8 @@ def aggregate(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict
 
 
 def _named(values: Floats | None, suffix: str = "") -> dict[str, float | None]:
-    numbers = [None] * len(_METRICS) if values is None else values.tolist()
-    return {metric + suffix: value for metric, value in zip(_METRICS, numbers, strict=True)}
+    numbers = [None] * len(METRICS) if values is None else values.tolist()
+    return {metric + suffix: value for metric, value in zip(METRICS, numbers, strict=True)}
 
 
 def _sd(values: Floats) -> Floats | None:
@@ -281,12 +279,12 @@ def _pooled(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict[s
     by_speaker = all(p.speaker is not None for p in predictions)
     units = [str(p.speaker) if by_speaker else p.name for p in predictions]
     counts = confusions_by_unit(predictions, units, classes)
-    intervals: list[list[float] | None] = [None] * len(_METRICS)
+    intervals: list[list[float] | None] = [None] * len(METRICS)
     if len(counts) >= FEWEST_UNITS:
         intervals = percentile_interval(bootstrap(counts, _mean_over_seeds)).tolist()
     pooled: dict[str, Any] = {}
     values = _mean_over_seeds(counts.sum(0)).tolist()
-    for metric, value, interval in zip(_METRICS, values, intervals, strict=True):
+    for metric, value, interval in zip(METRICS, values, intervals, strict=True):
         pooled |= {metric: value, f"{metric}_interval": interval}
     unit = "speaker" if by_speaker else "utterance"
     return {**pooled, "bootstrap_samples": BOOTSTRAP_SAMPLES, "bootstrap_unit": unit}

@@ -60,15 +60,15 @@ def strongest(
     weights : (E, O) of each cell.
     operations : names of its O candidates.
     """
-    kept = {}
+    kept: dict[str, list[list[int]]] = {}
     for name, of_cell in weights.items():
         computing = [k for k, o in enumerate(operations[name]) if o not in (NONE, SKIP)]
         kept[name] = []
         for row in of_cell.tolist():
-            ranked = sorted(range(len(row)), key=lambda k: -row[k])  # noqa: B023
+            ranked = sorted(range(len(row)), key=lambda k: -row[k])
             columns = ranked[:count]
             if computing and not set(computing) & set(columns):
-                columns[-1] = max(computing, key=lambda k: row[k])  # noqa: B023
+                columns[-1] = max(computing, key=lambda k: row[k])
             kept[name].append(sorted(columns))
     return kept
 

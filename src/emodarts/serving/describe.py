@@ -19,6 +19,7 @@ from emodarts.training.classifier import Ensemble
 _LAYERS = {
     nn.Conv1d: "convolution",
     nn.Conv2d: "convolution",
+    nn.GRU: "GRU layer",
     nn.LSTM: "LSTM layer",
     nn.RNN: "RNN layer",
     nn.Linear: "dense layer",

@@ -68,6 +68,10 @@ def explain(model: Model, path: Path) -> Explanation:
     if not answer.label:
         raise AudioError(f"{path}: there is nothing to explain: {answer.note}")
     block = round(_BLOCK * rate)
+    if 2 * len(samples) < block:
+        raise AudioError(
+            f"{path} has {1000 * seconds:.0f} ms; allowed: at least {500 * _BLOCK:.0f} ms"
+        )
     transform = signal.ShortTimeFFT(
         signal.windows.hann(block, sym=False), block // 4, rate, scale_to="magnitude"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emodarts import files
-from emodarts.bundle import DESCRIPTION, WEIGHTS
+from emodarts.bundle import DESCRIPTION, WEIGHTS, n_trained_on
 from emodarts.errors import BundleError, ExportError, RunError
 from emodarts.layout import RunFolder
 from emodarts.reports.answers import gender_table
@@ -135,7 +135,7 @@ def make_card(model: Model, run: Path | None = None) -> str:
         f"# Speech emotion recognition: {recipe} on {corpus}",
         "",
         f"Names one of {len(model.classes)} emotions ({', '.join(model.classes)}) in recorded "
-        f"speech. It was trained on {len(model.bundle.trained_on)} utterances of the corpus "
+        f"speech. It was trained on {n_trained_on(model.bundle)} utterances of the corpus "
         f"{corpus} and knows no other voices, languages or ways of speaking.",
         "",
         "## Use",

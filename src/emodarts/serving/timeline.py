@@ -151,8 +151,8 @@ def write_audformat(folder: Path, classes: Sequence[str], answers: Iterable[Answ
             }
         },
     }
-    files.write_bytes(folder / "db.emotion.csv", rows.getvalue().encode())
-    files.write_bytes(folder / "db.yaml", yaml.safe_dump(header, sort_keys=False).encode())
+    files.write_text(folder / "db.emotion.csv", rows.getvalue())
+    files.write_text(folder / "db.yaml", yaml.safe_dump(header, sort_keys=False))
 
 
 def _timedelta(seconds: float) -> str:

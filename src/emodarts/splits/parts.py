@@ -30,6 +30,7 @@ def make_parts(
     seed: int,
     halves: Halves = "speakers",
     choose_epoch: bool = True,
+    searches: bool = True,
 ) -> Parts:
     """Divide a training fold for search, training and the choice of the epoch.
 
@@ -45,8 +46,9 @@ def make_parts(
     In both protocols one half of the search part trains the weights of the supernet and the other
     half the alphas. ``halves`` ``speakers``: no speaker (or session, if partners share them) is in
     both, if the test speakers are unseen, all speakers of the search part are known and at least 4,
-    and each half has every class. Otherwise it is divided by utterances, stratified. A recorded
-    fold has only its recorded parts.
+    and each half has every class. Otherwise it is divided by utterances, stratified. Without
+    ``searches`` nothing is divided, and both are the whole search part. A recorded fold has only
+    its recorded parts.
 
     Raises
     ------
@@ -57,7 +59,7 @@ def make_parts(
     if fold.recorded:
         parts = _recorded(fold, protocol, seed)
     else:
-        parts = _divided(utterances, fold, protocol, seed, halves, choose_epoch)
+        parts = _divided(utterances, fold, protocol, seed, halves, choose_epoch, searches)
     if choose_epoch and not parts.validation:
         raise SplitError(
             f"{fold.where}: validation is empty; it is needed to choose the epoch. Name validation "
@@ -90,6 +92,7 @@ def _divided(
     seed: int,
     halves: Halves,
     choose_epoch: bool,
+    searches: bool,
 ) -> Parts:
     if protocol == "paper":
         search, train = divide(utterances, fold.development, _SEARCH_SHARE, seed)
@@ -107,6 +110,8 @@ def _divided(
         else:
             train, validation = divide(utterances, search, 1 - 1 / _INNER_VALIDATION_PARTS, seed)
     apart = None
+    if not searches:
+        return Parts(search, search, train, validation, fold.test)
     if halves == "speakers" and fold.speakers_apart:
         apart = _speaker_halves(utterances, search, seed)
     weights, alphas = apart or divide(utterances, search, 0.5, seed)
@@ -139,7 +144,7 @@ def shared_speakers(utterances: Sequence[Utterance], parts: Parts) -> bool:
     """Whether a speaker is in both halves of the search data, as far as speakers are known."""
     identity = speaker_attribute(utterances) or "speaker"
     weights, alphas = (
-        {getattr(utterances[i], identity) for i in half}
+        {getattr(utterances[i], identity) for i in half} - {None}
         for half in (parts.search_weights, parts.search_alphas)
     )
     return not weights.isdisjoint(alphas)

@@ -21,6 +21,7 @@ Pool = Callable[[Tensor, FeatureSpec], NDArray[np.float64]]
 """Maps ``(M, C, F, T)`` to one row of numbers for each ``(M, D)``."""
 
 _MEAN_COEFFICIENTS = 40
+_ROWS_AT_ONCE = 256
 
 
 def mean_cepstrum(features: Tensor, spec: FeatureSpec) -> NDArray[np.float64]:
@@ -92,7 +93,10 @@ class _Linear:
         name, spec = next(iter(task.recipe.inputs.items()))
         indices = task.parts.development
         rows, position = task.data.rows(indices)
-        x = type(self).pool(task.data.maps[name].features[rows], spec)
+        features, pool = task.data.maps[name].features, type(self).pool
+        # Features may be larger than memory.
+        parts = torch.split(rows, _ROWS_AT_ONCE)
+        x = np.concatenate([pool(features[part], spec) for part in parts])
         targets = task.data.targets(indices)
         y = (targets if position is None else targets[position]).numpy()
         mean, sd = x.mean(axis=0), x.std(axis=0)
@@ -103,7 +107,7 @@ class _Linear:
         if len(weight) == 1:  # two classes have one score, whose sign decides
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
         values = (torch.from_numpy(np.ascontiguousarray(v)) for v in (mean, sd, weight, bias))
-        fitted = LinearModel(type(self).pool, spec, *values)
+        fitted = LinearModel(pool, spec, *values)
         return Outcome(fitted, Cost(weight.size + bias.size, weight.size, meter.spent()))
 
     def parameters(self, recipe: Recipe, n_classes: int) -> int:

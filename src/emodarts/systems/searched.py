@@ -237,6 +237,7 @@ class Searched:
         ua = float(trained.history[trained.epoch - 1]["validation_ua"])
         genotype.save(folder.genotype)
         files.write_json(folder.result, {"ua": ua, "epoch": trained.epoch})
+        folder.training_checkpoint.unlink(missing_ok=True)
         return ua
 
 

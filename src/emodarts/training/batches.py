@@ -184,8 +184,11 @@ def shuffled_batches(n: int, size: int, seed: int) -> list[Tensor]:
 
 
 def n_batches(n: int, size: int) -> int:
-    """Number of batches of at most ``size`` that ``n`` rows make."""
-    return -(-n // size)
+    """Number of batches of at most ``size`` (at least 2) that ``n`` rows make.
+
+    No batch is one row alone, of which batch norm has no variance: batches of 2 may be of 3.
+    """
+    return max(1, min(-(-n // size), n // 2))
 
 
 def endless_batches(n: int, size: int, seeds: Callable[[int], int]) -> Iterator[Tensor]:
