@@ -16,7 +16,8 @@ they agree in it. With --json what is done is written after each such group.
 The networks differ from those of a run in their batches: all have one size and one number of steps,
 that of the average training part, and a network that is through with its utterances begins again
 within a batch. The last weights count, and the seeds stand for the members of an ensemble. On a GPU
-products are in TF32.
+products are in TF32. Where that matters, `--folds FILE` writes the inner folds and trains nothing;
+`emodarts run --split FILE` then trains on them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from emodarts import Recipe, load_corpus, load_recipe
+from emodarts import Recipe, files, load_corpus, load_recipe
 from emodarts.audio.features import band_frequencies
 from emodarts.cache import default_cache_folder
 from emodarts.dataset import Dataset, fill_store, load_dataset
@@ -148,6 +149,18 @@ def make_trials(
             for seed in range(seeds)
         ]
     return trials
+
+
+def inner_folds(
+    data: Dataset, base: tuple[str, Recipe], tests: Sequence[Indices]
+) -> dict[str, list[dict[str, list[str]]]]:
+    """The inner folds as a fold file (docs/protocols.md)."""
+
+    def names(part: Indices) -> list[str]:
+        return [data.utterances[i].name for i in part]
+
+    trials = make_trials(data, [base], tests, seeds=1)
+    return {"folds": [{"train": names(t.train), "test": names(t.judged)} for t in trials]}
 
 
 class Training:
@@ -361,6 +374,7 @@ def main() -> None:
     taking.add_argument("--setting", action="append", default=[], metavar="NAME:KEY=VALUE,...")
     taking.add_argument("--seeds", type=int, help="default: 3")
     taking.add_argument("--device", default="auto", help="default: auto")
+    taking.add_argument("--folds", type=Path, metavar="FILE", help="only write the inner folds")
     arguments = taking.parse_args()
     seeds, overrides = SIZES[size_of(arguments)]
     seeds, overrides = arguments.seeds or seeds, [*overrides, *arguments.set]
@@ -372,6 +386,11 @@ def main() -> None:
         if len({name for name, _ in settings}) < len(settings):
             raise RecipeError("two settings have one name, or one has the name 'base'")
         reader = Reader(arguments)
+        if arguments.folds is not None:
+            data, tests = reader.read(settings[0][1])
+            files.write_json(arguments.folds, inner_folds(data, settings[0], tests))
+            print(f"{len(tests)} inner folds: {arguments.folds}")
+            return
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         folds = len(reader.read(settings[0][1])[1])

@@ -17,6 +17,7 @@ from emodarts.corpora import load_corpus
 from emodarts.experiments.plan import Options
 from emodarts.experiments.run import run as run_recipe
 from emodarts.recipe import Recipe
+from emodarts.splits import make_folds
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SPREAD = {"median", "least", "most"}
@@ -133,6 +134,19 @@ def test_lockstep(tmp_path: Path, tiny_emodb: Path) -> None:
         assert row["sd"] == pytest.approx(abs(row["seeds"][0] - row["seeds"][1]) / math.sqrt(2))
         assert 0.0 <= row["joint_ua"] <= 1.0
         assert 0.0 <= row["training_accuracy"] <= 1.0
+
+
+def test_inner_folds_of_lockstep_are_a_split(tmp_path: Path, tiny_emodb: Path) -> None:
+    """Of each fold one group is left out, the next is tested and the others train."""
+    corpus = load_corpus("emodb", tiny_emodb)
+    groups = [fold.test for fold in make_folds(corpus, "groups:3").folds]
+    path, script = tmp_path / "inner.json", BENCHMARKS / "lockstep.py"
+    asked = ["--corpus", "emodb", "--root", tiny_emodb, "--cache", tmp_path / "cache"]
+    asked += ["--set", "evaluation.split=groups:3", "--folds", path]
+    subprocess.run([sys.executable, script, *map(str, asked)], check=True, capture_output=True)
+    inner = make_folds(corpus, str(path)).folds
+    assert [fold.test for fold in inner] == [groups[1], groups[2], groups[0]]
+    assert [fold.development for fold in inner] == [groups[2], groups[0], groups[1]]
 
 
 def test_power_law(monkeypatch: pytest.MonkeyPatch) -> None:
