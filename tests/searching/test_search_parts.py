@@ -618,6 +618,7 @@ class Shown(Silent):
         ({"penalties": {"anchor": 1.0}}, "anchor"),
         ({"relaxation": {"kind": "dirichlet"}, "stages": [{"cells": 3}]}, "stages"),
         ({"stages": [{"cells": 3}] * 9, "epochs": 8}, "9 stages"),
+        ({"stages": [{"cells": 3, "candidates": 4}]}, "stages: the first has candidates 4"),
         ({"relaxation": {"temperature": [1.0, 0.0]}}, "temperature"),
     ],
 )

@@ -265,6 +265,11 @@ class DartsSpec(OneShotSpec):
             self._check_stages()
 
     def _check_stages(self) -> None:
+        if self.stages[0].candidates is not None:
+            raise ValueError(
+                f"stages: the first has candidates {self.stages[0].candidates}, and none before it "
+                "tells which are the strongest; allowed: null"
+            )
         shortest = self.epochs // len(self.stages)
         if shortest <= self.warmup_epochs:
             raise ValueError(
