@@ -243,6 +243,11 @@ def test_int8_answers_at_several_speeds_as_the_model(tmp_path: Path) -> None:
     one_layer = {**BOTH, "seqnn": {**LSTM, "layers": 1, "bidirectional": True}}
     model = model_of({**MEL, "pool_by": "mean"}, one_layer, speeds=(0.9, 1.0, 1.1))
     assert export_onnx(model, tmp_path / "small.onnx", int8=True).difference < 0.03
+    import onnx
+
+    nodes = onnx.load(tmp_path / "small.onnx").graph.node
+    weights = [node.input[1] for node in nodes if node.op_type == "DynamicQuantizeLSTM"]
+    assert len(weights) == 3 * len(set(weights)) > 0  # kept once, and not for each speed
 
 
 @given(

@@ -294,7 +294,10 @@ def quantised(data: bytes) -> bytes:
             weight_type=QuantType.QInt8,
             nodes_to_exclude=before,
         )
-        return Path(small).read_bytes()
+        program = onnx.load(small)
+        _share_equal_weights(program.graph)
+        done: bytes = program.SerializeToString()
+        return done
 
 
 def _unshare_recurrent_weights(graph: Any) -> None:
@@ -309,6 +312,29 @@ def _unshare_recurrent_weights(graph: Any) -> None:
                 graph.initializer.add().CopyFrom(weights[name])
                 graph.initializer[-1].name = node.input[k] = f"{name}.{node.name}"
             taken.add(name)
+
+
+def _share_equal_weights(graph: Any) -> None:
+    """Keep one of each set of equal tensors."""
+    kept: dict[bytes, str] = {}
+    names = {
+        tensor.name: kept.setdefault(_content_of(tensor), tensor.name)
+        for tensor in graph.initializer
+    }
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    unique = [tensor for tensor in graph.initializer if names[tensor.name] == tensor.name]
+    del graph.initializer[:]
+    graph.initializer.extend(unique)
+
+
+def _content_of(tensor: Any) -> bytes:
+    """Type, shape and values of a tensor."""
+    unnamed = type(tensor)()
+    unnamed.CopyFrom(tensor)
+    unnamed.ClearField("name")
+    content: bytes = unnamed.SerializeToString(deterministic=True)
+    return content
 
 
 def _sounds(model: Model, check: Sequence[Path]) -> list[Samples]:
