@@ -149,17 +149,17 @@ class Recipe(Section):
         }
         asked = [key for key, is_on in of_bands.items() if is_on]
         specs = list(inputs)
-        if asked and len(specs) > 1:
-            raise ValueError(
-                f"training.{asked[0]} changes the frequencies of one map, and system "
-                f"{self.system.kind!r} joins {len(specs)}; allowed: without it"
-            )
         without = [spec.kind for spec in specs if not spec.has_bands]
         if asked and without:
             with_bands = [name for name, kind in FEATURES.items() if kind.spec.has_bands]
             raise ValueError(
                 f"training.{asked[0]} changes frequencies, and features of kind "
                 f"{without[0]!r} have no frequency axis; allowed: {', '.join(with_bands)}"
+            )
+        if asked and len(specs) > 1:
+            raise ValueError(
+                f"training.{asked[0]} changes the frequencies of one map, and system "
+                f"{self.system.kind!r} joins {len(specs)}; allowed: without it"
             )
 
     def _check_cells(self) -> None:
