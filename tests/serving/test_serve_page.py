@@ -91,9 +91,7 @@ def test_a_recording_by_keyboard(
     bytes_of = "async () => Array.from(new Uint8Array(await window.sent.arrayBuffer()))"
     sent, rate = soundfile.read(io.BytesIO(bytes(page.evaluate(bytes_of))))
     played, played_rate = soundfile.read(spoken)
-    # A busy machine may drop a block of it; at another rate they would have nothing in common.
-    assert similarity(sent, rate, played, played_rate) > 0.6
-    assert similarity(sent, 1.1 * rate, played, played_rate) < 0.5
+    assert similarity(sent, rate, played, played_rate) > 0.9
     (expected,) = Model.load(served_model).predict(sent, sample_rate=rate)
     assert page.inner_text("#answer").startswith(expected.label.capitalize())
     shares = page.locator("#bars .share").all_inner_texts()
@@ -111,9 +109,7 @@ def test_a_recording_by_keyboard(
     page.close()
 
 
-def similarity(
-    a: np.ndarray[Any, Any], a_rate: float, b: np.ndarray[Any, Any], b_rate: float
-) -> float:
+def similarity(a: np.ndarray[Any, Any], a_rate: int, b: np.ndarray[Any, Any], b_rate: int) -> float:
     """Greatest correlation of two recordings over all shifts, at 4 kHz."""
     a, b = (
         np.interp(np.arange(0, len(x) / r, 1 / 4000), np.arange(len(x)) / r, x)

@@ -49,7 +49,8 @@ def calibrate(task: FitTask, outcome: Outcome) -> Calibration:
     Without validation utterances, ``training.calibration_folds`` groups of speakers are left out in
     turn; the cells of the outcome are trained on the others and answer to those left out. Networks
     of an ensemble are all trained anew. 0 folds leave the temperature at 1. Linear systems and
-    others that train no network are fitted to all development utterances, and so to none.
+    others that train no network keep it, too: they are fitted to all development utterances, so
+    that none is held out.
 
     Raises
     ------
